@@ -1,0 +1,191 @@
+"""The command line: a first word that is a subcommand, or an experiment in Hydra's words.
+
+Exit codes: 0 done, 2 something the user can mend (one line says what), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from m3i.errors import M3IError, did_you_mean
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def main() -> None:
+    """Entry point of `m3i` and `python -m m3i`."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Runs one command line and returns its exit code."""
+    try:
+        first = arguments[0] if arguments else ""
+        if first in COMMANDS:
+            COMMANDS[first](list(arguments[1:]))
+        elif first and first[0] not in "-+~" and "=" not in first:
+            raise M3IError(
+                f"'{first}' is neither a subcommand nor an override{did_you_mean(first, COMMANDS)} "
+                f"Subcommands: {', '.join(COMMANDS)}; overrides look like selector=random (see m3i --help)"
+            )
+        else:
+            hydra_command(list(arguments))
+    except M3IError as error:
+        return fail(str(error))
+    except KeyboardInterrupt:
+        return fail("interrupted; finished stages are in the store: run the same command again to go on", code=130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+def fail(message: str, code: int = 2) -> int:
+    """Prints one line on standard error and returns the exit code."""
+    print("m3i: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+# -- experiments ------------------------------------------------------------------------------
+
+
+def hydra_command(arguments: list[str]) -> None:
+    """Runs one experiment, or a multirun of them. Raises M3IError."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from m3i.config_errors import explain
+    from m3i.config_source import conf_dir
+    from m3i.experiment import prepare_hydra
+
+    if any(a.startswith("--experimental-rerun") for a in arguments):
+        raise M3IError("--experimental-rerun reads a pickle, which can run code; give the overrides instead")
+    prepare_hydra()
+    command = shlex.join(["python", "-m", "m3i", *arguments])
+
+    def task(config: DictConfig) -> None:
+        run_composed(config, command)
+
+    # Hydra prints its own errors and ends the process, unless told to raise them: then they are ours to say in a line.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    saved, sys.argv = sys.argv, ["m3i", *arguments]
+    try:
+        hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise M3IError(explain(error)) from error
+    finally:
+        sys.argv = saved
+
+
+def run_composed(config: DictConfig, command: str) -> None:
+    """One job of Hydra: checks the config, runs the experiment, prints the summary."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from m3i.experiment import Experiment
+
+    hydra_config = HydraConfig.get()
+    experiment = Experiment.from_config(config, list(hydra_config.overrides.task))
+    from m3i.engine import run
+
+    finished = run(experiment, run_dir=Path(hydra_config.runtime.output_dir), command=command)
+    for line in finished.summary:
+        print(line)
+
+
+# -- subcommands ------------------------------------------------------------------------------
+
+
+def plugins_command(arguments: list[str]) -> None:
+    """m3i plugins [GROUP]: what is installed and who provides it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from m3i.registry import INTERFACES, installed
+
+    groups = arguments or list(INTERFACES)
+    unknown = [g for g in groups if g not in INTERFACES]
+    if unknown:
+        raise M3IError(
+            f"there is no component group '{unknown[0]}'{did_you_mean(unknown[0], INTERFACES)} "
+            f"Groups: {', '.join(INTERFACES)}"
+        )
+    registry = installed()
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("group", "name", "what it does", "from"):
+        table.add_column(column, overflow="fold")
+    for group in groups:
+        for name in registry.names(group):
+            entry = registry.find(group, name)
+            table.add_row(group, name, entry.summary(), f"{entry.distribution} {entry.version}")
+    Console(highlight=False).print(table)
+    print("\nOptions of one: m3i options GROUP NAME   Use: python -m m3i GROUP=NAME GROUP.OPTION=VALUE")
+
+
+def options_command(arguments: list[str]) -> None:
+    """m3i options GROUP NAME: the options of one component, with their defaults and meaning."""
+    import dataclasses
+
+    from m3i.component import field_docs
+    from m3i.registry import INTERFACES, PANELS, installed
+
+    if len(arguments) != 2 or arguments[0] not in INTERFACES:
+        raise M3IError(f"usage: m3i options GROUP NAME, with GROUP one of {', '.join(INTERFACES)}")
+    group, name = arguments
+    entry = installed().find(group, name)
+    print(f"{group}={name}   {entry.summary()}\nfrom {entry.distribution} {entry.version}, {entry.cls.__module__}\n")
+    docs = field_docs(entry.cls)
+    prefix = f"{group}.{name}" if group in PANELS else group
+    for field in dataclasses.fields(entry.cls):
+        print(f"{prefix}.{field.name} = {default_text(field)}\n    {docs.get(field.name, '')}")
+
+
+def default_text(field: Any) -> str:
+    """A field's default as the command line would take it."""
+    import dataclasses
+
+    if field.default is not dataclasses.MISSING:
+        value = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    else:
+        return "(required)"
+    return str(getattr(value, "value", value))
+
+
+def report_command(arguments: list[str]) -> None:
+    """m3i report RUN_DIR: renders report.html again from result.json."""
+    import json
+
+    from m3i.result import write_report
+
+    if len(arguments) != 1:
+        raise M3IError("usage: m3i report RUN_DIR (a folder with result.json)")
+    file = Path(arguments[0]) / "result.json"
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise M3IError(f"cannot read {file}: {error}") from error
+    print(write_report(result, Path(arguments[0])))
+
+
+def version_command(arguments: list[str]) -> None:
+    """m3i version: versions of m3i and of what it stands on."""
+    from m3i.component import library_version
+
+    for name in ("m3i", "torch", "transformers", "peft", "trl", "llama-cpp-python", "hydra-core"):
+        print(f"{name} {library_version(name)}")
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "plugins": plugins_command,
+    "options": options_command,
+    "report": report_command,
+    "version": version_command,
+}

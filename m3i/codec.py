@@ -1,0 +1,88 @@
+"""Writes an artifact's fields to a folder and reads them back: JSON, JSONL, safetensors; never pickle.
+
+A field's metadata says where it goes: `RECORDS` to `<field>.jsonl` (a line an element), `ARRAYS`
+to `arrays.safetensors`, everything else into `header.json`. Types are checked on the way in, so
+that a hand-edited file fails with the name of the field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from m3i import artifacts
+from m3i.artifacts import Artifact
+from m3i.errors import StoreError
+
+A = TypeVar("A", bound=Artifact)
+
+
+def write(artifact: Artifact, folder: Path) -> None:
+    """Writes every field of `artifact` into `folder`, which holds its other files already.
+
+    Raises StoreError where a number is not finite: NaN has no place in a result.
+    """
+    header: dict[str, Any] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for field in dataclasses.fields(artifact):
+        value = getattr(artifact, field.name)
+        storage = field.metadata.get("storage", "json")
+        if storage == "json":
+            header[field.name] = _adapter(type(artifact), field.name).dump_python(value, mode="json")
+        elif storage == "jsonl":
+            rows = _adapter(type(artifact), field.name).dump_python(value, mode="json")
+            text = "".join(_dumps(row, field.name) + "\n" for row in rows)
+            (folder / f"{field.name}.jsonl").write_text(text, encoding="utf-8")
+        elif storage == "safetensors":
+            arrays[field.name] = np.ascontiguousarray(value)
+    (folder / "header.json").write_text(_dumps(header, artifact.kind, indent=1) + "\n", encoding="utf-8")
+    if arrays:
+        from safetensors.numpy import save_file
+
+        save_file(arrays, folder / "arrays.safetensors")
+
+
+def read(cls: type[A], folder: Path, *, id: str, parents: tuple[str, ...]) -> A:
+    """The artifact that `write` put into `folder`. Raises StoreError naming the file that does not fit."""
+    values: dict[str, Any] = {}
+    arrays: dict[str, np.ndarray] = {}
+    header = json.loads((folder / "header.json").read_text(encoding="utf-8"))
+    for field in dataclasses.fields(cls):
+        storage = field.metadata.get("storage", "json")
+        name = field.name
+        try:
+            if storage == "json" and name in header:
+                values[name] = _adapter(cls, name).validate_python(header[name])
+            elif storage == "jsonl":
+                lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")
+                values[name] = _adapter(cls, name).validate_python([json.loads(line) for line in lines if line])
+            elif storage == "safetensors":
+                if not arrays:
+                    from safetensors.numpy import load_file
+
+                    arrays = load_file(folder / "arrays.safetensors")
+                values[name] = arrays[name]
+        except (ValueError, KeyError) as error:
+            raise StoreError(f"{folder}: field '{name}' of a {cls.kind} artifact cannot be read: {error}") from error
+    return cls(**values, id=id, parents=parents, folder=folder)
+
+
+@cache
+def _adapter(cls: type[Any], name: str) -> Any:
+    from pydantic import TypeAdapter
+
+    hints = typing.get_type_hints(cls, vars(artifacts))
+    return TypeAdapter(hints[name])
+
+
+def _dumps(value: Any, what: str, indent: int | None = None) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    except ValueError as error:
+        raise StoreError(f"a {what} artifact holds a number that is not finite; it is not stored") from error

@@ -1,0 +1,36 @@
+"""Hydra's and OmegaConf's errors, said in one line: what is wrong, what was given, what to do."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+
+from m3i.errors import M3IError, did_you_mean
+
+
+def explain(error: BaseException) -> str:
+    """One line for the user."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, M3IError):
+            return str(cause)
+        if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
+            return _unknown_option(cause)
+        if isinstance(cause, ValidationError):
+            return f"option '{cause.full_key}': {_first_line(cause)}"
+        cause = cause.__cause__ or cause.__context__
+    return " ".join(str(error).split("\n\n")[0].split())
+
+
+def _unknown_option(error: OmegaConfBaseException) -> str:
+    path = error.full_key or str(error.key)
+    prefix, _, name = path.rpartition(".")
+    known = [str(k) for k in error.parent_node] if isinstance(error.parent_node, DictConfig) else []
+    full = [f"{prefix}.{k}" if prefix else k for k in known]
+    hint = did_you_mean(path, full) if did_you_mean(name, known) else ""
+    place = f"Options of {prefix}" if prefix else "There are"
+    return f"option '{path}' does not exist{hint} {place}: {', '.join(sorted(known)) or 'none'}"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).split("\n", 1)[0]

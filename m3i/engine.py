@@ -1,0 +1,153 @@
+"""The engine: one straight function, a line a stage. Follow a parameter from here to the artifact."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from m3i import stages
+from m3i.artifacts import TargetInfo
+from m3i.component import Component
+from m3i.display import Display
+from m3i.errors import ConfigError
+from m3i.experiment import Experiment
+from m3i.lab import Lab
+from m3i.registry import Registry, installed
+from m3i.session import Session
+from m3i.store import Store
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished run gives back."""
+
+    result: dict[str, Any]
+    """Content of result.json (schema: docs/reference.md)."""
+    summary: tuple[str, ...]
+    """The result in a few lines for people."""
+    run_dir: Path
+    report: Path
+    """The HTML page."""
+
+
+def run(
+    experiment: Experiment,
+    *,
+    run_dir: Path | None = None,
+    quiet: bool = False,
+    registry: Registry | None = None,
+    command: str = "",
+) -> Run:
+    """Runs the experiment; stages that the store knows are answered from it.
+
+    Args:
+        experiment: What to do.
+        run_dir: Folder for result.json and report.html; a new one under `outputs/` when None.
+        quiet: No progress display.
+        registry: Where components come from; the installed plugins when None.
+        command: What the user typed, for the report.
+
+    Raises:
+        M3IError: anything the user can mend; finished stages stay in the store.
+    """
+    registry = registry or installed()
+    session = Session(experiment.target)
+    preflight(experiment, session.info)
+    store = Store(store_root(experiment))
+    lab = Lab(experiment, registry, store, Display(quiet=quiet), session)
+    lab.display.begin(11 + len(experiment.observers) + len(experiment.attributors) + len(experiment.judges))
+
+    problems = stages.problems(lab)
+    traces = stages.trace(lab, problems)
+    telemetry = stages.telemetry(lab, traces)
+    audits = {a: stages.observe(lab, a, o, problems, traces, telemetry) for a, o in experiment.observers.items()}
+    contrasts = stages.contrast(lab, problems, traces, audits)
+    scores = {
+        a: stages.attribute(lab, a, c, traces, telemetry, audits, contrasts) for a, c in experiment.attributors.items()
+    }
+    selection = stages.select(lab, scores)
+    pairs = stages.pairs(lab, problems, traces)
+    reference = stages.reference(lab, pairs)
+    adapter = stages.train(lab, selection, pairs, reference)
+    base = stages.base(lab, traces)
+    export = stages.export(lab, base, adapter, selection, traces.traces)
+    before = stages.answer(lab, problems, base, None)
+    after = stages.answer(lab, problems, base, export)
+    verdicts = {a: stages.judge(lab, a, j, problems, before, after) for a, j in experiment.judges.items()}
+
+    from m3i.result import build_result, summary_lines, write_run
+
+    result = build_result(
+        info=session.info,
+        problems=problems,
+        traces=traces,
+        telemetry=telemetry,
+        audits=audits,
+        contrasts=contrasts,
+        scores=scores,
+        selection=selection,
+        pairs=pairs,
+        adapter=adapter,
+        base=base,
+        export=export,
+        base_answers=before,
+        tuned_answers=after,
+        verdicts=verdicts,
+        config=experiment.config,
+        overrides=experiment.overrides,
+        command=command,
+        stages=lab.records,
+        components=component_table(lab),
+        statistics=experiment.settings.statistics,
+    )
+    run_dir = run_dir or Path("outputs") / time.strftime("%Y-%m-%d") / time.strftime("%H-%M-%S")
+    report = write_run(result, run_dir)
+    return Run(result=result, summary=tuple(summary_lines(result, report=report)), run_dir=run_dir, report=report)
+
+
+def preflight(experiment: Experiment, info: TargetInfo) -> None:
+    """Lets every component refuse the target, and checks what can be checked, before anything expensive."""
+    for component in components(experiment).values():
+        component.check(info)
+    options = experiment.settings.trace
+    if options.file is not None and not Path(options.file).is_file():
+        raise ConfigError(f"trace.file = {options.file!r}: there is no such file")
+
+
+def components(experiment: Experiment) -> Mapping[str, Component]:
+    """Every component by its place in the config."""
+    panels: dict[str, Mapping[str, Any]] = {
+        "observer": experiment.observers,
+        "attributor": experiment.attributors,
+        "judge": experiment.judges,
+    }
+    single: dict[str, Any] = {
+        "target": experiment.target,
+        "problems": experiment.problems,
+        "selector": experiment.selector,
+        "trainer": experiment.trainer,
+        "exporter": experiment.exporter,
+    }
+    return {**single, **{f"{group}.{a}": c for group, panel in panels.items() for a, c in panel.items()}}
+
+
+def component_table(lab: Lab) -> list[dict[str, str]]:
+    """Name, distribution and version of every component used, for the record."""
+    table = []
+    for place, component in components(lab.experiment).items():
+        entry = lab.registry.entry_of(place.partition(".")[0], component)
+        table.append(
+            {"place": place, "name": entry.name, "distribution": entry.distribution, "version": entry.version}
+        )
+    return table
+
+
+def store_root(experiment: Experiment) -> Path:
+    """Folder of the store: `store.root`, else the user's cache folder."""
+    root = experiment.settings.store.root
+    return Path(root) if root else Path(platformdirs.user_cache_dir("m3i"))

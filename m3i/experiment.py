@@ -1,0 +1,139 @@
+"""The Python API: the same experiment as on the command line, from a script or a notebook.
+
+    from m3i import Experiment
+
+    experiment = Experiment.compose("selector=random", "selector.seed=3")
+    run = experiment.run()
+    print(run.result["verdict"]["sentence"], run.report)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from m3i.errors import ConfigError
+from m3i.interfaces import Attributor, Exporter, Judge, LayerSelector, Observer, ProblemSource, Target, Trainer
+from m3i.registry import INTERFACES, PANELS
+from m3i.settings import Settings
+
+if TYPE_CHECKING:
+    from m3i.engine import Run
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A checked configuration: every component made, every option valid."""
+
+    target: Target
+    problems: ProblemSource
+    observers: Mapping[str, Observer]
+    attributors: Mapping[str, Attributor]
+    selector: LayerSelector
+    trainer: Trainer
+    exporter: Exporter
+    judges: Mapping[str, Judge]
+    settings: Settings
+    config: dict[str, Any]
+    """The composed config as plain values, for the record."""
+    overrides: tuple[str, ...] = ()
+    """What was asked for on the command line or in `compose`."""
+
+    @classmethod
+    def compose(cls, *overrides: str) -> Experiment:
+        """An experiment from the same overrides that the command line takes.
+
+        Raises:
+            ConfigError: an unknown component or option, or a value out of range.
+        """
+        from hydra import compose, initialize_config_dir
+        from hydra.core.global_hydra import GlobalHydra
+        from hydra.errors import HydraException
+
+        from m3i.config_errors import explain
+        from m3i.config_source import conf_dir
+
+        prepare_hydra()
+        GlobalHydra.instance().clear()
+        try:
+            with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3", job_name="m3i"):
+                config = compose("config", overrides=list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(explain(error)) from error
+        return cls.from_config(config, overrides)
+
+    @classmethod
+    def from_config(cls, config: DictConfig, overrides: tuple[str, ...] | list[str] = ()) -> Experiment:
+        """An experiment from a composed config. Raises ConfigError."""
+        from m3i.config_errors import explain
+
+        plain = OmegaConf.to_container(config, resolve=False)
+        assert isinstance(plain, dict)
+        refuse_environment(plain)
+        try:
+            made: dict[str, Any] = {name: OmegaConf.to_object(config[name]) for name in _fields(Settings) if name != "seed"}
+        except MissingMandatoryValue as error:
+            raise ConfigError(f"option '{error.full_key}' has no default; give it as {error.full_key}=...") from error
+        except OmegaConfBaseException as error:
+            raise ConfigError(explain(error)) from error
+        for group in INTERFACES:
+            if made[group] is None or (group in PANELS and not made[group]):
+                raise ConfigError(f"no {group} is chosen; give {group}=NAME (see 'm3i plugins')")
+        return cls(
+            target=made["target"],
+            problems=made["problems"],
+            observers=made["observer"],
+            attributors=made["attributor"],
+            selector=made["selector"],
+            trainer=made["trainer"],
+            exporter=made["exporter"],
+            judges=made["judge"],
+            settings=Settings(**made, seed=int(config.seed)),
+            config={str(k): v for k, v in plain.items()},
+            overrides=tuple(overrides),
+        )
+
+    def run(self, *, run_dir: Path | None = None, quiet: bool = False) -> Run:
+        """Runs every stage that is not in the store and writes `result.json` and `report.html`.
+
+        Args:
+            run_dir: Folder for the two files; a new one under `outputs/` when None.
+            quiet: No progress display.
+        """
+        from m3i.engine import run
+
+        return run(self, run_dir=run_dir, quiet=quiet)
+
+
+def prepare_hydra() -> None:
+    """Registers our config sources and the root schema with Hydra."""
+    from hydra.core.config_store import ConfigStore
+
+    from m3i.config_source import register_with_hydra
+
+    register_with_hydra()
+    ConfigStore.instance().store(name="settings", node=Settings)
+
+
+def refuse_environment(value: Any, path: str = "") -> None:
+    """Raises ConfigError where a config reads the environment: a key pulled in there would reach every dump."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            refuse_environment(inner, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            refuse_environment(inner, f"{path}[{i}]")
+    elif isinstance(value, str) and "${oc.env" in value.replace(" ", ""):
+        raise ConfigError(
+            f"option '{path}' reads the environment; configs are written to disk, so a secret would be too. "
+            f"Plugins read their keys from the environment themselves; give other values on the command line."
+        )
+
+
+def _fields(cls: type[Any]) -> list[str]:
+    return [f.name for f in dataclasses.fields(cls)]

@@ -1,0 +1,132 @@
+"""What every stage of a run shares: the store, the display, the target, and how a stage's recipe is made."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from m3i.artifacts import Artifact
+from m3i.component import library_version, plain, resolved_fields
+from m3i.display import Display
+from m3i.experiment import Experiment
+from m3i.interfaces import Tick
+from m3i.registry import Registry, hash_files
+from m3i.session import Session
+from m3i.store import Recipe, StageRecord, Store
+
+A = TypeVar("A", bound=Artifact)
+T = TypeVar("T")
+
+
+@dataclass
+class Lab:
+    """One run's surroundings."""
+
+    experiment: Experiment
+    registry: Registry
+    store: Store
+    display: Display
+    session: Session
+    records: list[StageRecord] = field(default_factory=list)
+
+    def make(
+        self,
+        cls: type[A],
+        stage: str,
+        work: Callable[[Path, Tick], A],
+        *,
+        label: str = "",
+        component: tuple[str, Any] | None = None,
+        core: tuple[str, ...] = (),
+        settings: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, str] | None = None,
+        libraries: tuple[str, ...] = (),
+        made: Callable[[A], str] = lambda artifact: "",
+    ) -> A:
+        """The artifact of one stage, from the store or from `work(folder, tick)`.
+
+        Args:
+            cls: Type of the artifact.
+            stage: Name of the stage.
+            work: Makes it.
+            label: Which of several of one stage.
+            component: (group, component) where a plugin does the work.
+            core: Modules of the core (`generation` for m3i/generation.py) whose source the result depends on.
+            settings: Core options that change the result.
+            inputs: Name → id of the artifacts it is made from.
+            libraries: Distributions that the core code of this stage uses.
+            made: Says in a few words what the artifact holds, for the display.
+        """
+        described = self.describe(*component) if component else {}
+        named = {*libraries, *(type(component[1]).libraries if component else ())}
+        recipe = Recipe(
+            stage=stage,
+            label=label,
+            component=described,
+            settings={**{k: plain(v) for k, v in (settings or {}).items()}, "core_source": core_hash(core)},
+            inputs=dict(inputs or {}),
+            libraries={name: library_version(name) for name in sorted(named)},
+        )
+        with self.display.stage(stage, label) as tick:
+            artifact, record = self.store.get_or_make(
+                cls, recipe, lambda folder: work(folder, tick), waiting=lambda: self.display.note(WAITING)
+            )
+        self.records.append(record)
+        self.display.finished(record, made(artifact))
+        return artifact
+
+    def describe(self, group: str, component: Any) -> dict[str, Any]:
+        """A component as it enters a key: name, distribution, version, source and every resolved option."""
+        entry = self.registry.entry_of(group, component)
+        return {
+            "name": entry.name,
+            "distribution": entry.distribution,
+            "version": entry.version,
+            "source": entry.source_hash(),
+            "options": resolved_fields(component),
+        }
+
+    @property
+    def target_id(self) -> str:
+        """Identifies the target in the inputs of a stage."""
+        described = self.describe("target", self.experiment.target)
+        identity = Recipe(stage="target", component=described, settings=self.session.identity())
+        return identity.key
+
+
+WAITING = "another process is making this; waiting for it"
+
+
+@cache
+def core_hash(modules: tuple[str, ...]) -> str:
+    """Hash of the source of modules of the core."""
+    root = Path(__file__).parent
+    return hash_files([root / f"{name.replace('.', '/')}.py" for name in sorted(modules)], root)
+
+
+def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The coroutine's result, also where an event loop runs already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(asyncio.run(coroutine))
+        except BaseException as error:  # handed to the caller's thread, below
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]

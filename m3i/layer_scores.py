@@ -1,0 +1,126 @@
+"""From one row of layer values a failure to scores with an interval.
+
+Letters: N rows of an attributor, U traces (units), G problems (clusters), L layers, R bootstrap resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from m3i.artifacts import LayerScores, ScoreRow
+from m3i.errors import StageError
+from m3i.interfaces import AttributionRows
+
+JOINT = "joint"
+"""Name of the row over all observers; no observer may be called so."""
+
+
+def aggregate(
+    rows: AttributionRows,
+    attributor: str,
+    n_layers: int,
+    n_boot: int = 2000,
+    seed: int = 0,
+    problem_ids: Mapping[str, str] | None = None,
+) -> LayerScores:
+    """Mean value of each layer, per observer and joint, with a 95 % percentile bootstrap interval.
+
+    The trace is the unit, not the finding: the joint row first averages over the observers that flag a trace, then over
+    traces, so that a failure seen by two observers counts once. The bootstrap draws whole problems (samples of one
+    prompt fail together), the same draws for every layer.
+
+    Args:
+        rows: What an attributor returned, one row a (observer, trace).
+        attributor: Its alias.
+        n_layers: Layers of the target.
+        n_boot: Bootstrap resamples.
+        seed: Of the resamples.
+        problem_ids: Trace → problem. Without it every trace is its own problem.
+
+    Returns:
+        One row an observer, sorted by name, then `joint`; without id and parents.
+
+    Raises:
+        StageError: No row, rows of the wrong shape, a value that is not finite, or an observer called `joint`.
+
+    Source: Efron & Tibshirani 1993, chapter 13 (percentile interval); Field & Welsh 2007 (bootstrap of clusters).
+    """
+    values_NL = np.asarray(rows.values_NL, dtype=np.float64)
+    if len(rows.trace_ids) == 0:
+        why = "; ".join(f"{n} × {reason}" for reason, n in rows.left_out.items()) or "no finding reached it"
+        raise StageError(
+            f"attributor '{attributor}' scored no failure ({why}): choose an observer that finds failures, give it more "
+            f"traces, or another attributor"
+        )
+    if values_NL.shape != (len(rows.trace_ids), n_layers) or len(rows.observers) != len(rows.trace_ids):
+        raise StageError(
+            f"attributor '{attributor}' returned values of shape {values_NL.shape} for {len(rows.trace_ids)} traces, "
+            f"{len(rows.observers)} observers and {n_layers} layers; expected one row a (observer, trace)"
+        )
+    if not np.isfinite(values_NL).all():
+        n, layer = (int(i) for i in np.argwhere(~np.isfinite(values_NL))[0])
+        raise StageError(
+            f"attributor '{attributor}' gave {values_NL[n, layer]} for layer {layer} of trace {rows.trace_ids[n]}"
+        )
+    if JOINT in rows.observers:
+        raise StageError(f"an observer is called '{JOINT}', the name of the row over all observers; give it an alias")
+    grouped = {name: [i for i, o in enumerate(rows.observers) if o == name] for name in sorted(set(rows.observers))}
+    grouped[JOINT] = list(range(len(rows.trace_ids)))
+    return LayerScores(
+        attributor=attributor,
+        rows=tuple(
+            _score(name, [rows.trace_ids[i] for i in members], values_NL[members], n_boot, seed, problem_ids or {})
+            for name, members in grouped.items()
+        ),
+        left_out=dict(rows.left_out),
+    )
+
+
+def _score(
+    observer: str, trace_ids: list[str], values_NL: np.ndarray, n_boot: int, seed: int, problem_ids: Mapping[str, str]
+) -> ScoreRow:
+    units, unit_N = np.unique(np.array(trace_ids), return_inverse=True)
+    values_UL = _group_sums(values_NL, unit_N, len(units)) / np.bincount(unit_N)[:, None]
+    clusters, cluster_U = np.unique([problem_ids.get(str(t), str(t)) for t in units], return_inverse=True)
+    low_L, high_L = cluster_bootstrap(values_UL, cluster_U, n_boot, seed)
+    return ScoreRow(
+        observer=observer,
+        scores=tuple(float(x) for x in values_UL.mean(axis=0)),
+        low=tuple(float(x) for x in low_L),
+        high=tuple(float(x) for x in high_L),
+        n_traces=len(units),
+    )
+
+
+def cluster_bootstrap(
+    values_UL: np.ndarray, cluster_U: np.ndarray, n_boot: int, seed: int, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile interval of the mean over units when whole clusters are drawn with replacement.
+
+    Args:
+        values_UL: One row a unit.
+        cluster_U: Cluster of each unit, 0 to G − 1, none empty.
+        n_boot: Resamples.
+        seed: Of the resamples.
+        level: Coverage aimed at.
+
+    Returns:
+        Low and high ends, one a column. A single cluster gives the mean twice: there is nothing to resample.
+    """
+    n_clusters = int(cluster_U.max()) + 1
+    sums_GL = _group_sums(values_UL, cluster_U, n_clusters)
+    sizes_G = np.bincount(cluster_U, minlength=n_clusters)
+    rng = np.random.default_rng(seed)
+    weights_RG = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=n_boot)
+    means_RL = (weights_RG @ sums_GL) / (weights_RG @ sizes_G)[:, None]
+    tail = (1 - level) / 2
+    low_L, high_L = np.quantile(means_RL, [tail, 1 - tail], axis=0)
+    return low_L, high_L
+
+
+def _group_sums(values_NL: np.ndarray, group_N: np.ndarray, n_groups: int) -> np.ndarray:
+    sums_GL = np.zeros((n_groups, values_NL.shape[1]))
+    np.add.at(sums_GL, group_N, values_NL)
+    return sums_GL

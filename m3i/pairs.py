@@ -1,0 +1,210 @@
+"""The pairs stage: right over wrong completions of the same prompt, for preference training. Pure: no model, no disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+
+from m3i.artifacts import PairOrigin, PreferencePair, PreferencePairs, Problem, Trace
+from m3i.errors import StageError
+from m3i.interfaces import ProblemSource
+
+LEFT_OUT = "left out: "
+"""Prefix of the counts of what gave no pair."""
+
+
+class Corrected(str, Enum):
+    """Whether a failing trace made right from its first wrong step may be a chosen side."""
+
+    NONE = "none"
+    """Sampled traces only."""
+    FILL = "fill"
+    """Only for problems without a right trace of their own."""
+    ONLY = "only"
+    """Corrected completions only: each pair shares everything before the first wrong step."""
+    ALSO = "also"
+    """Sampled and corrected pairs, up to `per_problem` of each."""
+
+
+class Overlong(str, Enum):
+    """What happens to a pair longer than `max_length`; none is ever cut."""
+
+    ERROR = "error"
+    LEAVE_OUT = "leave_out"
+    """It is left out and counted."""
+
+
+def build_pairs(
+    problems: Sequence[Problem],
+    traces: Sequence[Trace],
+    source: ProblemSource,
+    encode: Callable[[str], list[int]],
+    *,
+    end_id: int,
+    per_problem: int,
+    corrected: Corrected | str = Corrected.FILL,
+    max_length: int,
+    seed: int,
+    overlong: Overlong | str = Overlong.LEAVE_OUT,
+    truncated: bool = False,
+) -> PreferencePairs:
+    """Pairs of a right and a failing completion of the same prompt.
+
+    The rejected side is a failing trace as sampled; the chosen side is a right trace of the same problem, or the failing
+    trace made right by the source from its first wrong step. Completions that are equal count once. A problem's failing
+    traces are used before any is used twice, in an order drawn from the seed.
+
+    Args:
+        problems: The train problems.
+        traces: Their verified traces.
+        source: Verifies, and corrects where it can (`Verification.corrected`).
+        encode: Ids of a completion's text without special tokens (`LoadedTarget.encode_completion`).
+        end_id: The id that ends a completion (`m3i.generation.end_id`): ends every corrected completion.
+        per_problem: Most pairs of one problem and origin, ≥ 1.
+        corrected: When a corrected completion may be chosen.
+        max_length: Longest prompt with completion in tokens.
+        seed: Seed of the choice among more combinations than `per_problem`.
+        overlong: What happens to longer pairs.
+        truncated: Whether a trace that the length limit cut may be rejected, as it is and without an end-of-sequence;
+            otherwise it is left out and counted. It is never chosen.
+
+    Returns:
+        The pairs with their counts and lengths.
+
+    Raises:
+        StageError: If there is no pair at all, or one is too long and `overlong` is `error`.
+    """
+    corrected, overlong = Corrected(corrected), Overlong(overlong)
+    counts: Counter[str] = Counter({"problems": len(problems), "pairs: sampled": 0, "pairs: corrected": 0})
+    of_problem: dict[str, list[Trace]] = {p.id: [] for p in problems}
+    for trace in traces:
+        of_problem[trace.problem_id].append(trace)
+    pairs: list[PreferencePair] = []
+    for problem in problems:
+        own = of_problem[problem.id]
+        counts[_outcome(own)] += 1
+        rejected = _distinct((t for t in own if not t.correct), truncated, "rejected", counts)
+        chosen = _distinct((t for t in own if t.correct), False, "chosen", counts)
+        rng = random.Random(hashlib.sha256(json.dumps([seed, problem.id]).encode()).digest())
+        rng.shuffle(rejected)
+        rng.shuffle(chosen)
+        candidates: list[PreferencePair] = []
+        if corrected is not Corrected.ONLY:
+            candidates += _sampled(chosen, rejected)[:per_problem]
+        if corrected in (Corrected.ONLY, Corrected.ALSO) or (corrected is Corrected.FILL and not chosen):
+            candidates += _corrected(problem, rejected, source, encode, end_id, per_problem, counts)
+        for pair in _without_repeats(candidates):
+            if _fits(pair, max_length, overlong, counts):
+                pairs.append(pair)
+                counts[f"pairs: {pair.origin.value}"] += 1
+    if not pairs:
+        raise StageError(
+            "no preference pair could be built; raise trace.samples or trace.temperature, or allow corrected pairs "
+            f"(pairs.corrected=fill). Counted: {dict(counts)}"
+        )
+    return PreferencePairs(pairs=tuple(pairs), counts=dict(counts), lengths=_lengths(pairs))
+
+
+def _outcome(traces: Sequence[Trace]) -> str:
+    right = sum(t.correct for t in traces)
+    if not traces:
+        return "problems: no trace"
+    if right == len(traces):
+        return "problems: all right"
+    return "problems: all wrong" if right == 0 else "problems: both"
+
+
+def _distinct(traces: Iterable[Trace], truncated: bool, side: str, counts: Counter[str]) -> list[Trace]:
+    """The traces that may stand on one side, equal completions once."""
+    kept: dict[tuple[int, ...], Trace] = {}
+    for trace in traces:
+        if trace.truncated and not truncated:
+            counts[f"{LEFT_OUT}{side} trace is truncated"] += 1
+        elif trace.completion_ids in kept:
+            counts[f"{LEFT_OUT}{side} trace repeats another"] += 1
+        else:
+            kept[trace.completion_ids] = trace
+    return list(kept.values())
+
+
+def _sampled(chosen: Sequence[Trace], rejected: Sequence[Trace]) -> list[PreferencePair]:
+    """All combinations, so ordered that the first len(rejected) use each failing trace once."""
+    return [
+        _pair(right.completion_ids, right.text, wrong, PairOrigin.SAMPLED)
+        for shift in range(len(chosen))
+        for i, wrong in enumerate(rejected)
+        for right in [chosen[(i + shift) % len(chosen)]]
+    ]
+
+
+def _corrected(
+    problem: Problem,
+    rejected: Sequence[Trace],
+    source: ProblemSource,
+    encode: Callable[[str], list[int]],
+    end_id: int,
+    limit: int,
+    counts: Counter[str],
+) -> list[PreferencePair]:
+    pairs: list[PreferencePair] = []
+    for wrong in rejected:
+        if len(pairs) == limit:
+            break
+        text = source.verify(problem, wrong.text).corrected
+        if text is None:
+            counts[f"{LEFT_OUT}source has no correction"] += 1
+        elif not source.verify(problem, text).correct:
+            counts[f"{LEFT_OUT}correction is not right"] += 1
+        else:
+            pairs.append(_pair((*encode(text), end_id), text, wrong, PairOrigin.CORRECTED))
+    return pairs
+
+
+def _pair(chosen_ids: tuple[int, ...], chosen_text: str, rejected: Trace, origin: PairOrigin) -> PreferencePair:
+    return PreferencePair(
+        problem_id=rejected.problem_id,
+        prompt_ids=rejected.prompt_ids,
+        chosen_ids=chosen_ids,
+        rejected_ids=rejected.completion_ids,
+        chosen_text=chosen_text,
+        rejected_text=rejected.text,
+        rejected_trace_id=rejected.id,
+        origin=origin,
+    )
+
+
+def _without_repeats(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
+    """A corrected completion may equal a sampled one: the first pair of equal ids stays."""
+    return list({(p.chosen_ids, p.rejected_ids): p for p in reversed(pairs)}.values())[::-1]
+
+
+def _fits(pair: PreferencePair, max_length: int, overlong: Overlong, counts: Counter[str]) -> bool:
+    length = _length(pair)
+    if length <= max_length:
+        return True
+    if overlong is Overlong.ERROR:
+        raise StageError(
+            f"a pair of problem {pair.problem_id} takes {length} tokens, more than pairs.max_length={max_length}; raise "
+            "it, or leave such pairs out and have them counted with pairs.overlong=leave_out"
+        )
+    counts[f"{LEFT_OUT}longer than max_length"] += 1
+    return False
+
+
+def _length(pair: PreferencePair) -> int:
+    return len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids))
+
+
+def _lengths(pairs: Sequence[PreferencePair]) -> dict[str, float]:
+    tokens = {
+        "prompt": [len(p.prompt_ids) for p in pairs],
+        "chosen": [len(p.chosen_ids) for p in pairs],
+        "rejected": [len(p.rejected_ids) for p in pairs],
+        "pair": [_length(p) for p in pairs],
+    }
+    means = {f"{name}_mean": sum(values) / len(values) for name, values in tokens.items()}
+    return means | {f"{name}_max": float(max(values)) for name, values in tokens.items()}

@@ -1,0 +1,210 @@
+"""What the judges and the verifier say about base and tuned answers, as JSON values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import combinations
+from typing import Any
+
+from m3i.artifacts import Answer, Outcome, Problem, Verdict, Verdicts
+from m3i.judging import EQUAL
+from m3i.settings import StatisticsSettings
+from m3i.statistics import (
+    Estimate,
+    cluster_mean,
+    detectable_share,
+    mcnemar,
+    paired_difference,
+    problem_signs,
+    proportion,
+    required_n,
+    sign_test,
+)
+
+ALPHA = 0.05
+SIGN = {Outcome.TUNED: 1, Outcome.BASE: -1}
+SCORE = {Outcome.TUNED: 1.0, Outcome.BASE: 0.0, Outcome.TIE: 0.5, Outcome.SPLIT: 0.5}
+REFERENCE_SHARE = 0.6
+"""The effect for which `needed.reference` states the n: six of ten decided problems."""
+
+
+def judge_section(verdicts: Verdicts, settings: StatisticsSettings) -> dict[str, Any]:
+    """One judge: counts of comparisons, statistics over problems, and how far the order of showing decides."""
+    valid = [v for v in verdicts.verdicts if v.outcome is not Outcome.MISSING]
+    counts = Counter(v.outcome.value for v in verdicts.verdicts)
+    wins, losses, undecided = problem_signs((v.problem_id, SIGN.get(v.outcome, 0)) for v in valid)
+    mean = cluster_mean(
+        clusters=[v.problem_id for v in valid],
+        values=[SCORE[v.outcome] for v in valid],
+        level=settings.confidence,
+        draws=settings.n_bootstrap,
+        seed=settings.seed,
+    )
+    return {
+        "judge": verdicts.judge,
+        "n": len(verdicts.verdicts),
+        "n_valid": len(valid),
+        "n_problems": wins + losses + undecided,
+        "n_equal": verdicts.n_equal,
+        "counts": {outcome.value: counts[outcome.value] for outcome in Outcome},
+        "sign_test": asdict(sign_test(wins=wins, losses=losses, level=settings.confidence)) | {"undecided": undecided},
+        "mean_score": asdict(mean),
+        "power": _power(wins, losses, undecided, settings.power),
+        "order": _order(valid),
+        "cost_usd": verdicts.cost_usd,
+    }
+
+
+def _power(wins: int, losses: int, undecided: int, power: float) -> dict[str, Any]:
+    """What this n could detect, and the n it would take, at the observed share of undecided problems."""
+    n = wins + losses + undecided
+    tie_rate = undecided / n if n else 1.0
+    share = detectable_share(n=n, tie_rate=tie_rate, power=power, alpha=ALPHA)
+    observed = wins / (wins + losses) if wins + losses else None
+    return {
+        "power": power,
+        "alpha": ALPHA,
+        "n_problems": n,
+        "tie_rate": tie_rate,
+        "detectable_share": share,
+        "detectable_net": None if share is None else (1 - tie_rate) * (2 * share - 1),
+        "needed": {
+            "observed_share": observed,
+            "observed": None
+            if observed is None
+            else required_n(share=observed, tie_rate=tie_rate, power=power, alpha=ALPHA),
+            "reference_share": REFERENCE_SHARE,
+            "reference": required_n(share=REFERENCE_SHARE, tie_rate=tie_rate, power=power, alpha=ALPHA),
+        },
+    }
+
+
+def _order(valid: Sequence[Verdict]) -> dict[str, Any]:
+    """Splits among judged comparisons, and how often a decided ballot chose the answer shown first."""
+    judged = [v for v in valid if v.first != EQUAL]
+    first = sum((v.first == "base") + (v.second == "tuned") for v in judged)
+    decided = sum((v.first in ("base", "tuned")) + (v.second in ("base", "tuned")) for v in judged)
+    splits = sum(v.outcome is Outcome.SPLIT for v in judged)
+    return {
+        "n_judged": len(judged),
+        "n_split": splits,
+        "flip_rate": splits / len(judged) if judged else None,
+        "n_decided_ballots": decided,
+        "first_shown_share": first / decided if decided else None,
+    }
+
+
+def judge_agreement(panel: Mapping[str, Verdicts]) -> list[dict[str, Any]]:
+    """Each pair of judges over the comparisons that both judged: raw agreement and Cohen's kappa.
+
+    A split counts as a tie here. kappa is None where one of them always says the same: nothing beyond chance can show.
+    Source: Cohen 1960, Educational and Psychological Measurement 20, equation 1.
+    """
+    rows = []
+    for one, other in combinations(panel, 2):
+        words = [{(v.problem_id, v.seed): _word(v) for v in panel[name].verdicts} for name in (one, other)]
+        keys = [k for k in words[0] if words[0][k] and words[1].get(k)]
+        n = len(keys)
+        observed = sum(words[0][k] == words[1][k] for k in keys) / n if n else None
+        kappa = None
+        if observed is not None:
+            margins = [Counter(w[k] for k in keys) for w in words]
+            chance = sum(margins[0][word] * margins[1][word] for word in margins[0]) / n**2
+            constant = any(len(margin) == 1 for margin in margins)
+            kappa = None if constant else (observed - chance) / (1 - chance)
+        rows.append({"judges": [one, other], "n": n, "agreement": observed, "kappa": kappa})
+    return rows
+
+
+def _word(verdict: Verdict) -> str:
+    return {Outcome.MISSING: "", Outcome.SPLIT: "tie"}.get(verdict.outcome, verdict.outcome.value)
+
+
+def accuracy_section(
+    base: Sequence[Answer], tuned: Sequence[Answer], settings: StatisticsSettings
+) -> dict[str, Any]:
+    """Share of right answers before and after, by the problem source's verifier; the two lists are matched."""
+    rows = [(b, t) for b, t in zip(base, tuned, strict=True)]
+    fixed = sum(t.correct and not b.correct for b, t in rows)
+    broken = sum(b.correct and not t.correct for b, t in rows)
+    problems = [b.problem_id for b, _ in rows]
+    n_seeds = len({b.seed for b, _ in rows})
+    signs = problem_signs((b.problem_id, int(t.correct) - int(b.correct)) for b, t in rows)
+    one_seed = len(set(problems)) == len(problems)
+    if one_seed:
+        difference = paired_difference(fixed=fixed, broken=broken, n=len(rows), level=settings.confidence)
+    else:
+        difference = _clustered(problems, [float(t.correct) - float(b.correct) for b, t in rows], settings)
+    return {
+        "n": len(rows),
+        "n_problems": len(set(problems)),
+        "n_seeds": n_seeds,
+        "base": _side(problems, base, one_seed, settings),
+        "tuned": _side(problems, tuned, one_seed, settings),
+        "difference": asdict(difference),
+        "fixed": fixed,
+        "broken": broken,
+        "mcnemar": asdict(mcnemar(fixed=signs[0], broken=signs[1])),
+    }
+
+
+def _side(
+    problems: Sequence[str], answers: Sequence[Answer], one_seed: bool, settings: StatisticsSettings
+) -> dict[str, Any]:
+    right = sum(a.correct for a in answers)
+    if one_seed:
+        estimate = proportion(successes=right, n=len(answers), level=settings.confidence)
+    else:
+        estimate = _clustered(problems, [float(a.correct) for a in answers], settings)
+    return asdict(estimate) | {"right": right, "answers": len(answers), "truncated": sum(a.truncated for a in answers)}
+
+
+def _clustered(problems: Sequence[str], values: Sequence[float], settings: StatisticsSettings) -> Estimate:
+    return cluster_mean(
+        clusters=problems, values=values, level=settings.confidence, draws=settings.n_bootstrap, seed=settings.seed
+    )
+
+
+def problem_rows(
+    held_out: Sequence[Problem], base: Sequence[Answer], tuned: Sequence[Answer], panel: Mapping[str, Verdicts]
+) -> list[dict[str, Any]]:
+    """One row a held-out problem and generation seed, in the order of the base answers."""
+    known = {p.id: p for p in held_out}
+    said = {name: {(v.problem_id, v.seed): v for v in verdicts.verdicts} for name, verdicts in panel.items()}
+    rows = []
+    for b, t in zip(base, tuned, strict=True):
+        problem, key = known[b.problem_id], (b.problem_id, b.seed)
+        rows.append(
+            {
+                "problem_id": problem.id,
+                "seed": b.seed,
+                "prompt": problem.prompt,
+                "answer": problem.answer,
+                "equal": b.text == t.text,
+                "base": _answer(b),
+                "tuned": _answer(t),
+                "verdicts": {
+                    name: {
+                        "outcome": table[key].outcome.value,
+                        "first": table[key].first,
+                        "second": table[key].second,
+                        "reason": table[key].reason,
+                    }
+                    for name, table in said.items()
+                    if key in table
+                },
+            }
+        )
+    return rows
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    return {
+        "text": answer.text,
+        "correct": answer.correct,
+        "answer": answer.answer,
+        "n_tokens": len(answer.completion_ids),
+        "truncated": answer.truncated,
+    }

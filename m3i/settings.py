@@ -1,0 +1,196 @@
+"""The core's own options: the schema of the root config. Components bring theirs (see m3i.component).
+
+Seeds are separate fields: `problems.seed`, `trace.seed`, `selector.seed`, `seed` (training),
+`evaluate.seeds` (generation). Changing one re-runs only what depends on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from m3i.component import option, require
+
+
+def _in_unit(name: str, value: float) -> None:
+    require(0.0 < value <= 1.0, name, value, "a number in (0, 1]")
+
+
+@dataclass(kw_only=True)
+class TraceSettings:
+    """How the target's reasoning is sampled, or where the user's own traces lie."""
+
+    samples: int = 4
+    """Completions a train problem."""
+    temperature: float = 0.8
+    """Softmax temperature; 0 is greedy, which gives every sample the same text."""
+    top_p: float = 1.0
+    """Nucleus: the smallest set of tokens with at least this probability is sampled from. Source: Holtzman et al. 2020."""
+    max_new_tokens: int = 96
+    """Length limit of a completion in tokens; a completion that reaches it is `truncated`."""
+    batch_size: int = 64
+    """Completions generated together."""
+    seed: int = 0
+    """Seed of the sampling noise."""
+    file: str | None = None
+    """JSONL of the user's own traces (`prompt` or `problem_id`, and `completion`) instead of generating."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        require(self.samples >= 1, "trace.samples", self.samples, "at least 1")
+        require(self.temperature >= 0, "trace.temperature", self.temperature, "at least 0")
+        _in_unit("trace.top_p", self.top_p)
+        require(self.max_new_tokens >= 1, "trace.max_new_tokens", self.max_new_tokens, "at least 1")
+        require(self.batch_size >= 1, "trace.batch_size", self.batch_size, "at least 1")
+
+
+@dataclass(kw_only=True)
+class TelemetrySettings:
+    """What is measured in every layer."""
+
+    max_traces: int = 96
+    """Traces measured at most, failing and right ones in turn."""
+    batch_size: int = 16
+    """Traces a forward pass."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        require(self.max_traces >= 2, "telemetry.max_traces", self.max_traces, "at least 2")
+        require(self.batch_size >= 1, "telemetry.batch_size", self.batch_size, "at least 1")
+
+
+@dataclass(kw_only=True)
+class AttributionSettings:
+    """How rows of layer values become scores."""
+
+    n_bootstrap: int = 1000
+    """Bootstrap replicates of the interval over traces."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        require(self.n_bootstrap >= 100, "attribution.n_bootstrap", self.n_bootstrap, "at least 100")
+
+
+@dataclass(kw_only=True)
+class PairSettings:
+    """How preference pairs are made from verified traces."""
+
+    per_problem: int = 2
+    """Pairs a problem at most."""
+    corrected: str = "fill"
+    """Chosen side made by correcting the failing trace's steps: `none`, `fill` (where no right sample exists), `only`."""
+    max_length: int = 512
+    """Longest pair in tokens, prompt included; a longer one is left out and counted."""
+    seed: int = 0
+    """Seed of the choice among many possible pairs."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        require(self.per_problem >= 1, "pairs.per_problem", self.per_problem, "at least 1")
+        require(self.corrected in ("none", "fill", "only"), "pairs.corrected", self.corrected, "none, fill or only")
+        require(self.max_length >= 8, "pairs.max_length", self.max_length, "at least 8")
+
+
+@dataclass(kw_only=True)
+class ReferenceSettings:
+    """The untouched model's log-probabilities of every pair, shared by all arms."""
+
+    batch_size: int = 16
+    """Pairs a forward pass."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        require(self.batch_size >= 1, "reference.batch_size", self.batch_size, "at least 1")
+
+
+@dataclass(kw_only=True)
+class EvaluateSettings:
+    """How held-out problems are answered under llama.cpp."""
+
+    seeds: list[int] = option(factory=lambda: [0])
+    """Generation seeds; each answers every held-out problem once."""
+    temperature: float = 0.8
+    """Softmax temperature; base and tuned model share the sampling noise of each problem and seed."""
+    top_p: float = 1.0
+    """Nucleus, as in `trace.top_p`."""
+    max_new_tokens: int = 96
+    """Length limit of an answer in tokens."""
+    threads: int = 1
+    """llama.cpp threads; on a shared machine two can be slower than one."""
+    n_ctx: int = 1024
+    """Context length in tokens."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        require(len(self.seeds) >= 1, "evaluate.seeds", self.seeds, "at least one seed")
+        require(len(set(self.seeds)) == len(self.seeds), "evaluate.seeds", self.seeds, "distinct seeds")
+        require(self.temperature >= 0, "evaluate.temperature", self.temperature, "at least 0")
+        _in_unit("evaluate.top_p", self.top_p)
+        require(self.max_new_tokens >= 1, "evaluate.max_new_tokens", self.max_new_tokens, "at least 1")
+        require(self.threads >= 1, "evaluate.threads", self.threads, "at least 1")
+        require(self.n_ctx >= 16, "evaluate.n_ctx", self.n_ctx, "at least 16")
+
+
+@dataclass(kw_only=True)
+class JudgingSettings:
+    """How comparisons are shown to judges."""
+
+    seed: int = 0
+    """Seed of the order in which blind pairs are shown."""
+
+
+@dataclass(kw_only=True)
+class StatisticsSettings:
+    """How sure one can be."""
+
+    n_bootstrap: int = 2000
+    """Bootstrap replicates over problems."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+    confidence: float = 0.95
+    """Level of every interval."""
+    power: float = 0.8
+    """Power at which the minimum detectable effect is stated."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        require(self.n_bootstrap >= 100, "statistics.n_bootstrap", self.n_bootstrap, "at least 100")
+        require(0.5 < self.confidence < 1, "statistics.confidence", self.confidence, "a number in (0.5, 1)")
+        require(0.5 <= self.power < 1, "statistics.power", self.power, "a number in [0.5, 1)")
+
+
+@dataclass(kw_only=True)
+class StoreSettings:
+    """Where results are kept."""
+
+    root: str | None = option(None, result_free=True)
+    """Folder of the artifact store; the user's cache folder when unset. Runs and processes may share it."""
+
+
+@dataclass(kw_only=True)
+class Settings:
+    """The root config. The first eight are components, chosen by name."""
+
+    target: Any = MISSING
+    problems: Any = MISSING
+    observer: Any = MISSING
+    attributor: Any = MISSING
+    selector: Any = MISSING
+    trainer: Any = MISSING
+    exporter: Any = MISSING
+    judge: Any = MISSING
+    trace: TraceSettings = field(default_factory=TraceSettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    attribution: AttributionSettings = field(default_factory=AttributionSettings)
+    pairs: PairSettings = field(default_factory=PairSettings)
+    reference: ReferenceSettings = field(default_factory=ReferenceSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    judging: JudgingSettings = field(default_factory=JudgingSettings)
+    statistics: StatisticsSettings = field(default_factory=StatisticsSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    seed: int = 0
+    """Training seed: adapter initialisation and data order."""

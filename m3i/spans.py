@@ -1,0 +1,114 @@
+"""Quoted failures to token positions: an observer's quote must be in the trace word for word.
+
+Character spans are half-open and count in `Trace.text`; token spans are half-open and count from
+the first token of the completion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from m3i.artifacts import Finding, Trace
+
+
+class QuoteError(ValueError):
+    """A quote that is not in the trace word for word; count the finding as rejected, never guess."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A stretch of a completion, in characters and in tokens."""
+
+    start: int
+    end: int
+    token_start: int
+    token_end: int
+
+
+def locate(trace: Trace, quote: str, *, start: int | None = None) -> Span:
+    """Where a quote lies in a trace.
+
+    Args:
+        trace: The trace quoted from.
+        quote: Verbatim text of the trace, at least one character.
+        start: Character offset of the quote. Without it the quote must occur exactly once.
+
+    Returns:
+        The span, with every token that overlaps the quote.
+
+    Raises:
+        QuoteError: The quote is empty, is not in the trace at `start`, occurs nowhere or more than once, or no token
+            overlaps it.
+    """
+    if not quote:
+        raise QuoteError(f"trace {trace.id}: an empty quote points at nothing; quote the failing text")
+    if start is None:
+        n = sum(trace.text.startswith(quote, i) for i in range(len(trace.text)))
+        if n != 1:
+            raise QuoteError(
+                f"trace {trace.id}: quote {_short(quote)} occurs {n} times; quote text that occurs once or give its start"
+            )
+        start = trace.text.index(quote)
+    end = start + len(quote)
+    if start < 0 or trace.text[start:end] != quote:
+        there = trace.text[max(start, 0) : max(end, 0)]
+        raise QuoteError(f"trace {trace.id}: characters {start} to {end} read {_short(there)}, not {_short(quote)}")
+    tokens = [i for i, (a, b) in enumerate(trace.offsets) if a < end and b > start and a < b]
+    if not tokens:
+        raise QuoteError(f"trace {trace.id}: no token overlaps characters {start} to {end}")
+    return Span(start=start, end=end, token_start=tokens[0], token_end=tokens[-1] + 1)
+
+
+def make_finding(
+    trace: Trace,
+    quote: str,
+    *,
+    kind: str,
+    reason: str,
+    start: int | None = None,
+    severity: float = 1.0,
+    confidence: float = 1.0,
+    step: int | None = None,
+    correction: str | None = None,
+    layers: tuple[int, ...] = (),
+) -> Finding:
+    """A finding whose quote has been checked against the trace; arguments as in Finding and `locate`.
+
+    Raises:
+        QuoteError: As `locate`.
+    """
+    span = locate(trace, quote, start=start)
+    return Finding(
+        trace_id=trace.id,
+        quote=quote,
+        start=span.start,
+        end=span.end,
+        token_start=span.token_start,
+        token_end=span.token_end,
+        kind=kind,
+        reason=reason,
+        severity=severity,
+        confidence=confidence,
+        step=step,
+        correction=correction,
+        layers=layers,
+    )
+
+
+def line_around(text: str, position: int) -> tuple[int, int]:
+    """Character span of the line that holds the character at `position`, without the white space around it.
+
+    A position on a newline belongs to the line that it ends. The span may be empty (a blank line).
+    """
+    start = text.rfind("\n", 0, position) + 1
+    end = text.find("\n", position)
+    end = len(text) if end < 0 else end
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -1,0 +1,23 @@
+"""A number with its interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A point estimate and its confidence interval."""
+
+    value: float | None
+    """None where there is nothing to estimate from."""
+    low: float
+    high: float
+    level: float
+    """Confidence level, 0.95 for a 95 % interval."""
+    n: int
+    """Units that the estimate rests on."""
+    method: str
+    """Name of the interval, for the report."""
+    degenerate: bool = False
+    """All units had one value: the interval's width says nothing about the uncertainty."""

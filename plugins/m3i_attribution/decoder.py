@@ -1,0 +1,172 @@
+"""The decoder as attributors see it: what each layer writes into the residual stream, and the logit difference it ends in.
+
+Letters: N contrasts, B contrasts of a batch, T tokens (padded), D model width, L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from m3i.artifacts import Contrast
+from m3i.batching import pad_right
+
+if TYPE_CHECKING:
+    import torch
+
+    from m3i.target import LoadedTarget
+
+COMPONENTS = ("layer", "attention", "mlp")
+"""What of a layer is looked at: all that it adds to the residual stream, or one of its two branches."""
+
+
+@dataclass
+class ContrastBatch:
+    """Contrasts side by side, right-padded."""
+
+    indices: list[int]
+    """Places in the list that was batched."""
+    ids_BT: torch.Tensor
+    real_BT: torch.Tensor
+    last_B: torch.Tensor
+    """Position of the last context token: the one that predicts the wrong or right token."""
+    direction_BD: torch.Tensor
+    """W_U[wrong] − W_U[right], float32."""
+    bias_B: torch.Tensor
+    """The same difference of the unembedding's bias; 0 without one."""
+
+    def last(self, state_BTD: torch.Tensor) -> torch.Tensor:
+        """Rows of a state at the contrast positions, B × D."""
+        import torch
+
+        return state_BTD[torch.arange(len(self.last_B), device=state_BTD.device), self.last_B]
+
+
+def contrast_batches(
+    loaded: LoadedTarget, contrasts: Sequence[Contrast], batch_size: int
+) -> Iterator[ContrastBatch]:
+    """The contrasts in batches of similar length."""
+    import torch
+
+    device = loaded.model.device
+    weight_VD = loaded.unembedding.weight.detach()
+    bias = getattr(loaded.unembedding, "bias", None)
+    order = sorted(range(len(contrasts)), key=lambda i: len(contrasts[i].context_ids))
+    for first in range(0, len(order), batch_size):
+        indices = order[first : first + batch_size]
+        chosen = [contrasts[i] for i in indices]
+        ids_BT, real_BT = pad_right([c.context_ids for c in chosen], device)
+        wrong_B = torch.tensor([c.wrong_id for c in chosen], device=device)
+        right_B = torch.tensor([c.right_id for c in chosen], device=device)
+        yield ContrastBatch(
+            indices=indices,
+            ids_BT=ids_BT,
+            real_BT=real_BT,
+            last_B=torch.tensor([len(c.context_ids) - 1 for c in chosen], device=device),
+            direction_BD=weight_VD[wrong_B].float() - weight_VD[right_B].float(),
+            bias_B=torch.zeros(len(chosen), device=device) if bias is None else (bias[wrong_B] - bias[right_B]).float(),
+        )
+
+
+def logit_difference(loaded: LoadedTarget, last_BD: torch.Tensor, batch: ContrastBatch) -> torch.Tensor:
+    """logit(wrong) − logit(right) from the last layer's output at the contrast positions, float32, B values.
+
+    Only two rows of the unembedding are multiplied, so the cost does not grow with the vocabulary.
+    """
+    return (loaded.final_norm(last_BD).float() * batch.direction_BD).sum(dim=-1) + batch.bias_B
+
+
+@dataclass
+class Write:
+    """What a layer, or one of its branches, wrote in one forward pass."""
+
+    layer: int
+    site_BTD: torch.Tensor
+    """The tensor that a hook can replace: the layer's output, or its branch's."""
+    residual_BTD: torch.Tensor | None
+    """The layer's input where `site_BTD` includes it, None for a branch."""
+    args: tuple[Any, ...]
+    """What the layer was called with, for `run_from`; empty for a branch."""
+    kwargs: dict[str, Any]
+
+    @property
+    def contribution_BTD(self) -> torch.Tensor:
+        """What was added to the residual stream."""
+        return self.site_BTD if self.residual_BTD is None else self.site_BTD - self.residual_BTD
+
+
+def site_module(layer: Any, component: str) -> Any:
+    """The module whose output is the component's site."""
+    return {"layer": layer, "attention": layer.self_attn, "mlp": layer.mlp}[component]
+
+
+@contextmanager
+def recording(loaded: LoadedTarget, component: str, *, retain_grad: bool = False) -> Iterator[list[Write]]:
+    """Records what each layer writes during forward passes inside the block; the hooks are gone after it.
+
+    Yields:
+        A list that each forward pass fills anew, in the order of layers.
+    """
+    writes: list[Write] = []
+
+    def hook_of(i: int) -> Any:
+        def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            if i == 0:
+                writes.clear()
+            site = output[0] if isinstance(output, tuple) else output
+            if retain_grad:
+                site.retain_grad()
+            whole = component == "layer"
+            before = (args[0] if args else kwargs["hidden_states"]) if whole else None
+            writes.append(Write(i, site, before, args if whole else (), kwargs if whole else {}))
+
+        return hook
+
+    handles = [
+        site_module(layer, component).register_forward_hook(hook_of(i), with_kwargs=True)
+        for i, layer in enumerate(loaded.layers)
+    ]
+    try:
+        yield writes
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def replacing(loaded: LoadedTarget, layer: int, component: str, site_BTD: torch.Tensor) -> Iterator[None]:
+    """Replaces the output of one site in forward passes inside the block."""
+
+    def hook(module: Any, args: tuple[Any, ...], output: Any) -> Any:
+        return (site_BTD, *output[1:]) if isinstance(output, tuple) else site_BTD
+
+    handle = site_module(loaded.layers[layer], component).register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def run(loaded: LoadedTarget, ids_BT: torch.Tensor, real_BT: torch.Tensor) -> None:
+    """One forward pass of the decoder without the unembedding; hooks see it."""
+    loaded.model.base_model(input_ids=ids_BT, attention_mask=real_BT.long(), use_cache=False)
+
+
+def run_from(loaded: LoadedTarget, state_BTD: torch.Tensor, first: int, calls: Sequence[Write]) -> torch.Tensor:
+    """The last layer's output when the input of layer `first` is `state_BTD`.
+
+    Args:
+        loaded: The target.
+        state_BTD: Residual stream before layer `first`.
+        first: First layer to run; the number of layers runs none.
+        calls: Recording of component `layer` on the same tokens: masks and rotary embeddings are taken from it.
+    """
+    for layer, call in zip(loaded.layers[first:], calls[first:], strict=True):
+        if call.args:
+            output = layer(state_BTD, *call.args[1:], **call.kwargs)
+        else:
+            output = layer(**{**call.kwargs, "hidden_states": state_BTD})
+        state_BTD = output[0] if isinstance(output, tuple) else output
+    return state_BTD

@@ -1,0 +1,15 @@
+"""The judge `llamacpp`: a local GGUF model compares two answers, without a key or a network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import m3i
+
+
+@m3i.hookimpl
+def register_judges(register: Any) -> None:
+    """Registers `llamacpp`."""
+    from m3i_llamacpp.judge import LlamaCppJudge
+
+    register("llamacpp", LlamaCppJudge)

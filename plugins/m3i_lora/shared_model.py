@@ -1,0 +1,134 @@
+"""Borrowing the run's one model for training, and giving it back exactly as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers.utils import logging as transformers_logging
+
+
+def fingerprints(model: nn.Module) -> dict[str, str]:
+    """SHA-256 of every parameter and persistent buffer: type, shape and bits."""
+    digests = {}
+    for name, tensor in model.state_dict().items():
+        flat = tensor.detach().to("cpu").contiguous().flatten()
+        digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+        digests[name] = digest.hexdigest()
+    return digests
+
+
+@contextmanager
+def borrowed(model: Any, seed: int) -> Iterator[None]:
+    """The model may be wrapped and trained inside; after it, adapters, hooks and settings are as before.
+
+    TRL and PEFT change more than weights: PEFT swaps modules and freezes parameters, TRL replaces the model's `forward`,
+    its pad token, its tags and (with `disable_dropout`) the dropout of its modules for good. Dropout is off inside. The
+    seeds of all global random generators are set to `seed` inside, and their states restored after. Weights are not
+    restored: compare `fingerprints`.
+    """
+    with ExitStack() as stack:
+        stack.callback(_restore_settings, model, _settings(model))
+        stack.callback(_restore_dropout, _switch_off_dropout(model))
+        stack.callback(unwrap, model)
+        stack.enter_context(_seeded(seed))
+        stack.enter_context(_quiet())
+        yield
+
+
+def unwrap(model: Any) -> None:
+    """Takes every adapter layer out of the model, leaving the weights beneath as they are."""
+    wrapped = [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+    inner = {name for name, _ in wrapped}
+    for name, module in wrapped:
+        parent_name, _, child = name.rpartition(".")
+        if any(name.startswith(f"{other}.") for other in inner):
+            continue  # within another adapter layer, and gone with it
+        setattr(model.get_submodule(parent_name), child, module.get_base_layer())
+    model.__dict__.pop("peft_config", None)
+
+
+def _settings(model: Any) -> dict[str, Any]:
+    tags = getattr(model, "model_tags", None)
+    return {
+        "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
+        "training": model.training,
+        "forward": model.__dict__.get("forward"),
+        "pad": (model.config.get_text_config().pad_token_id, model.generation_config.pad_token_id),
+        "tags": list(tags) if tags is not None else None,
+        "peft_loaded": model.__dict__.get("_hf_peft_config_loaded"),
+    }
+
+
+def _restore_settings(model: Any, before: dict[str, Any]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(before["requires_grad"][name])
+        parameter.grad = None
+    model.train(before["training"])
+    model.__dict__.pop("forward", None)
+    if before["forward"] is not None:
+        model.forward = before["forward"]
+    model.config.get_text_config().pad_token_id, model.generation_config.pad_token_id = before["pad"]
+    model.model_tags = before["tags"]
+    if before["peft_loaded"] is not None:
+        model._hf_peft_config_loaded = before["peft_loaded"]
+
+
+def _switch_off_dropout(model: nn.Module) -> list[tuple[nn.Module, str, float]]:
+    """Sets every dropout of the model to zero: the reference log-probabilities have none."""
+    found = []
+    for module in model.modules():
+        name = "p" if isinstance(module, nn.Dropout) else "attention_dropout"
+        value = module.__dict__.get(name)
+        if isinstance(value, float) and value > 0:
+            found.append((module, name, value))
+            setattr(module, name, 0.0)
+    return found
+
+
+def _restore_dropout(before: list[tuple[nn.Module, str, float]]) -> None:
+    for module, name, value in before:
+        setattr(module, name, value)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 — TRL seeds the legacy generator
+    try:
+        with torch.random.fork_rng():
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences the libraries' own progress and advice; errors still come through."""
+    loggers = {name: logging.getLogger(name) for name in ("trl", "accelerate", "peft")}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    for logger in loggers.values():
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        for name, logger in loggers.items():
+            logger.setLevel(levels[name])

@@ -1,0 +1,78 @@
+"""Composition: panels, aliases, presets, and every wrong word answered in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from m3i.cli import run_command
+from m3i.config_source import check_presets, parse_panel
+from m3i.errors import ConfigError, PluginError
+from m3i.experiment import Experiment
+from m3i.registry import Registry
+
+
+def test_the_default_experiment_composes() -> None:
+    experiment = Experiment.compose()
+    assert list(experiment.observers) == ["checker", "surprisal"]
+    assert type(experiment.selector).__name__
+    assert experiment.settings.seed == 0
+
+
+def test_options_reach_the_component() -> None:
+    experiment = Experiment.compose("selector=manual", "selector.layers=[3,1]", "trace.samples=7", "seed=5")
+    assert list(experiment.selector.layers) == [3, 1]
+    assert (experiment.settings.trace.samples, experiment.settings.seed) == (7, 5)
+
+
+def test_panels_compose_and_aliases_allow_one_plugin_twice() -> None:
+    experiment = Experiment.compose("observer=one:surprisal+two:surprisal+checker")
+    assert list(experiment.observers) == ["one", "two", "checker"]
+    assert type(experiment.observers["one"]) is type(experiment.observers["two"])
+
+
+@pytest.mark.parametrize("value", ["a+a", "+a", "a+", "x:", ":a"])
+def test_a_panel_that_cannot_be_read_is_an_error(value: str) -> None:
+    with pytest.raises(ConfigError, match="observer="):
+        parse_panel("observer", value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("observer=chekcer", "observer 'chekcer' is not installed; did you mean 'checker'? Available: "),
+        ("selector=randm", "selector 'randm' is not installed; did you mean 'random'? Available: "),
+        ("trainer.rnak=3", "option 'trainer.rnak' does not exist; did you mean 'trainer.rank'? Options of trainer: "),
+        ("observer.checker.nonsense=3", "option 'observer.checker.nonsense' does not exist"),
+        ("trainer.rank=many", "option 'trainer.rank'"),
+        ("trainer.rank=0", "trainer.rank"),
+        ("trace.samples=0", "trace.samples = 0: expected at least 1"),
+        ("evaluate.seeds=[1,1]", "evaluate.seeds = [1, 1]: expected distinct seeds"),
+        ("tracing.samples=1", "option 'tracing' does not exist"),
+        ("+extra=1", "extra"),
+        ("experiment=nothere", "experiment/nothere"),
+        ("trace.file=${oc.env:HOME}", "option 'trace.file' reads the environment"),
+        ("trace.file=/not/there.jsonl", "there is no such file"),
+        ("selector.k=99", "99"),
+        ("selector=manual", "selector.layers"),
+        ("plugin", "'plugin' is neither a subcommand nor an override; did you mean 'plugins'?"),
+    ],
+)
+def test_a_wrong_word_is_one_line(override: str, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code = run_command([override] if "=" not in override else [override, f"store.root={tmp_path}", f"hydra.run.dir={tmp_path}/run"])
+    captured = capsys.readouterr()
+    assert code == 2
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert "Traceback" not in captured.err
+
+
+def test_presets_of_one_name_are_refused_naming_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "clash_pkg" / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    (tmp_path / "clash_pkg" / "__init__.py").touch()
+    (folder / "smollm2.yaml").write_text("# @package _global_\nseed: 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(PluginError, match="preset 'experiment/smollm2' comes from 'm3i' and from 'clash-dist'"):
+        check_presets(Registry(presets={"pkg://clash_pkg.conf": "clash-dist"}))
+    with pytest.raises(PluginError, match="'gone-dist': preset path pkg://not_there.conf does not exist"):
+        check_presets(Registry(presets={"pkg://not_there.conf": "gone-dist"}))

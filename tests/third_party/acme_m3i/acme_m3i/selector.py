@@ -1,0 +1,26 @@
+"""A selector that needs no score."""
+
+from dataclasses import dataclass
+
+import m3i
+from m3i.artifacts import LayerSelection, TargetInfo
+from m3i.interfaces import SelectionRequest
+
+
+@dataclass(kw_only=True)
+class EvenlySpaced(m3i.Component):
+    """k layers, evenly spaced over the candidates."""
+
+    k: int = 2
+    """Number of layers."""
+
+    def check(self, info: TargetInfo) -> None:
+        """Refuses a k that the target cannot give."""
+        m3i.require(1 <= self.k <= len(info.default_candidates()), "selector.k", self.k, "at most the candidates")
+
+    def select(self, request: SelectionRequest) -> LayerSelection:
+        """The selection."""
+        candidates = request.info.default_candidates()
+        last = len(candidates) - 1
+        chosen = {candidates[round(i * last / max(1, self.k - 1))] for i in range(self.k)}
+        return LayerSelection(layers=tuple(sorted(chosen)), candidates=candidates, reason="evenly spaced")
