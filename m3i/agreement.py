@@ -63,9 +63,10 @@ def trace_agreement(a: Sequence[bool], b: Sequence[bool]) -> dict[str, Any]:
     """Agreement on failing or not.
 
     Returns:
-        n, both, only_first, only_second, neither; `observed` share of equal calls, the share `expected` of two observers
-        with these margins that know nothing of each other, Cohen's `kappa` (None where both always say the same one
-        thing), and `p`, the chance of at least so many traces called failing by both (hypergeometric, one-sided).
+        n, both, only_first, only_second, neither; `observed` share of equal calls, the share `expected` of two
+        observers with these margins that know nothing of each other, Cohen's `kappa` (None where both always say the
+        same one thing), and `p`, the chance of at least so many traces called failing by both (hypergeometric,
+        one-sided).
 
     Source: Cohen 1960, "A coefficient of agreement for nominal scales"; Fisher's exact test.
     """
@@ -115,8 +116,8 @@ def span_agreement(
         n_permutations: Number of random offsets drawn for each trace.
 
     Returns:
-        n_traces, token-level `f1` (2 |A ∩ B| / (|A| + |B|), summed over traces), `expected` F1 under chance and `p`, the
-        chance of an F1 as high; None without a trace.
+        n_traces, token-level `f1` (2 |A ∩ B| / (|A| + |B|), summed over traces), `expected` F1 under chance and `p`,
+        the chance of an F1 as high; None without a trace.
     """
     kept = [(x, y) for x, y in zip(a, b, strict=True) if x.any() and y.any()]
     if not kept:
@@ -149,12 +150,12 @@ def layer_agreement(
     """Agreement on layers, over the traces in which both observers name some.
 
     Two observers may share a habit (always the middle layers) without having seen anything in a trace. So there are two
-    comparisons: the observers' most-named layers overall against random picks, and the overlap within traces against the
-    overlap of findings whose traces were shuffled.
+    comparisons: the observers' most-named layers overall against random picks, and the overlap within traces against
+    the overlap of findings whose traces were shuffled.
 
     Returns:
-        n_traces; `overall`: each observer's most-named layers (as many as it names in a trace on average; ties go to the
-        lower layer), how many are `shared`, how many are `expected` of random picks, and the hypergeometric `p`;
+        n_traces; `overall`: each observer's most-named layers (as many as it names in a trace on average; ties go to
+        the lower layer), how many are `shared`, how many are `expected` of random picks, and the hypergeometric `p`;
         `within`: mean number `shared` in a trace, `expected_random` (random picks) and `expected_shuffled` (same
         picks, traces shuffled), and `p` against shuffled traces. None without a trace.
     """

@@ -443,6 +443,12 @@ class TensorLiveness:
     """|d_llama − d_peft| / |d_peft| over the probe tokens."""
     live: bool
     note: str = ""
+    factor: float = 1.0
+    """The update was multiplied by this for the measurement, so that its effect stands out of the parity noise."""
+    erased_share: float = 0.0
+    """Share of the update's elements that are under half a step of the stored type, so change nothing in the file."""
+    storage_error: float = 0.0
+    """|stored update − update| / |update|, Frobenius norms: what the stored type costs at factor 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

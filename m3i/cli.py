@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,11 +68,20 @@ def hydra_command(arguments: list[str]) -> None:
 
     if any(a.startswith("--experimental-rerun") for a in arguments):
         raise M3IError("--experimental-rerun reads a pickle, which can run code; give the overrides instead")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries, about their next versions
     prepare_hydra()
     command = shlex.join(["python", "-m", "m3i", *arguments])
 
+    multirun = "--multirun" in arguments or "-m" in arguments
+    failures: list[M3IError] = []
+
     def task(config: DictConfig) -> None:
-        run_composed(config, command)
+        try:
+            run_composed(config, command)
+        except M3IError as error:  # the other jobs of a multirun go on; Hydra would print a traceback
+            failures.append(error)
+            if multirun:
+                fail(str(error))
 
     # Hydra prints its own errors and ends the process, unless told to raise them: then they are ours to say in a line.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -82,6 +92,10 @@ def hydra_command(arguments: list[str]) -> None:
         raise M3IError(explain(error)) from error
     finally:
         sys.argv = saved
+    if len(failures) == 1 and not multirun:
+        raise failures[0]
+    if failures:
+        raise M3IError(f"{len(failures)} of the jobs failed, see above; the same command runs only what is missing")
 
 
 def run_composed(config: DictConfig, command: str) -> None:

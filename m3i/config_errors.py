@@ -19,15 +19,19 @@ def explain(error: BaseException) -> str:
         if isinstance(cause, ValidationError):
             return f"option '{cause.full_key}': {_first_line(cause)}"
         cause = cause.__cause__ or cause.__context__
-    return " ".join(str(error).split("\n\n")[0].split())
+    return " ".join(str(error).split("Config search path:")[0].split())
 
 
 def _unknown_option(error: OmegaConfBaseException) -> str:
-    path = error.full_key or str(error.key)
-    prefix, _, name = path.rpartition(".")
     known = [str(k) for k in error.parent_node] if isinstance(error.parent_node, DictConfig) else []
+    return unknown_option(error.full_key or str(error.key), known)
+
+
+def unknown_option(path: str, known: list[str]) -> str:
+    """The line for an option that does not exist; `known` are its would-be siblings."""
+    prefix, _, name = path.rpartition(".")
     full = [f"{prefix}.{k}" if prefix else k for k in known]
-    hint = did_you_mean(path, full) if did_you_mean(name, known) else ""
+    hint = did_you_mean(path, full) if did_you_mean(name, known) != "." else "."
     place = f"Options of {prefix}" if prefix else "There are"
     return f"option '{path}' does not exist{hint} {place}: {', '.join(sorted(known)) or 'none'}"
 

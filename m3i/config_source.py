@@ -74,8 +74,8 @@ class RegistrySource(ConfigSource):
         return True
 
     def is_group(self, config_path: str) -> bool:
-        """Whether `config_path` is one of the component groups."""
-        return config_path.rstrip("/") in INTERFACES
+        """Whether `config_path` is one of the component groups, or the top, which holds them."""
+        return config_path.rstrip("/") in ("", *INTERFACES)
 
     def is_config(self, config_path: str) -> bool:
         """Whether it names a component.

@@ -134,13 +134,14 @@ class _Builder:
 def fork(trace: Trace, right_text: str, encode: Encode) -> tuple[int, int, int]:
     """Where a trace's tokens leave a right text: (index in the completion, wrong id, right id).
 
-    The trace's ids are never re-tokenised. Where its tokenisation is the tokenizer's own, the fork is the first index at
-    which the ids of trace and right text differ: this covers merges across the boundary (wrong `1|2`, right `13` as one
-    token). Where the model spelled an earlier word in an unusual way, that index would be an artefact of spelling; then
-    the right text is tokenised from the start of the token in which the *characters* first differ.
+    The trace's ids are never re-tokenised. Where its tokenisation is the tokenizer's own, the fork is the first index
+    at which the ids of trace and right text differ: this covers merges across the boundary (wrong `1|2`, right `13` as
+    one token). Where the model spelled an earlier word in an unusual way, that index would be an artefact of spelling;
+    then the right text is tokenised from the start of the token in which the *characters* first differ.
 
     Raises:
-        NoContrast: Wrong and right text are equal, the trace ends before they differ, or no aligned tokenisation exists.
+        NoContrast: Wrong and right text are equal, the trace ends before they differ, or no aligned tokenisation
+        exists.
     """
     if right_text == trace.text:
         raise NoContrast("the correction equals the text")
@@ -162,7 +163,9 @@ def fork(trace: Trace, right_text: str, encode: Encode) -> tuple[int, int, int]:
         return index, trace.completion_ids[index], right_ids[index]
     start = trace.offsets[at][0] if trace.offsets[at][0] < trace.offsets[at][1] else len(trace.text)
     wrong_rest, right_rest = encode(trace.text[start:]), encode(right_text[start:])
-    if at < len(trace.completion_ids) - int(ends_itself) and (not wrong_rest or wrong_rest[0] != trace.completion_ids[at]):
+    if at < len(trace.completion_ids) - int(ends_itself) and (
+        not wrong_rest or wrong_rest[0] != trace.completion_ids[at]
+    ):
         raise NoContrast("the tokenisations of trace and correction cannot be aligned")
     right = right_rest[0] if right_rest else (trace.completion_ids[-1] if ends_itself else None)
     if right is None:

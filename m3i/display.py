@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from m3i.interfaces import Tick
+from m3i.interfaces import Tick, no_tick
 from m3i.store import StageRecord
 
 
@@ -30,6 +30,9 @@ class Display:
     def stage(self, name: str, label: str) -> Iterator[Tick]:
         """Shows one stage at work; yields its tick."""
         title = f"{name} {label}".strip()
+        if not self.console.is_terminal:
+            yield no_tick
+            return
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),

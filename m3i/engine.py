@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import platformdirs
 
@@ -14,7 +15,7 @@ from m3i import stages
 from m3i.artifacts import TargetInfo
 from m3i.component import Component
 from m3i.display import Display
-from m3i.errors import ConfigError
+from m3i.errors import ConfigError, did_you_mean
 from m3i.experiment import Experiment
 from m3i.lab import Lab
 from m3i.registry import Registry, installed
@@ -114,9 +115,20 @@ def preflight(experiment: Experiment, info: TargetInfo) -> None:
     """Lets every component refuse the target, and checks what can be checked, before anything expensive."""
     for component in components(experiment).values():
         component.check(info)
+    read = getattr(experiment.selector, "attributor", "") if reads_scores(experiment) else ""
+    if read and read not in experiment.attributors:
+        raise ConfigError(
+            f"selector.attributor = '{read}': no such attributor is in the panel{did_you_mean(read, experiment.attributors)} "
+            f"There is {', '.join(experiment.attributors)}; add it with attributor={'+'.join([*experiment.attributors, read])}"
+        )
     options = experiment.settings.trace
     if options.file is not None and not Path(options.file).is_file():
         raise ConfigError(f"trace.file = {options.file!r}: there is no such file")
+
+
+def reads_scores(experiment: Experiment) -> bool:
+    """Whether the selector has the option `attributor`, the core's word for the score that a selector reads."""
+    return any(f.name == "attributor" for f in dataclasses.fields(cast(Any, experiment.selector)))
 
 
 def components(experiment: Experiment) -> Mapping[str, Component]:

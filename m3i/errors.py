@@ -35,6 +35,6 @@ class DeadTensorError(StageError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint such as `; did you mean 'lora'?`, or an empty string when nothing is near."""
-    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    """The end of a sentence: `; did you mean 'lora'?`, or a full stop when nothing is near."""
+    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else "."

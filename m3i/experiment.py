@@ -75,6 +75,7 @@ class Experiment:
         plain = OmegaConf.to_container(config, resolve=False)
         assert isinstance(plain, dict)
         refuse_environment(plain)
+        refuse_unknown(config)
         try:
             made: dict[str, Any] = {name: OmegaConf.to_object(config[name]) for name in _fields(Settings) if name != "seed"}
         except MissingMandatoryValue as error:
@@ -118,6 +119,25 @@ def prepare_hydra() -> None:
 
     register_with_hydra()
     ConfigStore.instance().store(name="settings", node=Settings)
+
+
+def refuse_unknown(config: DictConfig, path: str = "") -> None:
+    """Raises ConfigError for a key that no option has: `+key=1` and YAML can add one, and nothing would read it."""
+    from m3i.config_errors import unknown_option
+
+    cls = OmegaConf.get_type(config)
+    known = _fields(cls) if dataclasses.is_dataclass(cls) else None
+    if path == "":
+        known = _fields(Settings)
+    for key in config:
+        name = f"{path}.{key}" if path else str(key)
+        if known is not None and key not in known:
+            raise ConfigError(unknown_option(name, known))
+        if OmegaConf.is_dict(config) and OmegaConf.is_missing(config, key):
+            continue
+        inner = config._get_node(key)
+        if isinstance(inner, DictConfig) and not inner._is_none():
+            refuse_unknown(inner, name)
 
 
 def refuse_environment(value: Any, path: str = "") -> None:

@@ -1,4 +1,4 @@
-"""The trace stage: the target's own sampled completions, or the user's, with ids, character spans and log-probabilities.
+"""The trace stage: the target's sampled completions, or the user's, with ids, character spans and log-probabilities.
 
 Sampling draws one uniform number a token by the inverse of the cumulative distribution, from a generator of its own
 for each (seed, problem, sample). So a trace depends on the batch it was generated in only through rounding.
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m3i.artifacts import Problem, Trace, Traces
+from m3i.batching import pad_right
 from m3i.errors import ConfigError, InputError
 from m3i.interfaces import ProblemSource, Tick, no_tick
 from m3i.target import LoadedTarget
@@ -66,7 +67,7 @@ def sample_traces(
         source: Their source; its `verify` says which traces are right.
         samples: Completions of each problem, ≥ 1.
         temperature: Divides the logits, ≥ 0; 0 takes the likeliest token.
-        top_p: Share of probability kept, in (0, 1]; 1 keeps everything. Source: Holtzman et al. 1904.09751, section 3.1.
+        top_p: Share of probability kept, in (0, 1]; 1 keeps all. Source: Holtzman et al. 1904.09751, section 3.1.
         max_new_tokens: Length limit in tokens, end-of-sequence included; a trace that meets it is `truncated`.
         batch_size: Completions generated at once; changes results by rounding only.
         seed: Seed of the sampling; with the problem's id and the sample's number it fixes the noise.
@@ -184,7 +185,7 @@ def draw_tokens(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, temperature: 
         probs_BV = probs_BV * torch.zeros_like(probs_BV).scatter(1, order_BV, (before_BV < top_p).to(probs_BV.dtype))
     cumulative_BV = probs_BV.cumsum(-1)
     threshold_B1 = uniforms_B[:, None] * cumulative_BV[:, -1:]
-    # right=True: the first token whose cumulative probability exceeds the threshold, so one of probability 0 is never drawn
+    # right=True: the first token whose cumulative probability exceeds the threshold; it has a probability above 0
     drawn_B = torch.searchsorted(cumulative_BV, threshold_B1, right=True)[:, 0]
     last_B = logits_BV.shape[-1] - 1 - probs_BV.flip(-1).gt(0).to(torch.int64).argmax(-1)
     return torch.minimum(drawn_B, last_B)  # threshold × total may round up to the total itself
@@ -257,17 +258,14 @@ def completion_logprobs(
     device = loaded.model.device
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        sequences = [[*rows[i][0], *rows[i][1]] for i in chosen]
-        width = max(map(len, sequences))
-        ids_BT = torch.tensor([ids + [0] * (width - len(ids)) for ids in sequences], device=device)
-        mask_BT = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in sequences], device=device)
+        ids_BT, real_BT = pad_right([[*rows[i][0], *rows[i][1]] for i in chosen], device)
         first = min(len(rows[i][0]) for i in chosen) - 1  # earliest position whose next token counts
         with torch.inference_mode():
             logits_BTV = loaded.model(
                 input_ids=ids_BT,
-                attention_mask=mask_BT,
+                attention_mask=real_BT.long(),
                 use_cache=False,
-                logits_to_keep=torch.arange(first, width - 1, device=device),
+                logits_to_keep=torch.arange(first, ids_BT.shape[1] - 1, device=device),
             ).logits.float()
             next_BT = ids_BT[:, first + 1 :]
             logprobs_BT = logits_BTV.gather(-1, next_BT[..., None])[..., 0] - logits_BTV.logsumexp(-1)
@@ -317,9 +315,7 @@ def read_traces(
     if not rows:
         raise InputError(f"{path}: no traces; give one JSON object a line with 'prompt' and 'completion'")
     pairs = [(row.prompt_ids, row.ids) for row in rows]
-    for row, logprobs in zip(
-        rows, completion_logprobs(loaded, pairs, batch_size=batch_size, tick=tick), strict=True
-    ):
+    for row, logprobs in zip(rows, completion_logprobs(loaded, pairs, batch_size=batch_size, tick=tick), strict=True):
         row.logprobs = [float(value) for value in logprobs]
     return Traces(traces=tuple(_trace(loaded, source, row) for row in rows))
 
@@ -364,15 +360,9 @@ def _encode_trace(where: str, loaded: LoadedTarget, record: dict[str, Any]) -> t
     ids = loaded.encode_completion(completion)
     back = loaded.decode(ids)
     if back != completion:
-        at = next((i for i, (a, b) in enumerate(zip(completion, back, strict=False)) if a != b), min(map(len, (completion, back))))
+        at = next((i for i, (a, b) in enumerate(zip(completion, back, strict=False)) if a != b), len(back))
         raise InputError(
             f"{where}: the tokenizer of {loaded.info.name} cannot represent the completion from character {at} on "
             f"({completion[at : at + 12]!r})"
         )
-    return (ids, False) if truncated else ([*ids, end_id(loaded)], True)
-
-
-def end_id(loaded: LoadedTarget) -> int:
-    """The id that ends a completion: the tokenizer's end-of-sequence where it is a stop id, else the first stop id."""
-    eos = loaded.tokenizer.eos_token_id
-    return int(eos) if eos in loaded.stop_ids else int(loaded.stop_ids[0])
+    return (ids, False) if truncated else ([*ids, loaded.stop_ids[0]], True)

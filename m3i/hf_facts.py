@@ -254,13 +254,18 @@ def require_exportable(config: Mapping[str, Any], where: Path | str) -> None:
 
 def implied_tensors(config: Mapping[str, Any]) -> dict[str, TensorHeader]:
     """Every weight that a configuration implies, by its name on the hub (experts one by one)."""
-    shapes = _deepseek_v2_shapes(config) if architecture_of(config) == "DeepseekV2ForCausalLM" else _llama_shapes(config)
+    shapes = (
+        _deepseek_v2_shapes(config) if architecture_of(config) == "DeepseekV2ForCausalLM" else _llama_shapes(config)
+    )
     return {name: TensorHeader(dtype="BF16", shape=shape) for name, shape in shapes.items()}
 
 
 def _outer_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     width, vocabulary = int(config["hidden_size"]), int(config["vocab_size"])
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, width), "model.norm.weight": (width,)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (vocabulary, width),
+        "model.norm.weight": (width,),
+    }
     if not config.get("tie_word_embeddings", False):
         shapes["lm_head.weight"] = (vocabulary, width)
     for i in range(int(config["num_hidden_layers"])):
@@ -357,8 +362,8 @@ def require_room(info: TargetInfo, available: int, what: str) -> None:
     needed = int(info.n_parameters * DTYPE_BYTES[info.dtype] * _WORKING_MEMORY)
     if needed > available:
         raise InputError(
-            f"target {info.name} needs about {needed / 1e9:.1f} GB of {what} ({info.n_parameters / 1e9:.2f} B parameters "
-            f"in {info.dtype}, and a quarter more to work with), {available / 1e9:.1f} GB are free; "
+            f"target {info.name} needs about {needed / 1e9:.1f} GB of {what} ({info.n_parameters / 1e9:.2f} B "
+            f"parameters in {info.dtype}, and a quarter more to work with), {available / 1e9:.1f} GB are free; "
             "give target.dtype=bfloat16, another target.device, or a smaller target"
         )
 

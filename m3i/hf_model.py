@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def load_folder(
     device: str = "auto",
     chat: bool | None = None,
     system_prompt: str = "",
+    examples: tuple[tuple[str, str], ...] = (),
     gguf: str = "",
     tokenizer: Any = None,
 ) -> LoadedTarget:
@@ -34,7 +36,8 @@ def load_folder(
         info: What `describe_folder` said; `info.files["model"]` is the folder, `info.dtype` the data type.
         device: A torch device; `auto` takes the kind in `info.device`.
         chat: Put prompts through the tokenizer's chat template; None: where it has one.
-        system_prompt: First message of the chat; empty for none.
+        system_prompt: First message of the chat; empty for the template's own.
+        examples: Worked (prompt, completion), shown as earlier turns of the chat.
         gguf: File in the folder whose weights are dequantised and loaded; empty for safetensors.
         tokenizer: Taken instead of the folder's own.
 
@@ -52,7 +55,7 @@ def load_folder(
         tokenizer = load_tokenizer(folder)
     with _without_progress_bars():
         # Code that a folder brings along is never run: trust_remote_code stays False and is no option.
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, info.dtype),
             attn_implementation=ATTENTION,
@@ -61,6 +64,7 @@ def load_folder(
             output_loading_info=True,
             **({"gguf_file": gguf} if gguf else {"use_safetensors": True}),
         )
+    model, report = loaded
     _require_complete(folder, report)
     if info.n_experts and place.partition(":")[0] == "cpu":
         model.set_experts_implementation("eager")  # the others lose to it on CPUs by 1.4 times and more
@@ -70,8 +74,11 @@ def load_folder(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     has_template = bool(getattr(tokenizer, "chat_template", None))
-    if chat and not has_template:
-        raise ConfigError(f"target.chat = true, but the tokenizer of {info.name} has no chat template; give target.chat=false")
+    if (chat or examples or system_prompt) and not has_template:
+        raise ConfigError(
+            f"the tokenizer of {info.name} has no chat template: leave out target.chat, target.system_prompt and "
+            "target.examples, which need one"
+        )
     return LoadedTarget(
         info=info,
         model=model,
@@ -79,6 +86,7 @@ def load_folder(
         stop_ids=_stop_ids(model, tokenizer, info),
         chat=has_template if chat is None else chat,
         system_prompt=system_prompt,
+        examples=examples,
     )
 
 
@@ -120,7 +128,9 @@ def _require_device(info: TargetInfo, place: str) -> None:
         require_memory(info)
     elif kind == "cuda":
         if not torch.cuda.is_available():
-            raise ConfigError(f"target.device = {place!r}: torch {torch.__version__} finds no CUDA device; give target.device=cpu")
+            raise ConfigError(
+                f"target.device = {place!r}: torch {torch.__version__} finds no CUDA device; give target.device=cpu"
+            )
         require_room(info, torch.cuda.mem_get_info(torch.device(place))[0], f"memory on {place}")
     elif kind == "mps" and not torch.backends.mps.is_available():
         raise ConfigError(f"target.device = {place!r}: this machine has none; give target.device=cpu")
@@ -148,13 +158,14 @@ def _stop_ids(model: Any, tokenizer: Any, info: TargetInfo) -> tuple[int, ...]:
 
 @contextmanager
 def _without_progress_bars() -> Iterator[None]:
-    """transformers' own progress bars would break into ours."""
+    """Silence for the bars of transformers, which would break into ours."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        yield
+        with redirect_stderr(io.StringIO()):  # the bar of the GGUF reader listens to no switch
+            yield
     finally:
         if shown:
             logging.enable_progress_bar()

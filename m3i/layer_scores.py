@@ -21,9 +21,9 @@ def aggregate(
     rows: AttributionRows,
     attributor: str,
     n_layers: int,
-    n_boot: int = 2000,
+    n_bootstrap: int = 2000,
     seed: int = 0,
-    problem_ids: Mapping[str, str] | None = None,
+    problem_of: Mapping[str, str] | None = None,
 ) -> LayerScores:
     """Mean value of each layer, per observer and joint, with a 95 % percentile bootstrap interval.
 
@@ -35,9 +35,9 @@ def aggregate(
         rows: What an attributor returned, one row a (observer, trace).
         attributor: Its alias.
         n_layers: Layers of the target.
-        n_boot: Bootstrap resamples.
+        n_bootstrap: Bootstrap resamples.
         seed: Of the resamples.
-        problem_ids: Trace → problem. Without it every trace is its own problem.
+        problem_of: Trace → problem. Without it every trace is its own problem.
 
     Returns:
         One row an observer, sorted by name, then `joint`; without id and parents.
@@ -51,8 +51,8 @@ def aggregate(
     if len(rows.trace_ids) == 0:
         why = "; ".join(f"{n} × {reason}" for reason, n in rows.left_out.items()) or "no finding reached it"
         raise StageError(
-            f"attributor '{attributor}' scored no failure ({why}): choose an observer that finds failures, give it more "
-            f"traces, or another attributor"
+            f"attributor '{attributor}' scored no failure ({why}): choose an observer that finds failures, give it "
+            f"more traces, or another attributor"
         )
     if values_NL.shape != (len(rows.trace_ids), n_layers) or len(rows.observers) != len(rows.trace_ids):
         raise StageError(
@@ -71,7 +71,7 @@ def aggregate(
     return LayerScores(
         attributor=attributor,
         rows=tuple(
-            _score(name, [rows.trace_ids[i] for i in members], values_NL[members], n_boot, seed, problem_ids or {})
+            _score(name, [rows.trace_ids[i] for i in members], values_NL[members], n_bootstrap, seed, problem_of or {})
             for name, members in grouped.items()
         ),
         left_out=dict(rows.left_out),
@@ -79,12 +79,17 @@ def aggregate(
 
 
 def _score(
-    observer: str, trace_ids: list[str], values_NL: np.ndarray, n_boot: int, seed: int, problem_ids: Mapping[str, str]
+    observer: str,
+    trace_ids: list[str],
+    values_NL: np.ndarray,
+    n_bootstrap: int,
+    seed: int,
+    problem_of: Mapping[str, str],
 ) -> ScoreRow:
     units, unit_N = np.unique(np.array(trace_ids), return_inverse=True)
     values_UL = _group_sums(values_NL, unit_N, len(units)) / np.bincount(unit_N)[:, None]
-    clusters, cluster_U = np.unique([problem_ids.get(str(t), str(t)) for t in units], return_inverse=True)
-    low_L, high_L = cluster_bootstrap(values_UL, cluster_U, n_boot, seed)
+    _, cluster_U = np.unique([problem_of.get(str(t), str(t)) for t in units], return_inverse=True)
+    low_L, high_L = cluster_bootstrap(values_UL, cluster_U, n_bootstrap, seed)
     return ScoreRow(
         observer=observer,
         scores=tuple(float(x) for x in values_UL.mean(axis=0)),
@@ -95,14 +100,14 @@ def _score(
 
 
 def cluster_bootstrap(
-    values_UL: np.ndarray, cluster_U: np.ndarray, n_boot: int, seed: int, level: float = 0.95
+    values_UL: np.ndarray, cluster_U: np.ndarray, n_bootstrap: int, seed: int, level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:
     """Percentile interval of the mean over units when whole clusters are drawn with replacement.
 
     Args:
         values_UL: One row a unit.
         cluster_U: Cluster of each unit, 0 to G − 1, none empty.
-        n_boot: Resamples.
+        n_bootstrap: Resamples.
         seed: Of the resamples.
         level: Coverage aimed at.
 
@@ -113,7 +118,7 @@ def cluster_bootstrap(
     sums_GL = _group_sums(values_UL, cluster_U, n_clusters)
     sizes_G = np.bincount(cluster_U, minlength=n_clusters)
     rng = np.random.default_rng(seed)
-    weights_RG = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=n_boot)
+    weights_RG = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=n_bootstrap)
     means_RL = (weights_RG @ sums_GL) / (weights_RG @ sizes_G)[:, None]
     tail = (1 - level) / 2
     low_L, high_L = np.quantile(means_RL, [tail, 1 - tail], axis=0)

@@ -5,7 +5,7 @@ llama.cpp can end the process it runs in (a bad adapter, a failed assertion), so
 JSON header (8 bytes, little endian), the header, and the bytes of the arrays that the header lists. Tokens are ids of
 the target's own tokenizer throughout; text is tokenised only by `tokenize`, for models that are no target (a judge).
 
-Letters: T tokens, V vocabulary, K chosen tokens, M layers with a router, E experts a token.
+Letters: T tokens, V vocabulary, K chosen tokens, M layers with a router, E experts.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class Measured:
 
     logprobs: np.ndarray
     """float32 [T, V], or [T, K] for chosen tokens; natural log-probabilities at temperature 1."""
-    experts_MTE: np.ndarray
-    """int32, the experts each router chose, in ascending order; empty unless the session traces routing."""
+    routers_MTE: np.ndarray
+    """float32, each router's logits; no rows for a dense model, or unless the session traces routing."""
 
 
 def sampling_seed(generation_seed: int, problem_id: str) -> int:
@@ -97,7 +97,7 @@ class LlamaSession:
         n_parallel: Sequences decoded at once by `generate_many`. Results are reproducible for equal requests; see there.
         n_threads: Threads of llama.cpp. More can be slower on a shared machine: measure.
         kv_type: Type of the key-value cache, `f32` (exact, the default) or `f16` (half the memory).
-        trace_routing: Record which experts each router chooses; slows evaluation a little.
+        trace_routing: Record the routers' logits in `measure`; slows evaluation a little.
 
     Raises:
         LlamaCrashed: The process ended.
@@ -177,7 +177,7 @@ class LlamaSession:
     def measure(
         self, token_ids: Sequence[int], *, start: int = 0, chosen_TK: np.ndarray | None = None
     ) -> Measured:
-        """Log-probabilities as `logprobs` gives them, and the routers' choices where the session traces them."""
+        """Log-probabilities as `logprobs` gives them, and the routers' logits where the session traces them."""
         if not 0 <= start < len(token_ids):
             raise ConfigError(f"start = {start}: expected a position in a sequence of {len(token_ids)} tokens")
         self._check_fits(len(token_ids), "sequence")
@@ -185,7 +185,7 @@ class LlamaSession:
         if chosen_TK is not None:
             arrays["chosen"] = np.asarray(chosen_TK, dtype=np.int32)
         _, out = self._ask("logprobs", {"start": start}, arrays)
-        return Measured(logprobs=out["logprobs"], experts_MTE=out["experts"])
+        return Measured(logprobs=out["logprobs"], routers_MTE=out["routers"])
 
     def generate(
         self,
@@ -347,6 +347,27 @@ class LlamaSession:
 
     def _names(self) -> str:
         return f"model {self.model}" + (f" with adapter {self.adapter}" if self.adapter else "")
+
+
+def quantize(source: Path, destination: Path, *, ftype: int, n_threads: int = 1) -> None:
+    """Quantises a GGUF file with llama.cpp's own mixture of types.
+
+    Args:
+        source: An F32, F16 or BF16 file.
+        destination: The file to write.
+        ftype: llama.cpp's number of the file type, e.g. 15 for Q4_K_M.
+        n_threads: Threads.
+
+    Raises:
+        LlamaFailed, LlamaCrashed: It could not be done.
+    """
+    session = LlamaSession(source)
+    request = {"source": str(source), "destination": str(destination), "ftype": ftype, "n_threads": n_threads}
+    try:
+        session._start()
+        session._ask("quantize", request)
+    finally:
+        session.close()
 
 
 def write_message(pipe: IO[bytes], header: Mapping[str, Any], arrays: Arrays) -> None:

@@ -74,8 +74,6 @@ class Model:
         if not self._ctx:
             raise Refused(log.take())
         self.memory = api.llama_get_memory(self._ctx)
-        described = self.metadata()
-        self.n_experts_used = int(described.get(f"{described['general.architecture']}.expert_used_count", 0))
         if settings["adapter"]:
             self._lay_adapter(settings["adapter"], log)
         self.batch = api.llama_batch_init(N_BATCH, 0, 1)
@@ -157,7 +155,7 @@ class Model:
 
 
 class Routing:
-    """Reads which experts llama.cpp's routers choose, out of its own graph while it runs."""
+    """Reads the logits of llama.cpp's routers out of its own graph while it runs."""
 
     class _Tensor(ctypes.Structure):
         # the head of ggml.h's struct ggml_tensor; the rest is read through ggml's own functions
@@ -175,20 +173,20 @@ class Routing:
         self._seen: dict[int, list[np.ndarray]] = {}
 
     def _see(self, tensor: int, ask: bool, _: Any) -> bool:
-        match = re.fullmatch(rb"ffn_moe_argsort-(\d+)", self._ggml.ggml_get_name(tensor))
+        match = re.fullmatch(rb"ffn_moe_logits-(\d+)", self._ggml.ggml_get_name(tensor))
         if ask or match is None:
             return match is not None or not ask
         n_experts, n_tokens = ctypes.cast(tensor, ctypes.POINTER(self._Tensor)).contents.ne[:2]
-        order_TE = np.empty((n_tokens, n_experts), dtype=np.int32)  # experts by falling router probability
-        self._ggml.ggml_backend_tensor_get(tensor, order_TE.ctypes.data, 0, order_TE.nbytes)
-        self._seen.setdefault(int(match[1]), []).append(order_TE)
+        logits_TE = np.empty((n_tokens, n_experts), dtype=np.float32)
+        self._ggml.ggml_backend_tensor_get(tensor, logits_TE.ctypes.data, 0, logits_TE.nbytes)
+        self._seen.setdefault(int(match[1]), []).append(logits_TE)
         return True
 
-    def take(self, n_used: int) -> np.ndarray:
-        """int32 [M, T, E]: the n_used experts chosen since the last call, in ascending order."""
-        layers = [np.concatenate(self._seen[layer])[:, :n_used] for layer in sorted(self._seen)]
+    def take(self, n_tokens: int) -> np.ndarray:
+        """float32 [M, T, E]: the routers' logits at the n_tokens evaluated since the last call."""
+        layers = [np.concatenate(self._seen[layer]) for layer in sorted(self._seen)]
         self._seen = {}
-        return np.sort(np.stack(layers), axis=-1) if layers else np.zeros((0, 0, 0), dtype=np.int32)
+        return np.stack(layers) if layers else np.zeros((0, n_tokens, 0), dtype=np.float32)
 
 
 class Worker:
@@ -220,7 +218,7 @@ class Worker:
         return {"n_vocab": self.model.n_vocab}, {"end_ids": self.model.end_ids}
 
     def logprobs(self, request: dict[str, Any], arrays: Arrays) -> tuple[dict[str, Any], Arrays]:
-        """Log-probabilities, of all tokens or of the chosen ones, and the routers' choices."""
+        """Log-probabilities, of all tokens or of the chosen ones, and the routers' logits."""
         model, start, out = self._model(), int(request["start"]), []
         traced = model.routing is not None
         offset = 0
@@ -234,8 +232,9 @@ class Worker:
                 done = sum(map(len, out))
                 logp_TV = np.take_along_axis(logp_TV, arrays["chosen"][done : done + len(logp_TV)], axis=1)
             out.append(logp_TV.astype(np.float32))
-        experts = model.routing.take(model.n_experts_used) if model.routing else np.zeros((0, 0, 0), dtype=np.int32)
-        return {}, {"logprobs": np.concatenate(out), "experts": experts[:, start:]}
+        n_tokens = len(arrays["ids"])
+        routers = model.routing.take(n_tokens) if model.routing else np.zeros((0, n_tokens, 0), dtype=np.float32)
+        return {}, {"logprobs": np.concatenate(out), "routers": routers[:, start:]}
 
     def generate(self, request: dict[str, Any], arrays: Arrays) -> tuple[dict[str, Any], Arrays]:
         """Completions of all prompts."""

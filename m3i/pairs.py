@@ -1,4 +1,4 @@
-"""The pairs stage: right over wrong completions of the same prompt, for preference training. Pure: no model, no disk."""
+"""The pairs stage: right over wrong completions of the same prompt. Pure: no model, no disk."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def build_pairs(
 ) -> PreferencePairs:
     """Pairs of a right and a failing completion of the same prompt.
 
-    The rejected side is a failing trace as sampled; the chosen side is a right trace of the same problem, or the failing
-    trace made right by the source from its first wrong step. Completions that are equal count once. A problem's failing
-    traces are used before any is used twice, in an order drawn from the seed.
+    The rejected side is a failing trace as sampled; the chosen side is a right trace of the same problem, or the
+    failing trace made right by the source from its first wrong step. Equal completions count once. All failing traces
+    of a problem are used before any is used twice, in an order drawn from the seed.
 
     Args:
         problems: The train problems.
         traces: Their verified traces.
         source: Verifies, and corrects where it can (`Verification.corrected`).
         encode: Ids of a completion's text without special tokens (`LoadedTarget.encode_completion`).
-        end_id: The id that ends a completion (`m3i.generation.end_id`): ends every corrected completion.
+        end_id: The id that ends every corrected completion, the target's first stop id.
         per_problem: Most pairs of one problem and origin, ≥ 1.
         corrected: When a corrected completion may be chosen.
         max_length: Longest prompt with completion in tokens.
@@ -188,8 +188,8 @@ def _fits(pair: PreferencePair, max_length: int, overlong: Overlong, counts: Cou
         return True
     if overlong is Overlong.ERROR:
         raise StageError(
-            f"a pair of problem {pair.problem_id} takes {length} tokens, more than pairs.max_length={max_length}; raise "
-            "it, or leave such pairs out and have them counted with pairs.overlong=leave_out"
+            f"a pair of problem {pair.problem_id} takes {length} tokens, more than pairs.max_length={max_length}; "
+            "raise it, or leave such pairs out and have them counted with pairs.overlong=leave_out"
         )
     counts[f"{LEFT_OUT}longer than max_length"] += 1
     return False

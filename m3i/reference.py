@@ -1,4 +1,4 @@
-"""The reference stage: what the untouched model thinks of each pair, computed once for every adapter trained on them."""
+"""The reference stage: the untouched model's word on each pair, computed once for every adapter."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def reference_logprobs(
     rows: dict[tuple[tuple[int, ...], tuple[int, ...]], float] = {}
     for pair in pairs.pairs:
         rows[pair.prompt_ids, pair.chosen_ids] = rows[pair.prompt_ids, pair.rejected_ids] = 0.0
-    for row, logprobs in zip(rows, completion_logprobs(loaded, list(rows), batch_size=batch_size, tick=tick), strict=True):
+    for row, logprobs in zip(
+        rows, completion_logprobs(loaded, list(rows), batch_size=batch_size, tick=tick), strict=True
+    ):
         rows[row] = float(logprobs.sum(dtype=np.float32))
     return ReferenceLogprobs(
         chosen_P=np.array([rows[p.prompt_ids, p.chosen_ids] for p in pairs.pairs], dtype=np.float32),

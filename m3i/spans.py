@@ -6,9 +6,11 @@ the first token of the completion.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from m3i.artifacts import Finding, Trace
+from m3i.artifacts import Audit, Finding, Trace
+from m3i.errors import StageError
 
 
 class QuoteError(ValueError):
@@ -46,7 +48,8 @@ def locate(trace: Trace, quote: str, *, start: int | None = None) -> Span:
         n = sum(trace.text.startswith(quote, i) for i in range(len(trace.text)))
         if n != 1:
             raise QuoteError(
-                f"trace {trace.id}: quote {_short(quote)} occurs {n} times; quote text that occurs once or give its start"
+                f"trace {trace.id}: quote {_short(quote)} occurs {n} times; quote text that occurs once, or give "
+                f"its start"
             )
         start = trace.text.index(quote)
     end = start + len(quote)
@@ -92,6 +95,69 @@ def make_finding(
         step=step,
         correction=correction,
         layers=layers,
+    )
+
+
+def checked_audit(audit: Audit, alias: str, traces: Sequence[Trace], n_layers: int) -> Audit:
+    """An observer's audit as the core keeps it: nothing in it is taken on trust.
+
+    Args:
+        audit: What the observer returned.
+        alias: The observer's name in this experiment.
+        traces: The traces that it was given.
+        n_layers: Layers of the target.
+
+    Returns:
+        The audit under its alias. Findings whose quote is not in the trace word for word are dropped and counted; token
+        spans are worked out anew; layers that the target does not have are dropped and noted; a trace that was neither
+        audited nor missing is missing, and one whose findings were all dropped is missing too, since nothing valid is
+        left of what was said about it.
+
+    Raises:
+        StageError: The audit speaks of a trace that it was not given, or calls a trace both audited and missing.
+    """
+    by_id = {t.id: t for t in traces}
+    spoken_of = {*audit.audited, *audit.missing, *(f.trace_id for f in audit.findings)}
+    if unknown := sorted(spoken_of - set(by_id)):
+        raise StageError(f"observer '{alias}' speaks of {len(unknown)} traces that it was not given, e.g. {unknown[0]}")
+    if both := sorted({*audit.audited, *(f.trace_id for f in audit.findings)} & set(audit.missing)):
+        raise StageError(f"observer '{alias}' calls {len(both)} traces both audited and missing, e.g. {both[0]}")
+    findings: list[Finding] = []
+    refused: dict[str, str] = {}
+    strange_layers = 0
+    for finding in audit.findings:
+        try:
+            span = locate(by_id[finding.trace_id], finding.quote, start=finding.start)
+        except QuoteError as error:
+            refused.setdefault(finding.trace_id, f"quote rejected: {error}")
+            continue
+        layers = tuple(sorted({layer for layer in finding.layers if 0 <= layer < n_layers}))
+        strange_layers += len(set(finding.layers)) - len(layers)
+        findings.append(
+            replace(finding, end=span.end, token_start=span.token_start, token_end=span.token_end, layers=layers)
+        )
+    n_rejected = len(audit.findings) - len(findings)
+    failing = {f.trace_id for f in findings}
+    missing = {**audit.missing, **{t: why for t, why in refused.items() if t not in failing}}
+    answered = {*audit.audited, *failing} - set(missing)
+    audited = tuple(t.id for t in traces if t.id in answered)
+    for trace in traces:
+        if trace.id not in missing and trace.id not in answered:
+            missing[trace.id] = "the observer said nothing about it"
+    notes = audit.notes
+    if strange_layers:
+        notes = (
+            *notes,
+            f"{strange_layers} named layers do not exist in a target of {n_layers} layers and were dropped",
+        )
+    return replace(
+        audit,
+        observer=alias,
+        findings=tuple(findings),
+        audited=audited,
+        missing=missing,
+        rejected_quotes=audit.rejected_quotes + n_rejected,
+        notes=notes,
     )
 
 

@@ -301,7 +301,7 @@ def reference(lab: Lab, chosen: PreferencePairs) -> ReferenceLogprobs:
         ReferenceLogprobs,
         "reference",
         work,
-        core=("reference", "batching", "target", "hf_model"),
+        core=("reference", "generation", "batching", "target", "hf_model"),
         settings=plain(options),
         inputs={"target": lab.target_id, "pairs": chosen.id},
         libraries=TORCH,

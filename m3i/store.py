@@ -137,24 +137,25 @@ class Store:
         return found, self._record(recipe, began, hit=False, why=why)
 
     def why_miss(self, recipe: Recipe) -> str:
-        """What differs from the nearest stored recipe of the same stage, e.g. `rank: 16 → 32`."""
+        """What differs from the nearest stored recipe of the same stage, e.g. `rank: 16 → 32; new pairs`."""
         wanted = _flat(recipe.content())
-        best: list[str] | None = None
+        best: set[str] | None = None
+        had: dict[str, Any] = {}
         for stored in self._recent(recipe.stage):
             if stored.get("component", {}).get("name") != recipe.component.get("name"):
                 continue
-            had = _flat(stored)
-            changed = [
-                f"{_short(name)}: {_show(had.get(name))} → {_show(wanted.get(name))}"
-                for name in sorted(wanted.keys() | had.keys())
-                if had.get(name) != wanted.get(name)
-            ]
+            other = _flat(stored)
+            changed = {name for name in wanted.keys() | other.keys() if other.get(name) != wanted.get(name)}
             if best is None or len(changed) < len(best):
-                best = changed
+                best, had = changed, other
         if best is None:
             return "first time"
-        more = f" and {len(best) - 3} more" if len(best) > 3 else ""
-        return "; ".join(best[:3]) + more
+        inputs = sorted(name.removeprefix("inputs.") for name in best if name.startswith("inputs."))
+        own = sorted(name for name in best if not name.startswith("inputs."))
+        parts = [f"{_short(name)}: {_show(had.get(name))} → {_show(wanted.get(name))}" for name in own[:3]]
+        parts += [f"{len(own) - 3} more options"] if len(own) > 3 else []
+        parts += [f"new {', '.join(inputs)}"] if inputs else []
+        return "; ".join(parts)
 
     def meta(self, recipe: Recipe) -> dict[str, Any]:
         """The stage.json of a stored artifact."""

@@ -23,14 +23,17 @@ class LoadedTarget:
     chat: bool = False
     """Prompts go through the tokenizer's chat template."""
     system_prompt: str = ""
+    examples: tuple[tuple[str, str], ...] = ()
+    """Worked examples (prompt, completion), shown as earlier turns of the chat before every prompt."""
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Ids of one problem's prompt as the model is to see it, template and BOS included."""
         if not self.chat:
             return list(self.tokenizer(prompt)["input_ids"])
-        messages = [{"role": "user", "content": prompt}]
-        if self.system_prompt:
-            messages.insert(0, {"role": "system", "content": self.system_prompt})
+        messages = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+        for question, answer in self.examples:
+            messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        messages.append({"role": "user", "content": prompt})
         text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 

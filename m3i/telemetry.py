@@ -144,7 +144,8 @@ class _Recorder:
                 handles.append(layer.register_forward_hook(self._layer_hook(i), with_kwargs=True))
                 handles.append(layer.self_attn.register_forward_hook(self._attention_hook(i)))
             for row, i in enumerate(self.moe_layers):
-                handles.append(router_of(self.loaded.layers[i]).register_forward_hook(self._router_hook(row, i)))
+                router: Any = router_of(self.loaded.layers[i])
+                handles.append(router.register_forward_hook(self._router_hook(row, i)))
             yield
         finally:
             for handle in handles:

@@ -99,7 +99,7 @@ def _order(valid: Sequence[Verdict]) -> dict[str, Any]:
 def judge_agreement(panel: Mapping[str, Verdicts]) -> list[dict[str, Any]]:
     """Each pair of judges over the comparisons that both judged: raw agreement and Cohen's kappa.
 
-    A split counts as a tie here. kappa is None where one of them always says the same: nothing beyond chance can show.
+    Equal answers, which nobody judged, stay out. A split counts as a tie here. kappa is None where one of them always says the same: nothing beyond chance can show.
     Source: Cohen 1960, Educational and Psychological Measurement 20, equation 1.
     """
     rows = []
@@ -119,12 +119,12 @@ def judge_agreement(panel: Mapping[str, Verdicts]) -> list[dict[str, Any]]:
 
 
 def _word(verdict: Verdict) -> str:
-    return {Outcome.MISSING: "", Outcome.SPLIT: "tie"}.get(verdict.outcome, verdict.outcome.value)
+    if verdict.outcome is Outcome.MISSING or verdict.first == EQUAL:
+        return ""
+    return "tie" if verdict.outcome is Outcome.SPLIT else verdict.outcome.value
 
 
-def accuracy_section(
-    base: Sequence[Answer], tuned: Sequence[Answer], settings: StatisticsSettings
-) -> dict[str, Any]:
+def accuracy_section(base: Sequence[Answer], tuned: Sequence[Answer], settings: StatisticsSettings) -> dict[str, Any]:
     """Share of right answers before and after, by the problem source's verifier; the two lists are matched."""
     rows = [(b, t) for b, t in zip(base, tuned, strict=True)]
     fixed = sum(t.correct and not b.correct for b, t in rows)

@@ -16,7 +16,6 @@ from m3i.artifacts import (
     LayerSelection,
     PreferencePairs,
     Problem,
-    ReferenceLogprobs,
     TargetInfo,
 )
 
@@ -53,9 +52,7 @@ def module_name(tensor: str) -> str:
     return ".".join(parts[-2:]) if parts[-1] == "gate" else parts[-1]
 
 
-def layers_section(
-    target: TargetInfo, scores: Mapping[str, LayerScores], selection: LayerSelection
-) -> dict[str, Any]:
+def layers_section(target: TargetInfo, scores: Mapping[str, LayerScores], selection: LayerSelection) -> dict[str, Any]:
     """Every layer's scores per attributor and observer, and which were selected."""
     return {
         "n": target.n_layers,
@@ -85,9 +82,7 @@ def _scores(artifact: LayerScores, selection: LayerSelection) -> dict[str, Any]:
     return {"attributor": artifact.attributor, "rows": rows, "order": order, "left_out": dict(artifact.left_out)}
 
 
-def training_section(
-    pairs: PreferencePairs, adapter: Adapter, reference: ReferenceLogprobs | None, train: Mapping[str, Problem]
-) -> dict[str, Any]:
+def training_section(pairs: PreferencePairs, adapter: Adapter, train: Mapping[str, Problem]) -> dict[str, Any]:
     """Preference pairs, the curve, and what moved; the first pairs in full as examples."""
     origins: dict[str, int] = defaultdict(int)
     for pair in pairs.pairs:
@@ -101,7 +96,7 @@ def training_section(
         }
         for pair in pairs.pairs[:3]
     ]
-    section: dict[str, Any] = {
+    return {
         "n_pairs": len(pairs.pairs),
         "n_problems": len({pair.problem_id for pair in pairs.pairs}),
         "origins": dict(origins),
@@ -112,9 +107,6 @@ def training_section(
         "time_s": adapter.train_time_s,
         "n_tokens": adapter.n_tokens,
     }
-    if reference is not None and len(reference.chosen_P):
-        section["reference_margin"] = finite(float((reference.chosen_P - reference.rejected_P).mean()))
-    return section
 
 
 def certificates_section(adapter: Adapter, export: Export) -> dict[str, Any]:

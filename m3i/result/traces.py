@@ -82,9 +82,7 @@ def _binned(values_LS: np.ndarray, bin_S: np.ndarray) -> list[list[float | None]
     """Mean of each row in each bin; None where no token fell."""
     counts_B = np.bincount(bin_S, minlength=BINS)
     sums_LB = np.stack([np.bincount(bin_S, weights=row, minlength=BINS) for row in np.asarray(values_LS, dtype=float)])
-    return [
-        [finite(x / c) if c else None for x, c in zip(row, counts_B, strict=True)] for row in sums_LB.tolist()
-    ]
+    return [[finite(x / c) if c else None for x, c in zip(row, counts_B, strict=True)] for row in sums_LB.tolist()]
 
 
 def _row_means(values_LS: np.ndarray, mask_S: np.ndarray) -> list[float | None]:
@@ -132,9 +130,7 @@ def contrasts_section(contrasts: Contrasts) -> dict[str, Any]:
     }
 
 
-def examples_section(
-    audits: Mapping[str, Audit], traces: Traces, train: Mapping[str, Problem]
-) -> list[dict[str, Any]]:
+def examples_section(audits: Mapping[str, Audit], traces: Traces, train: Mapping[str, Problem]) -> list[dict[str, Any]]:
     """Train traces with their findings: those that most observers flag first, then in the order of sampling."""
     findings: dict[str, list[tuple[str, Finding]]] = {}
     for alias, audit in audits.items():

@@ -1,4 +1,4 @@
-"""Random arithmetic problems of a stated difficulty, from the experiments' side of the split or from the training side."""
+"""Random arithmetic problems of a stated difficulty, from either side of the split."""
 
 import random
 from collections.abc import Iterator

@@ -81,8 +81,8 @@ class ArithmeticProblems(Component):
                 idle += 1
                 if idle > _IDLE_DRAWS:
                     raise ConfigError(
-                        f"problems: only {len(drawn)} distinct {name} problems of this difficulty were found, {count} are "
-                        "wanted; ask for fewer, or raise problems.operations_max or problems.largest_operand"
+                        f"problems: {count} {name} problems are wanted, only {len(drawn)} distinct {name} problems of "
+                        "this difficulty exist; ask for fewer, or raise problems.operations_max or largest_operand"
                     )
                 continue
             idle = 0

@@ -12,7 +12,8 @@ import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from .expressions import Expression, Term, parse_expression, render_completion, solve
+from .expressions import Expression, parse_expression, render_completion, solve
+from .reduction import reduce_expression
 
 _STEP = re.compile(r"\s*(-?\d{1,12})\s*([-+*])\s*(\d{1,12})\s*=\s*(-?\d{1,24})\s*", re.ASCII)
 _ANSWER = re.compile(r"\s*answer\s*[:=]?\s*(-?\d{1,24})\s*", re.ASCII | re.IGNORECASE)
@@ -169,26 +170,13 @@ def _walk(prompt: str, completion: str) -> tuple[SolutionCheck, str]:
     problem = parse_expression(prompt)
     lines = parse_lines(completion)
     answers = [line.result for line in lines if line.operator == "answer"]
-    left, fault, answered, index = problem, None, False, 0
-    for index, line in enumerate(lines):
-        if answered:
-            fault = _Fault(
-                kind=ErrorKind.FORMAT, corrected="", reason="the text goes on behind the answer", continuation=""
-            )
-        else:
-            fault = _judge_line(line, left)
-        if fault is not None:
-            break
-        answered = line.operator == "answer"
-        if not answered:
-            left = _reduce(left, line) or left
-    if fault is None and not answered:
-        line, index = parse_line("", len(completion)), len(lines)
-        fault = _expected(ErrorKind.FORMAT, left, "the text ends before an answer")
+    # The empty line behind the text stands for what a text that ends too early has left out.
+    ended = (*lines, parse_line("", len(completion)))
+    index, fault = _first_fault(problem, ended)
     check = SolutionCheck(
         lines=lines,
-        steps_right=len(lines) if fault is None else index,
-        first_wrong=None if fault is None else _wrong_step(line, index, fault),
+        steps_right=index,
+        first_wrong=None if fault is None else _wrong_step(ended[index], index, fault),
         answer=answers[-1] if answers else None,
         answer_right=bool(answers) and answers[-1] == problem.value,
     )
@@ -210,6 +198,34 @@ def _expected(kind: ErrorKind, left: Expression, reason: str) -> _Fault:
     return _Fault(kind=kind, corrected=solve(left)[0], reason=reason, continuation=render_completion(left))
 
 
+def _first_fault(problem: Expression, lines: tuple[Line, ...]) -> tuple[int, _Fault | None]:
+    """Index and fault of the first wrong line; where none is wrong, the index of the closing line and None.
+
+    The last of `lines` is empty and marks the end of the text.
+    """
+    left, answered = problem, False
+    for index, line in enumerate(lines[:-1]):
+        if answered:
+            reason = "the text goes on behind the answer"
+            return index, _Fault(kind=ErrorKind.FORMAT, corrected="", reason=reason, continuation="")
+        fault = _judge_line(line, left)
+        if fault is not None:
+            return index, fault
+        answered = line.operator == "answer"
+        if not answered:
+            after = _reduce(left, line, line.result)
+            assert after is not None, "a line that was judged right is an operation of what is left"
+            left = after
+    end = len(lines) - 1
+    return end, None if answered else _expected(ErrorKind.FORMAT, left, "the text ends before an answer")
+
+
+def _reduce(left: Expression, line: Line, result: int) -> Expression | None:
+    """What is left after a step, had it this result; None where its operation is not in `left`."""
+    assert line.operands is not None
+    return reduce_expression(left, line.operands[0], line.operator, line.operands[1], result)
+
+
 def _judge_line(line: Line, left: Expression) -> _Fault | None:
     """What is wrong with a line given what is left to work out; None if nothing is."""
     if line.operator == "":
@@ -223,7 +239,7 @@ def _judge_line(line: Line, left: Expression) -> _Fault | None:
     assert line.operands is not None
     a, b = line.operands
     true_result = {"+": a + b, "-": a - b, "*": a * b}[line.operator]
-    after = _reduce(left, replace(line, result=true_result))
+    after = _reduce(left, line, true_result)
     if after is None:
         return _explain_operands(left, line)
     if line.result == true_result:
@@ -235,52 +251,6 @@ def _judge_line(line: Line, left: Expression) -> _Fault | None:
         reason=f"{step} is {true_result}, not {line.result}",
         continuation=f"{step}={true_result}\n{render_completion(after)}",
     )
-
-
-def _reduce(left: Expression, line: Line) -> Expression | None:
-    """What is left after a step's operands were replaced by its result; None where `left` has no such operation."""
-    assert line.operands is not None
-    a, b = line.operands
-    terms = list(left.terms)
-    if line.operator == "*":
-        for place, term in enumerate(terms):
-            rest = _without(term.factors, a, b)
-            if rest is not None:
-                terms[place] = replace(term, factors=(line.result, *rest))
-                return Expression(terms=tuple(terms))
-        return None
-    sign_b = 1 if line.operator == "+" else -1
-    # -a-b may be written as a+b, and -a+b as a-b: both are right ways to shorten a sum, of the opposite sign.
-    for flip in (1, -1):
-        first = _find(terms, flip * a, besides=-1)
-        second = _find(terms, flip * sign_b * b, besides=first)
-        if first >= 0 and second >= 0:
-            value = flip * line.result
-            joined = Term(sign=1 if value >= 0 else -1, factors=(abs(value),))
-            rest = [term for place, term in enumerate(terms) if place not in (first, second)]
-            rest.insert(min(first, second), joined)
-            # A positive term comes first, if there is one, as in every written expression.
-            lead = next((place for place, term in enumerate(rest) if term.sign > 0), 0)
-            return Expression(terms=(rest[lead], *rest[:lead], *rest[lead + 1 :]))
-    return None
-
-
-def _without(factors: tuple[int, ...], a: int, b: int) -> tuple[int, ...] | None:
-    """The factors less a and b; None where they are not both there."""
-    rest = list(factors)
-    for factor in (a, b):
-        if factor not in rest:
-            return None
-        rest.remove(factor)
-    return tuple(rest)
-
-
-def _find(terms: list[Term], signed: int, *, besides: int) -> int:
-    """Place of a plain number of this signed value among the terms, -1 where there is none."""
-    for place, term in enumerate(terms):
-        if place != besides and len(term.factors) == 1 and term.value == signed:
-            return place
-    return -1
 
 
 def _explain_operands(left: Expression, line: Line) -> _Fault:

@@ -13,7 +13,19 @@ from m3i.artifacts import Contrast
 from m3i.interfaces import AttributionRequest, AttributionRows
 
 from .baselines import BASELINES, measure_baseline
-from .decoder import COMPONENTS, ContrastBatch, Write, contrast_batches, logit_difference, recording, replacing, run, run_from
+from .decoder import (
+    COMPONENTS,
+    ContrastBatch,
+    Write,
+    contrast_batches,
+    distinct,
+    logit_difference,
+    recording,
+    replacing,
+    rows_of,
+    run,
+    run_from,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -59,20 +71,20 @@ class Intervention(Component):
         require(self.min_count >= 1, "min_count", self.min_count, "at least 1")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
 
-    def counterparts(self, request: AttributionRequest) -> torch.Tensor:
+    def counterparts(self, request: AttributionRequest, contrasts: Sequence[Contrast]) -> torch.Tensor:
         """The baseline of each contrast and layer, N × L × D."""
         loaded = request.target.loaded
         baseline = measure_baseline(
             loaded,
             self.baseline,
             self.component,
-            request.contrasts,
+            contrasts,
             request.traces,
             n_traces=self.baseline_traces,
             min_count=self.min_count,
             batch_size=self.batch_size,
         )
-        return baseline.at_contrasts(self.baseline, request.contrasts)
+        return baseline.at_contrasts(self.baseline, contrasts)
 
     def place(self, batch: ContrastBatch) -> torch.Tensor:
         """Where contributions are replaced: True positions, B × T × 1."""
@@ -107,17 +119,18 @@ class Ablation(Intervention):
         """One row a contrast, in logits."""
         import torch
 
-        loaded, contrasts = request.target.loaded, request.contrasts
+        loaded = request.target.loaded
+        contrasts, which = distinct(request.contrasts)
         values_NL = np.zeros((len(contrasts), len(loaded.layers)))
         if contrasts:
             with torch.no_grad():
-                baseline_NLD = self.counterparts(request)
+                baseline_NLD = self.counterparts(request, contrasts)
                 done = 0
                 for batch in contrast_batches(loaded, contrasts, self.batch_size):
                     values_NL[batch.indices] = self._effects(loaded, batch, baseline_NLD[batch.indices])
                     done += len(batch.indices)
                     request.tick(done, len(contrasts))
-        return rows_of(contrasts, values_NL)
+        return rows_of(request.contrasts, values_NL[which])
 
     def _effects(self, loaded: LoadedTarget, batch: ContrastBatch, baseline_BLD: torch.Tensor) -> np.ndarray:
         with recording(loaded, "layer") as layer_calls, recording(loaded, self.component) as site_calls:
@@ -143,10 +156,3 @@ class Ablation(Intervention):
         assert before_BTD is not None
         with replacing(loaded, write.layer, self.component, moved_BTD):
             return run_from(loaded, before_BTD, write.layer, calls)
-
-
-def rows_of(contrasts: Sequence[Contrast], values_NL: np.ndarray) -> AttributionRows:
-    """Values as the core takes them, one row a contrast."""
-    return AttributionRows(
-        observers=[c.observer for c in contrasts], trace_ids=[c.trace_id for c in contrasts], values_NL=values_NL
-    )

@@ -8,8 +8,8 @@ import numpy as np
 
 from m3i.interfaces import AttributionRequest, AttributionRows
 
-from .ablation import Intervention, rows_of
-from .decoder import contrast_batches, logit_difference, recording
+from .ablation import Intervention
+from .decoder import contrast_batches, distinct, logit_difference, recording, rows_of
 
 
 @dataclass(kw_only=True)
@@ -26,29 +26,26 @@ class AttributionPatching(Intervention):
         """One row a contrast, in logits."""
         import torch
 
-        loaded, contrasts = request.target.loaded, request.contrasts
+        loaded = request.target.loaded
+        contrasts, which = distinct(request.contrasts)
         values_NL = np.zeros((len(contrasts), len(loaded.layers)))
         if not contrasts:
-            return rows_of(contrasts, values_NL)
-        baseline_NLD = self.counterparts(request)
+            return rows_of(request.contrasts, values_NL[which])
+        baseline_NLD = self.counterparts(request, contrasts)
         done = 0
-        with torch.enable_grad(), recording(loaded, self.component, retain_grad=True) as writes:
-            with recording(loaded, "layer") as layers:
-                for batch in contrast_batches(loaded, contrasts, self.batch_size):
-                    # Weights need no gradient, so the graph starts at the embeddings.
-                    embeds_BTD = loaded.model.get_input_embeddings()(batch.ids_BT).detach().requires_grad_()
-                    loaded.model.base_model(
-                        inputs_embeds=embeds_BTD, attention_mask=batch.real_BT.long(), use_cache=False
-                    )
-                    logit_difference(loaded, batch.last(layers[-1].site_BTD), batch).sum().backward()
-                    place_BT1 = self.place(batch)
-                    for write in writes:
-                        gradient_BTD = write.site_BTD.grad
-                        assert gradient_BTD is not None
-                        baseline_B1D = baseline_NLD[batch.indices, write.layer, None].to(gradient_BTD.dtype)
-                        moved_BTD = place_BT1 * (write.contribution_BTD.detach() - baseline_B1D)
-                        effect_B = (gradient_BTD * moved_BTD).float().sum(dim=(1, 2))
-                        values_NL[batch.indices, write.layer] = effect_B.cpu().numpy()
-                    done += len(batch.indices)
-                    request.tick(done, len(contrasts))
-        return rows_of(contrasts, values_NL)
+        with torch.enable_grad(), recording(loaded, self.component) as writes, recording(loaded, "layer") as layers:
+            for batch in contrast_batches(loaded, contrasts, self.batch_size):
+                # The graph starts at the embeddings; autograd.grad leaves no gradient on any weight.
+                embeds_BTD = loaded.model.get_input_embeddings()(batch.ids_BT).detach().requires_grad_()
+                loaded.model.base_model(inputs_embeds=embeds_BTD, attention_mask=batch.real_BT.long(), use_cache=False)
+                difference_B = logit_difference(loaded, batch.last(layers[-1].site_BTD), batch)
+                gradients = torch.autograd.grad(difference_B.sum(), [write.site_BTD for write in writes])
+                place_BT1 = self.place(batch)
+                for write, gradient_BTD in zip(writes, gradients, strict=True):
+                    baseline_B1D = baseline_NLD[batch.indices, write.layer, None].to(gradient_BTD.dtype)
+                    moved_BTD = place_BT1 * (write.contribution_BTD.detach() - baseline_B1D)
+                    effect_B = (gradient_BTD * moved_BTD).float().sum(dim=(1, 2))
+                    values_NL[batch.indices, write.layer] = effect_B.cpu().numpy()
+                done += len(batch.indices)
+                request.tick(done, len(contrasts))
+        return rows_of(request.contrasts, values_NL[which])

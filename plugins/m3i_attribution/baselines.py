@@ -1,6 +1,7 @@
 """What a layer is compared with: what it writes where the model is right.
 
-Letters: L layers, N contrasts, B traces of a batch, T tokens, C predicted tokens of a batch, D model width, K right tokens.
+Letters: L layers, N contrasts, B traces of a batch, T tokens, C predicted tokens of a batch, D model width,
+K right tokens.
 """
 
 from __future__ import annotations

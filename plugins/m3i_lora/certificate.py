@@ -74,12 +74,13 @@ def find_factors(model: nn.Module, prefix: str) -> list[Factors]:
     found = []
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer) and ADAPTER in module.lora_A:
+            layer: Any = module
             found.append(
                 Factors(
                     name=f"{name}.{getattr(module, 'parameter_name', 'weight')}",
                     layer=int(name.removeprefix(f"{prefix}.").split(".")[0]),
-                    a_RI=module.lora_A[ADAPTER].weight,
-                    b_OR=module.lora_B[ADAPTER].weight,
+                    a_RI=layer.lora_A[ADAPTER].weight,
+                    b_OR=layer.lora_B[ADAPTER].weight,
                     scaling=module.scaling[ADAPTER],
                 )
             )
@@ -121,8 +122,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if still:
             raise StageError(
                 f"after training step {step}, {len(still)} of {2 * len(self.factors)} adapter tensors have not moved: "
-                f"{', '.join(still[:4])}; the model does not use these weights where the adapter changes them, so leave "
-                "them out with trainer.modules"
+                f"{', '.join(still[:4])}; the model does not use these weights where the adapter changes them, so "
+                "leave them out with trainer.modules"
             )
         self.tick(step, state.max_steps)
 

@@ -116,9 +116,10 @@ class DpoLora(m3i.Component):
             _check_material(request, steps)
         before = fingerprints(loaded.model)
         started = time.monotonic()
+        log: list[dict[str, float]] = []
         with borrowed(loaded.model, request.seed):
             if request.selection.zero_update:
-                factors, log = self._write_zero_update(request, placement), []
+                factors = self._write_zero_update(request, placement)
             else:
                 factors, log = self._fit(request, placement)
             tensors = tuple(f.trained_tensor() for f in factors)
@@ -185,8 +186,8 @@ def _check_material(request: TrainRequest, steps: int) -> None:
         )
     if steps < 2:
         raise ConfigError(
-            f"{n_pairs} pairs give {steps} optimizer steps, and the certificate needs 2 to see every factor move; lower "
-            "trainer.batch_size, raise trainer.epochs or sample more traces"
+            f"{n_pairs} pairs give {steps} optimizer steps, and the certificate needs 2 to see every factor move; "
+            "lower trainer.batch_size, raise trainer.epochs or sample more traces"
         )
 
 

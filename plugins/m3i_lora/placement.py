@@ -1,4 +1,4 @@
-"""Where the adapter goes: exact names of weights in the selected layers, never a pattern that another layer could match."""
+"""Where the adapter goes: exact names of weights in the selected layers, never a pattern."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ GROUPS = {
 """Named groups of weights in a layer, for the option `modules`."""
 
 MLA_MARK = "self_attn.kv_a_proj_with_mqa"
-MLA = ("self_attn.q_proj", "self_attn.q_a_proj", "self_attn.q_b_proj", MLA_MARK, "self_attn.kv_b_proj", "self_attn.o_proj")
+MLA = (
+    "self_attn.q_proj",
+    "self_attn.q_a_proj",
+    "self_attn.q_b_proj",
+    MLA_MARK,
+    "self_attn.kv_b_proj",
+    "self_attn.o_proj",
+)
 ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
 ROUTER = "mlp.gate"
 MLP = tuple(f"{block}.{name}_proj" for block in ("mlp", "mlp.shared_experts") for name in ("gate", "up", "down"))
@@ -72,6 +79,7 @@ def place(loaded: LoadedTarget, layers: Sequence[int], groups: Sequence[str]) ->
     modules: list[str] = []
     parameters: list[str] = []
     dense = []
+    has_routers = _has_routers(loaded)
     for i in sorted(set(layers)):
         here = dict(loaded.layers[i].named_modules())
         names, without_router = _names(loaded, i, here, groups)
@@ -79,7 +87,10 @@ def place(loaded: LoadedTarget, layers: Sequence[int], groups: Sequence[str]) ->
             dense.append(i)
         for name in names:
             full = f"{prefix}.{i}.{name}"
-            if isinstance(here[name], torch.nn.Linear):
+            # On mixture-of-experts models PEFT rewrites `gate_proj`, `up_proj` and `down_proj`, under whatever path, to
+            # the routed experts of every layer; it leaves parameters alone.
+            rewritten = has_routers and name.endswith(("gate_proj", "up_proj", "down_proj"))
+            if isinstance(here[name], torch.nn.Linear) and not rewritten:
                 modules.append(full)
             else:
                 parameters.append(f"{full}.weight")
@@ -118,7 +129,7 @@ def _names(loaded: LoadedTarget, layer: int, here: dict[str, Any], groups: Seque
         if missing or not found:
             have = ", ".join(name for name, module in here.items() if _has_matrix(module))
             raise ConfigError(
-                f"trainer.modules: layer {layer} of {loaded.info.name} has no weight matrix for '{group}'; it has {have}"
+                f"trainer.modules: layer {layer} of {loaded.info.name} has no weight matrix '{group}'; it has {have}"
             )
         names |= dict.fromkeys(found)
     return list(names), without_router

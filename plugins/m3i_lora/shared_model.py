@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import random
@@ -32,13 +33,16 @@ def fingerprints(model: nn.Module) -> dict[str, str]:
 def borrowed(model: Any, seed: int) -> Iterator[None]:
     """The model may be wrapped and trained inside; after it, adapters, hooks and settings are as before.
 
-    TRL and PEFT change more than weights: PEFT swaps modules and freezes parameters, TRL replaces the model's `forward`,
-    its pad token, its tags and (with `disable_dropout`) the dropout of its modules for good. Dropout is off inside. The
-    seeds of all global random generators are set to `seed` inside, and their states restored after. Weights are not
-    restored: compare `fingerprints`.
+    TRL and PEFT change more than weights: PEFT swaps modules and freezes parameters; TRL replaces the model's
+    `forward`, its pad token, its tags, its use of the cache and (with `disable_dropout`) the dropout of its modules for good. Dropout is off
+    inside. All global random generators start from `seed` inside, and their states are restored after. Weights are
+    not restored: compare `fingerprints`.
     """
     with ExitStack() as stack:
-        stack.callback(_restore_settings, model, _settings(model))
+        for owner in (model, model.config, model.config.get_text_config(), model.generation_config):
+            stack.callback(_put_back, owner, _snapshot(owner))
+        requires_grad = {name: p.requires_grad for name, p in model.named_parameters()}
+        stack.callback(_restore_parameters, model, requires_grad, model.training)
         stack.callback(_restore_dropout, _switch_off_dropout(model))
         stack.callback(unwrap, model)
         stack.enter_context(_seeded(seed))
@@ -55,33 +59,31 @@ def unwrap(model: Any) -> None:
         if any(name.startswith(f"{other}.") for other in inner):
             continue  # within another adapter layer, and gone with it
         setattr(model.get_submodule(parent_name), child, module.get_base_layer())
-    model.__dict__.pop("peft_config", None)
 
 
-def _settings(model: Any) -> dict[str, Any]:
-    tags = getattr(model, "model_tags", None)
+def _snapshot(owner: Any) -> dict[str, Any]:
+    """The plain attributes of an object, lists and mappings copied one level deep."""
     return {
-        "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
-        "training": model.training,
-        "forward": model.__dict__.get("forward"),
-        "pad": (model.config.get_text_config().pad_token_id, model.generation_config.pad_token_id),
-        "tags": list(tags) if tags is not None else None,
-        "peft_loaded": model.__dict__.get("_hf_peft_config_loaded"),
+        name: copy.copy(value) if isinstance(value, (list, dict)) else value
+        for name, value in vars(owner).items()
+        if name not in ("_modules", "_parameters", "_buffers")
     }
 
 
-def _restore_settings(model: Any, before: dict[str, Any]) -> None:
+def _put_back(owner: Any, before: dict[str, Any]) -> None:
+    now = vars(owner)
+    for name in now.keys() - before.keys() - {"_modules", "_parameters", "_buffers"}:
+        del now[name]
+    for name, value in before.items():
+        if now.get(name, ...) != value:
+            now[name] = value
+
+
+def _restore_parameters(model: nn.Module, requires_grad: dict[str, bool], training: bool) -> None:
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(before["requires_grad"][name])
+        parameter.requires_grad_(requires_grad[name])
         parameter.grad = None
-    model.train(before["training"])
-    model.__dict__.pop("forward", None)
-    if before["forward"] is not None:
-        model.forward = before["forward"]
-    model.config.get_text_config().pad_token_id, model.generation_config.pad_token_id = before["pad"]
-    model.model_tags = before["tags"]
-    if before["peft_loaded"] is not None:
-        model._hf_peft_config_loaded = before["peft_loaded"]
+    model.train(training)
 
 
 def _switch_off_dropout(model: nn.Module) -> list[tuple[nn.Module, str, float]]:
@@ -103,16 +105,16 @@ def _restore_dropout(before: list[tuple[nn.Module, str, float]]) -> None:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 — TRL seeds the legacy generator
+    python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng():
             random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002
+            np.random.seed(seed % 2**32)
             torch.manual_seed(seed)
             yield
     finally:
         random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+        np.random.set_state(numpy)
 
 
 @contextmanager

@@ -1,6 +1,10 @@
-"""Let a tiny target answer prompts in batches, for the evaluation during and after training."""
+"""Let a tiny target answer experiment-side problems in batches, to measure it during and after training."""
 
+import random
 from typing import TYPE_CHECKING
+
+from m3i_arithmetic.expressions import Expression, render_prompt
+from m3i_arithmetic.generate import Difficulty, draw_from_split
 
 from .architecture import BOS_ID, CHARACTERS, EOS_ID, PAD_ID, SPECIAL_TOKENS
 from .characters import encode_characters
@@ -53,3 +57,17 @@ def decode_completion(ids: list[int]) -> str:
         ids = ids[: ids.index(EOS_ID)]
     first = len(SPECIAL_TOKENS)
     return "".join(CHARACTERS[token - first] for token in ids if token >= first)
+
+
+def experiment_problems(count: int, seed: int) -> list[Expression]:
+    """Distinct-by-draw problems from the experiments' side, of the default difficulty: what accuracy is measured on."""
+    stream = draw_from_split(random.Random(seed), Difficulty(), reserved=True)
+    return [next(stream) for _ in range(count)]
+
+
+def greedy_accuracy(model: "DeepseekV2ForCausalLM", problems: list[Expression]) -> float:
+    """Share of the problems whose greedy completion ends in the right answer line."""
+    completions = answer_prompts(model, [render_prompt(p) for p in problems], temperature=0.0, seed=0)
+    right = [c.endswith(f"\nanswer {p.value}\n") for c, p in zip(completions, problems, strict=True)]
+    model.train()
+    return sum(right) / len(right)

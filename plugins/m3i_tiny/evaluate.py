@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING
 from m3i_arithmetic.expressions import Expression, render_prompt
 from m3i_arithmetic.steps import ErrorKind, check_solution
 
-from .answering import answer_prompts
-from .train import RouterWatch, experiment_problems
+from .answering import answer_prompts, experiment_problems
+from .balance import RouterWatch
+from .target import MODEL_FOLDER
 from .training_text import pack_batch
 
 if TYPE_CHECKING:
     from transformers import DeepseekV2ForCausalLM
-
-MODEL_FOLDER = Path(__file__).parent / "model"
-"""The shipped weights, configuration and tokenizer."""
 
 EVALUATION_SEED = 7
 """Seed of the problems and of the sampling behind the card's figures; training watched other problems."""
@@ -109,7 +107,7 @@ def main() -> None:
     model = load_model(options.model)
     problems = experiment_problems(options.count, EVALUATION_SEED)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {model.config.num_hidden_layers} layers\n")
-    temperatures = (0.0, 0.7, 1.0)
+    temperatures = (0.0, 0.8, 1.0)
     found = {t: measure(model, problems, temperature=t, seed=EVALUATION_SEED) for t in temperatures}
     print("| decoding | right | of | share | 95 % interval |\n|---|---|---|---|---|")
     for t, m in found.items():

@@ -6,19 +6,17 @@ cuts a run short without changing its schedule.
 """
 
 import argparse
+import itertools
 import json
 import os
-import random
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m3i_arithmetic.expressions import Expression, render_prompt
-from m3i_arithmetic.generate import Difficulty, draw_from_split
-
-from .answering import answer_prompts
+from .answering import experiment_problems, greedy_accuracy
 from .architecture import build_model
+from .balance import RouterWatch
 from .characters import save_tokenizer
 from .training_text import IGNORED_LABEL, Batch, training_batches
 
@@ -26,14 +24,14 @@ if TYPE_CHECKING:
     import torch
     from transformers import DeepseekV2ForCausalLM
 
-# Shapes: N tokens of a batch, E routed experts, V vocabulary.
+# Shapes: B sequences of the batch, T tokens, D model width.
 
 
 @dataclass(kw_only=True)
 class Recipe:
     """Everything that decides what the trained weights are, apart from versions and the machine's arithmetic."""
 
-    steps: int = 6000
+    steps: int = 1800
     """Optimiser steps, ≥ 1; chosen so that 55 to 85 % of experiment-side problems come out right."""
     batch_size: int = 32
     """Problems in a step."""
@@ -50,7 +48,7 @@ class Recipe:
     `router_aux_loss_coef`), so it is computed here. Source: DeepSeek-V2, 2405.04434, equation 23 (alpha_1 = 0.003)."""
     seed: int = 20261122
     """Seed of the initial weights and of the training text."""
-    threads: int = 2
+    threads: int = 1
     """torch threads; sums split differently over another number, so the last digits depend on it."""
 
 
@@ -59,57 +57,6 @@ def learning_rate_at(step: int, recipe: Recipe) -> float:
     warm = (step + 1) / recipe.warmup_steps
     left = (recipe.steps - step) / (recipe.decay_fraction * recipe.steps)
     return recipe.learning_rate * min(1.0, warm, left)
-
-
-class RouterWatch:
-    """Collects the router outputs of a forward pass, for the load-balancing loss and the expert load."""
-
-    def __init__(self, model: "DeepseekV2ForCausalLM") -> None:
-        """Hook every router of the model."""
-        self.outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
-        for layer in model.model.layers[model.config.first_k_dense_replace :]:
-            layer.mlp.gate.register_forward_hook(self._collect)
-
-    def _collect(self, module: "torch.nn.Module", inputs: object, output: "tuple[torch.Tensor, ...]") -> None:
-        logits_NE, _, chosen_NK = output
-        self.outputs.append((logits_NE, chosen_NK))
-
-    def balance_loss(self, keep_N: "torch.Tensor") -> "tuple[torch.Tensor, list[list[float]]]":
-        """The load-balancing loss and each layer's load of each expert; the collected outputs are dropped.
-
-        The loss is E · Σ_e f_e · P_e, averaged over layers: f_e is the share of choices that went to expert e, P_e its
-        mean probability. It is 1 when perfectly balanced. Source: DeepSeek-V2, 2405.04434, equations 23 to 25.
-
-        Args:
-            keep_N: 1.0 for the tokens that count, 0.0 for padding.
-        """
-        import torch
-
-        losses, loads = [], []
-        for logits_NE, chosen_NK in self.outputs:
-            experts = logits_NE.shape[-1]
-            weight_N = keep_N / keep_N.sum()
-            chosen_NE = torch.zeros_like(logits_NE).scatter(1, chosen_NK, 1.0) / chosen_NK.shape[-1]
-            share_E = (chosen_NE * weight_N[:, None]).sum(0)
-            probability_E = (logits_NE.softmax(-1) * weight_N[:, None]).sum(0)
-            losses.append(experts * (share_E * probability_E).sum())
-            loads.append(share_E.tolist())
-        self.outputs = []
-        return torch.stack(losses).mean(), loads
-
-
-def experiment_problems(count: int, seed: int) -> list[Expression]:
-    """Distinct-by-draw problems from the experiments' side, of the default difficulty: what accuracy is measured on."""
-    stream = draw_from_split(random.Random(seed), Difficulty(), reserved=True)
-    return [next(stream) for _ in range(count)]
-
-
-def greedy_accuracy(model: "DeepseekV2ForCausalLM", problems: list[Expression]) -> float:
-    """Share of the problems whose greedy completion ends in the right answer line."""
-    completions = answer_prompts(model, [render_prompt(p) for p in problems], temperature=0.0, seed=0)
-    right = [c.endswith(f"\nanswer {p.value}\n") for c, p in zip(completions, problems, strict=True)]
-    model.train()
-    return sum(right) / len(right)
 
 
 def build_optimizer(model: "DeepseekV2ForCausalLM", recipe: Recipe) -> "torch.optim.AdamW":
@@ -153,14 +100,16 @@ def take_step(
 
 
 def train(out: Path, recipe: Recipe, *, stop_after: int, evaluate_every: int, checkpoint_every: int) -> None:
-    """Train by the recipe; write the model, the tokenizer and `train_log.jsonl` into `out`.
+    """Train by the recipe and write what ships (weights, configuration, tokenizer, log) into `out/model`.
 
     Args:
-        out: Folder of the result; an interrupted run with the same recipe goes on from its last checkpoint there.
+        out: Working folder: every step's figures (`steps.jsonl`) and the checkpoints. A run that was cut off goes on
+            from the newest checkpoint in it.
         recipe: What to train.
         stop_after: Steps to take, at most `recipe.steps`.
-        evaluate_every: Steps between measurements of greedy accuracy on 128 experiment-side problems.
-        checkpoint_every: Steps between checkpoints (`checkpoint-N.pt`, kept).
+        evaluate_every: Steps between measurements of greedy accuracy on 128 experiment-side problems; the end is
+            measured too.
+        checkpoint_every: Steps between checkpoints (`checkpoint-N.pt`, all kept).
     """
     import torch
 
@@ -169,55 +118,59 @@ def train(out: Path, recipe: Recipe, *, stop_after: int, evaluate_every: int, ch
     model = build_model(recipe.seed)
     model.train()
     optimizer, watch = build_optimizer(model, recipe), RouterWatch(model)
-    batches = training_batches(recipe.seed, recipe.batch_size)
     problems = experiment_problems(128, recipe.seed)
-    first, tokens, before_s = _resume(out, model, optimizer)
-    for _ in range(first):
-        next(batches)
-    started = time.monotonic() - before_s
-    with (out / "train_log.jsonl").open("a") as log:
-        if first == 0:
-            log.write(json.dumps({"recipe": asdict(recipe)}) + "\n")
-        for step in range(first, stop_after):
-            batch = next(batches)
-            rate = learning_rate_at(step, recipe)
-            figures = take_step(model, optimizer, watch, batch, rate, recipe)
-            tokens += int((batch.labels_BT != IGNORED_LABEL).sum())
-            row = {"step": step + 1, **{k: round(v, 5) for k, v in figures.items()}, "lr": rate, "tokens": tokens}
-            if (step + 1) % evaluate_every == 0 or step + 1 == stop_after:
-                row["accuracy"] = greedy_accuracy(model, problems)
-                watch.outputs = []
-            log.write(json.dumps({**row, "time_s": round(time.monotonic() - started, 1)}) + "\n")
-            log.flush()
-            if (step + 1) % checkpoint_every == 0:
-                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
-                state |= {"tokens": tokens, "time_s": time.monotonic() - started}
-                torch.save(state, out / "partial.pt")
-                os.replace(out / "partial.pt", out / f"checkpoint-{step + 1}.pt")
-    save_rounded(model, out)
+    rows = _resume(out, model, optimizer)
+    tokens = rows[-1]["tokens"] if rows else 0
+    started = time.monotonic() - (rows[-1]["time_s"] if rows else 0.0)
+    batches = itertools.islice(training_batches(recipe.seed, recipe.batch_size), len(rows), stop_after)
+    for step, batch in enumerate(batches, start=len(rows)):
+        rate = learning_rate_at(step, recipe)
+        figures = take_step(model, optimizer, watch, batch, rate, recipe)
+        tokens += int((batch.labels_BT != IGNORED_LABEL).sum())
+        row = {"step": step + 1, **{k: round(v, 5) for k, v in figures.items()}, "lr": round(rate, 8), "tokens": tokens}
+        if (step + 1) % evaluate_every == 0 or step + 1 == recipe.steps:
+            row["accuracy"] = greedy_accuracy(model, problems)
+            watch.outputs = []
+        rows.append({**row, "time_s": round(time.monotonic() - started, 1)})
+        with (out / "steps.jsonl").open("a") as log:
+            log.write(json.dumps(rows[-1]) + "\n")
+        if (step + 1) % checkpoint_every == 0:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+            torch.save(state, out / "partial.pt")
+            os.replace(out / "partial.pt", out / f"checkpoint-{step + 1}.pt")
+    save_rounded(model, out / "model")
+    write_log(rows, recipe, out / "model" / "train_log.jsonl")
 
 
-def _resume(out: Path, model: "DeepseekV2ForCausalLM", optimizer: "torch.optim.AdamW") -> tuple[int, int, float]:
-    """Load the newest checkpoint in `out`, if any; returns its step, its tokens and its seconds so far."""
+def _resume(out: Path, model: "DeepseekV2ForCausalLM", optimizer: "torch.optim.AdamW") -> list[dict[str, float]]:
+    """Load the newest checkpoint in `out`, if any; returns the rows of the log up to its step."""
     import torch
 
     steps = sorted(int(path.stem.removeprefix("checkpoint-")) for path in out.glob("checkpoint-*.pt"))
-    if not steps:
-        return 0, 0, 0.0
-    state = torch.load(out / f"checkpoint-{steps[-1]}.pt", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state["tokens"], state["time_s"]
+    rows: list[dict[str, float]] = []
+    if steps:
+        state = torch.load(out / f"checkpoint-{steps[-1]}.pt", weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        rows = [json.loads(line) for line in (out / "steps.jsonl").read_text().splitlines()][: state["step"]]
+    (out / "steps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return rows
 
 
-def save_rounded(model: "DeepseekV2ForCausalLM", out: Path) -> None:
+def write_log(rows: list[dict[str, float]], recipe: Recipe, path: Path) -> None:
+    """Write the log that ships: the recipe, then every step of the first 300 and every tenth after, in JSON lines."""
+    kept = [row for row in rows if row["step"] <= 300 or row["step"] % 10 == 0 or "accuracy" in row]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [{"recipe": asdict(recipe)}, *kept]))
+
+
+def save_rounded(model: "DeepseekV2ForCausalLM", folder: Path) -> None:
     """Write the model and its tokenizer, weights rounded to float16: the file is small and loads exactly as saved."""
     import torch
 
     model.eval()
-    model.to(torch.float16).save_pretrained(out)
+    model.to(torch.float16).save_pretrained(folder)
     model.to(torch.float32)
-    save_tokenizer(out)
+    save_tokenizer(folder)
 
 
 def main() -> None:

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-import m3i
 import numpy as np
+
+import m3i
 from m3i.interfaces import AttributionRequest, AttributionRows
 
 

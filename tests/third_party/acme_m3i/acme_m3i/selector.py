@@ -14,9 +14,14 @@ class EvenlySpaced(m3i.Component):
     k: int = 2
     """Number of layers."""
 
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        m3i.require(self.k >= 1, "selector.k", self.k, "at least 1")
+
     def check(self, info: TargetInfo) -> None:
         """Refuses a k that the target cannot give."""
-        m3i.require(1 <= self.k <= len(info.default_candidates()), "selector.k", self.k, "at most the candidates")
+        n = len(info.default_candidates())
+        m3i.require(self.k <= n, "selector.k", self.k, f"at most {n}, the candidate layers of {info.name}")
 
     def select(self, request: SelectionRequest) -> LayerSelection:
         """The selection."""

@@ -1,0 +1,120 @@
+"""From a source's draw to a checked `ProblemSet`: nothing empty, nothing twice, nothing in both splits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from typing import TypeVar
+
+from m3i.artifacts import Problem, ProblemSet
+from m3i.component import resolved_fields
+from m3i.errors import ConfigError, StageError
+from m3i.interfaces import ProblemSource
+
+T = TypeVar("T", bound=Problem)
+
+_SHOWN = 60
+_NUMBER = r"\d+(?:\.\d+)?"
+_EXPRESSION = re.compile(rf"(?<![\w.])-?{_NUMBER}(?:\s*[-+*/×÷]\s*\(?-?{_NUMBER}\)?)+(?!\w|\.\d)")
+_SUM = re.compile(rf"-?{_NUMBER}(?:[-+]{_NUMBER})+")
+_PRODUCT = re.compile(rf"{_NUMBER}(?:\*{_NUMBER})+")
+_NAME = re.compile(r"(?<![^\W\d_])[A-Z][a-z]+(?![^\W\d_])")
+
+
+def make_problem_set(source: ProblemSource) -> ProblemSet:
+    """The source's problems, checked. The artifact has no id and no parents yet.
+
+    Raises:
+        StageError: A split is empty or of another size than asked for, two problems share an id or a prompt, or a
+            problem is in both splits. The message shows both problems.
+    """
+    train, held_out = (tuple(side) for side in source.draw())
+    name = type(source).__name__
+    options = resolved_fields(source)
+    for side, problems in (("train", train), ("held_out", held_out)):
+        if not problems:
+            raise StageError(f"problem source {name} drew no {side} problems; check its options")
+        wanted = options.get(f"n_{side}")
+        if isinstance(wanted, int) and wanted != len(problems):
+            raise StageError(f"problem source {name} drew {len(problems)} {side} problems where n_{side} = {wanted}")
+    sides = [("train", i, p) for i, p in enumerate(train)] + [("held-out", i, p) for i, p in enumerate(held_out)]
+    by_id: dict[str, str] = {}
+    by_prompt: dict[str, str] = {}
+    for side, i, problem in sides:
+        place = f"{side} problem {i} ({_short(problem.prompt)})"
+        first = by_id.setdefault(problem.id, place)
+        if first is not place:
+            raise StageError(
+                f"problem source {name} drew one problem twice: {first} and {place} share the id {problem.id}"
+            )
+        first = by_prompt.setdefault(" ".join(problem.prompt.split()), place)
+        if first is not place:
+            raise StageError(f"problem source {name} drew one prompt twice, under two ids: {first} and {place}")
+    return ProblemSet(train=train, held_out=held_out)
+
+
+def split_by_hash(problems: Sequence[T], n_train: int, n_held_out: int, seed: int) -> tuple[list[T], list[T]]:
+    """Two disjoint samples of one pool, by the problems' ids: their order in the pool does not matter.
+
+    Args:
+        problems: The pool; ids are unique.
+        n_train: Size of the first sample.
+        n_held_out: Size of the second.
+        seed: Another seed gives another split.
+
+    Returns:
+        Both samples, each in the order of the pool.
+
+    Raises:
+        ConfigError: The pool is smaller than both samples together.
+    """
+    if n_train + n_held_out > len(problems):
+        raise ConfigError(
+            f"{len(problems)} problems cannot give {n_train} train and {n_held_out} held-out ones; lower "
+            "problems.n_train or problems.n_held_out"
+        )
+    ranked = sorted(problems, key=lambda p: hashlib.sha256(json.dumps([seed, p.id]).encode()).digest())
+    train = {p.id for p in ranked[:n_train]}
+    held_out = {p.id for p in ranked[n_train : n_train + n_held_out]}
+    return [p for p in problems if p.id in train], [p for p in problems if p.id in held_out]
+
+
+def canonical_text(text: str, *, names: bool = False) -> str:
+    """The form in which two prompts are the same problem.
+
+    White space is collapsed, case is folded, and sums or products of plain numbers are sorted, since they commute
+    (`5 + 3 - 2` and `3-2+5` are one; a mixed expression such as `2 + 3 * 4` keeps its order). A closing `=`, `?`, `.`
+    and the like at the end do not count.
+
+    Args:
+        text: A prompt.
+        names: Capitalised words are numbered in order of appearance, so that prompts that differ in names alone are one
+            problem. Off by default: the capital of France and that of Spain would be one question.
+    """
+    if names:
+        numbered: dict[str, str] = {}
+        text = _NAME.sub(lambda m: numbered.setdefault(m.group(), f"name{len(numbered) + 1}"), text)
+    collapsed = " ".join(text.split()).casefold()
+    return _EXPRESSION.sub(lambda m: _commuted(m.group()), collapsed).rstrip(" =?.:!")
+
+
+def canonical_id(text: str, *, names: bool = False) -> str:
+    """SHA-256 of the canonical text, in hexadecimal."""
+    return hashlib.sha256(canonical_text(text, names=names).encode()).hexdigest()
+
+
+def _commuted(expression: str) -> str:
+    squeezed = "".join(expression.split()).replace("×", "*")
+    if _SUM.fullmatch(squeezed):
+        terms = re.findall(rf"[-+]?{_NUMBER}", squeezed)
+        return "".join(sorted(term if term[0] in "+-" else f"+{term}" for term in terms))
+    if _PRODUCT.fullmatch(squeezed):
+        return "*".join(sorted(squeezed.split("*")))
+    return squeezed
+
+
+def _short(prompt: str) -> str:
+    line = " ".join(prompt.split())
+    return repr(line if len(line) <= _SHOWN else line[: _SHOWN - 3] + "...")

@@ -1,0 +1,108 @@
+"""Words for the page: numbers in words, answers with their difference marked, traces with their findings marked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+BUDGET = 1_200_000
+"""Characters of answers that a page may hold; above it every answer is shortened."""
+HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+"""Characters that are not seen, or that change the order in which others are."""
+ROWS = 2_000
+"""Rows of the table that a page may hold."""
+
+
+def number(value: float) -> str:
+    """Whole numbers with separators, others with three significant digits."""
+    if isinstance(value, int) or float(value).is_integer():
+        return f"{int(value):,}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def short(value: str) -> str:
+    """The beginning of an id."""
+    return value[:12]
+
+
+def seconds(value: float) -> str:
+    """`0.4 s`, `38 s`, `3 min 12 s`."""
+    if value < 10:
+        return f"{value:.1f} s"
+    if value < 120:
+        return f"{value:.0f} s"
+    return f"{int(value) // 60} min {int(value) % 60} s"
+
+
+def text_limit(result: Mapping[str, Any]) -> int:
+    """Characters of one answer that fit the page's budget; 0 when all fit whole."""
+    rows = result["problems"]["rows"][:ROWS]
+    total = sum(len(row[side]["text"]) for row in rows for side in ("base", "tuned"))
+    return 0 if total <= BUDGET else max(200, BUDGET // (2 * len(rows)))
+
+
+def clipped(value: str, limit: int) -> str:
+    """A text within the limit, its end replaced by an ellipsis and the count of what is missing."""
+    if not limit or len(value) <= limit:
+        return value
+    return f"{value[:limit]}… [{len(value) - limit:,} more characters in result.json]"
+
+
+def brief(value: str, limit: int) -> str:
+    """The beginning of a text on one line."""
+    line = " ".join(value.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def visible(value: object) -> object:
+    """A string with its control and direction characters spelled out; anything else as it is.
+
+    A text could otherwise reorder itself or what stands beside it before the reader's eyes (Boucher & Anderson 2021,
+    "Trojan Source"). Markup of our own is not touched.
+    """
+    if type(value) is not str:
+        return value
+    return HIDDEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", value)
+
+
+def divergence(one: str, other: str) -> int:
+    """Length of the common beginning, moved back to the beginning of a line or word."""
+    common = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    if common == max(len(one), len(other)):
+        return common
+    back = max(one.rfind(mark, 0, common) for mark in (" ", "\n"))
+    return back + 1 if back >= 0 else 0
+
+
+def outcomes(result: Mapping[str, Any]) -> list[str]:
+    """Outcome of each row by the first judge; `missing` where it gave no verdict."""
+    first = next(iter(result["judges"]))
+    return [row["verdicts"].get(first, {"outcome": "missing"})["outcome"] for row in result["problems"]["rows"]]
+
+
+def marked(text: str, findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The text cut at the findings' ends: pieces with the numbers (from 1) of the findings that cover or end them."""
+    edges = {0, len(text)}
+    for finding in findings:
+        edges |= {min(max(finding["start"], 0), len(text)), min(max(finding["end"], 0), len(text))}
+    places = sorted(edges)
+    pieces = []
+    for start, end in pairwise(places):
+        covering = [i for i, f in enumerate(findings, start=1) if f["start"] <= start and end <= f["end"]]
+        ending = [i for i in covering if min(findings[i - 1]["end"], len(text)) == end]
+        pieces.append({"text": text[start:end], "findings": covering, "ending": ending})
+    return pieces
+
+
+def yaml_text(value: Any) -> str:
+    """A configuration as YAML."""
+    import yaml
+
+    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100))
+
+
+def column(rows: Sequence[Mapping[str, Any]], name: str) -> list[float | None]:
+    """One quantity of the training log; None where a step has none."""
+    return [row.get(name) for row in rows]

@@ -1,0 +1,106 @@
+"""Rules on training and on the way to llama.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from m3i.result.caveats.caveat import Caveat, Result, caveat, tally
+from m3i.result.words import count, percent
+
+FEW_PAIRS = 200
+ERROR_BOUND = 0.10
+"""Relative error that the export certificate allows."""
+
+
+def training(result: Result) -> Iterator[Caveat]:
+    """Few pairs, pairs left out, preferences not learned."""
+    section = result["training"]
+    if result["layers"]["zero_update"]:
+        return
+    if section["n_pairs"] < FEW_PAIRS:
+        yield caveat(
+            "few_pairs",
+            "Modest training",
+            f"{count(section['n_pairs'], 'preference pair')} from {count(section['n_problems'], 'problem')}, "
+            f"{count(len(section['log']), 'optimizer step')}. Small by the standards of preference training.",
+        )
+    out = {k.partition(": ")[2]: v for k, v in section["counts"].items() if k.startswith("left out") and v}
+    cut = {reason: n for reason, n in out.items() if "trunc" in reason or "longer" in reason}
+    if cut:
+        yield caveat(
+            "long_pairs",
+            "Long traces are missing from the training pairs",
+            f"Left out, not cut: {tally(cut)}. The pairs lean to shorter completions than the model writes.",
+        )
+    accuracies = [row["reward_accuracy"] for row in section["log"] if row.get("reward_accuracy") is not None]
+    late = accuracies[-max(1, len(accuracies) // 5) :]
+    if late and sum(late) / len(late) < 0.6:
+        yield caveat(
+            "not_learned",
+            "The preferences were hardly learned",
+            f"Over the last {count(len(late), 'step')} the adapter prefers the chosen side in "
+            f"{percent(sum(late) / len(late))} of the pairs; 50 % is where it started.",
+            major=True,
+        )
+
+
+def export(result: Result) -> Iterator[Caveat]:
+    """Dead tensors, failed or loose certificate, parity floor, routing flips, updates lost in quantisation."""
+    certificate = result["certificates"]["export"]
+    if certificate["vacuous"]:
+        return
+    dead = [t["name"] for t in certificate["tensors"] if not t["live"]]
+    if dead or certificate["live_share"] < 1:
+        yield caveat(
+            "dead_tensors",
+            f"Only {percent(certificate['live_share'])} of the adapter was evaluated",
+            f"{len(dead)} of {len(certificate['tensors'])} trained tensors make no difference in llama.cpp"
+            + (f": {', '.join(dead[:6])}{' and more' if len(dead) > 6 else ''}." if dead else "."),
+            major=True,
+        )
+    together = certificate["together"]
+    error = together["relative_error"]
+    if not certificate["passed"] or (error is not None and error > ERROR_BOUND):
+        size = (
+            ""
+            if error is None
+            else f" Its joint effect is {percent(error)} away from PEFT's; {percent(ERROR_BOUND)} is allowed."
+        )
+        yield caveat(
+            "certificate",
+            "The export certificate did not pass",
+            f"What was evaluated is not what was trained.{size} {certificate['note']}".strip(),
+            major=True,
+        )
+    peft, floor = together["peft_norm"], certificate["base_parity_rms"]
+    if peft is not None and floor is not None and floor > 0.5 * peft:
+        yield caveat(
+            "parity_floor",
+            "The update is not far above the difference between runtimes",
+            f"llama.cpp and transformers differ by {floor:.2g} nats on the untouched model; training changed the "
+            f"log-probabilities by {peft:.2g}.",
+        )
+    if certificate["routing_flips"]:
+        yield caveat(
+            "routing_flips",
+            f"{count(certificate['routing_flips'], 'probe token')} took other experts in llama.cpp than in PEFT",
+            f"Near-ties in the router; left out of the errors above ({certificate['n_probe_tokens']} probe tokens).",
+        )
+    erased = [t for t in certificate["tensors"] if _erased(t)]
+    if erased:
+        types = ", ".join(sorted({t["ggml_type"] for t in erased}))
+        yield caveat(
+            "erased_updates",
+            f"Quantisation swallowed part of {count(len(erased), 'trained tensor')}",
+            f"Less than half of their effect survives in the file ({types}): the updates are smaller than its steps.",
+            major=True,
+        )
+
+
+def _erased(tensor: Mapping[str, Any]) -> bool:
+    quantised = any(
+        word[:1] in ("Q", "I") for word in tensor["ggml_type"].upper().replace("/", " ").replace(",", " ").split()
+    )
+    peft, llama = tensor["peft_norm"], tensor["llama_norm"]
+    return bool(quantised and peft and llama is not None and llama < 0.5 * peft)

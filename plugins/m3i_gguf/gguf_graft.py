@@ -1,0 +1,95 @@
+"""The exporter `gguf_graft`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from m3i.artifacts import Export, TensorLiveness
+from m3i.interfaces import ExportRequest
+from m3i_gguf.exporting import GGUFExporter, mapping
+from m3i_gguf.graft import Graft, GraftType
+from m3i_gguf.layout import GGUFFile, copy_whole, count_identical
+from m3i_gguf.updates import Update
+
+
+@dataclass(kw_only=True)
+class GGUFGraft(GGUFExporter):
+    """A whole tuned GGUF: the base file with the update added to each trained tensor and every other byte as it was.
+
+    Every module of every supported architecture is carried: kv_b as llama.cpp's k_b and v_b, routers, and Llama's q and
+    k with their rows in llama.cpp's order. The certificate names each grafted tensor's type and says how much of its
+    update is smaller than half a step of that type.
+    """
+
+    graft_type: GraftType = GraftType.F32
+    """Type of the grafted tensors: `f32` (no update is too small for it), `f16`, or `keep` for the base tensor's own
+    type, F16 where that cannot be written. Router weights are F32 always."""
+
+    def export(self, request: ExportRequest) -> Export:
+        """Writes `tuned.gguf` and its certificate.
+
+        Raises:
+            DeadTensorError: Tensors do not make their difference, and allow_dead is off.
+            StageError: The whole does not make its difference, or an update is zero that should not be.
+            ConfigError: Adapter, base file and architecture do not fit together.
+        """
+        updates = self.updates(request)
+        base, tuned = GGUFFile(request.base.file()), request.folder / "tuned.gguf"
+        if request.selection.zero_update:
+            copy_whole(base.path, tuned)
+            certificate = self.vacuous(request, updates, len(base.tensors))
+            return Export(model_path=tuned.name, adapter_path=None, certificate=certificate)
+        architecture, config = mapping(request.target)
+        graft = Graft(base, architecture, config, updates, tuned, self.graft_type)
+        twin_path = request.folder / "twin-tuned.gguf"
+
+        def twin_carrier(twin: GGUFFile) -> GraftCarrier:
+            exact = Graft(twin, architecture, config, updates, twin_path, GraftType.F32, rounded_as=graft.kinds)
+            return GraftCarrier(exact, updates, described=graft)
+
+        try:
+            carrier = GraftCarrier(graft, updates, described=graft)
+            findings, note = self.measure(request, updates, base, carrier, twin_carrier)
+        finally:
+            twin_path.unlink(missing_ok=True)
+        remedy = "check the architecture's mapping, a wider exporter.graft_type or a finer exporter.base_type"
+        certificate = self.judge(findings, note, count_identical(base, tuned), remedy)
+        return Export(model_path=tuned.name, adapter_path=None, certificate=certificate)
+
+
+class GraftCarrier:
+    """A graft as the certificate sees it."""
+
+    def __init__(self, graft: Graft, updates: Mapping[str, Update], *, described: Graft) -> None:
+        self._graft, self._updates, self._described = graft, updates, described
+
+    def files(self) -> tuple[Path, None]:
+        """The grafted file, no adapter."""
+        return self._graft.path, None
+
+    def lay(self, factors: Mapping[str, float]) -> None:
+        """Rewrites the trained tensors."""
+        self._graft.lay(factors)
+
+    def obstacle(self, name: str) -> str:
+        """A graft holds every tensor."""
+        return ""
+
+    def describe(self, name: str) -> TensorLiveness:
+        """Types and what they cost."""
+        loss = self._described.loss(name)
+        note = f"{loss.erased_share:.1%} of the update is under half a step" if loss.erased_share >= 0.001 else ""
+        return TensorLiveness(
+            name=name,
+            n_trainable=self._updates[name].n_trainable,
+            ggml_type=self._described.types(name),
+            peft_norm=0.0,
+            llama_norm=0.0,
+            relative_error=0.0,
+            live=False,
+            note=note,
+            erased_share=loss.erased_share,
+            storage_error=loss.relative_error,
+        )

@@ -1,0 +1,36 @@
+"""The sham: everything is done, with an update of zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from m3i.artifacts import LayerSelection
+from m3i.interfaces import SelectionRequest
+
+from .candidates import ByScore, ranked, read_scores, spell
+
+
+@dataclass(kw_only=True)
+class ShamLayers(ByScore):
+    """A zero update on the layers that `attribution` would train, through the same graft.
+
+    Where no attributor is named and none or several ran, the first k candidates: a zero update is zero anywhere, and
+    the sham must not fail for want of a score.
+    """
+
+    def select(self, request: SelectionRequest) -> LayerSelection:
+        """Layers of a zero update: the export must be byte-identical to the base and every verdict a tie."""
+        pool = self.pool(request.info)
+        if self.attributor or len(request.scores) == 1:
+            scores = read_scores(self.attributor, request)
+            layers = ranked(scores, pool)[: self.k]
+            whose = f"the top {self.k} layers by {scores.attributor}"
+        else:
+            layers = list(pool[: self.k])
+            whose = f"the first {self.k} candidates"
+        return LayerSelection(
+            layers=tuple(sorted(layers)),
+            candidates=pool,
+            reason=f"sham: a zero update on {whose}, {spell(layers)}",
+            zero_update=True,
+        )

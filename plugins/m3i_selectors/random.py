@@ -1,0 +1,116 @@
+"""Random layers in matched number: the control that every attribution needs."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+from m3i import require
+from m3i.artifacts import LayerSelection
+from m3i.errors import ConfigError
+from m3i.interfaces import SelectionRequest
+
+from .candidates import ByScore, ranked, read_scores, spell
+
+EXCLUDE = ("", "attributed", "attributed_set")
+
+
+@dataclass(kw_only=True)
+class RandomLayers(ByScore):
+    """k random candidates; seeds 0, 1, 2, ... walk through all k-subsets in random order without repetition.
+
+    Since no set comes twice, R seeds are R distinct controls. A randomization test needs controls drawn from the whole
+    population of sets that the attributed one could have come from: that is the default, or `exclude=attributed_set`,
+    which skips the attributed set alone. Sets free of the attributed layers (`exclude=attributed`) are a contrast worth
+    seeing and give no valid p value.
+    """
+
+    seed: int = 0
+    """Which draw, from 0; below the number of distinct sets."""
+    exclude: str = ""
+    """What is kept out: nothing, every set with an `attributed` layer in it, or the `attributed_set` itself."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        super().__post_init__()
+        require(self.seed >= 0, "selector.seed", self.seed, "an integer from 0")
+        require(self.exclude in EXCLUDE, "selector.exclude", self.exclude, "'', attributed or attributed_set")
+
+    def select(self, request: SelectionRequest) -> LayerSelection:
+        """The seed's subset.
+
+        Raises:
+            ConfigError: There are not so many distinct sets; the message says how many.
+        """
+        pool = self.pool(request.info)
+        drawn_from, skipped, why = pool, -1, ""
+        if self.exclude:
+            scores = read_scores(self.attributor, request)
+            attributed = sorted(ranked(scores, pool)[: self.k])
+            if self.exclude == "attributed":
+                drawn_from = tuple(layer for layer in pool if layer not in attributed)
+                why = f", none of the {self.k} attributed by {scores.attributor} ({spell(attributed)})"
+            else:
+                skipped = rank_of([pool.index(layer) for layer in attributed], len(pool))
+                why = f", never the set attributed by {scores.attributor} ({spell(attributed)})"
+        all_sets = math.comb(len(drawn_from), self.k)
+        n_sets = all_sets - (skipped >= 0)
+        if self.seed >= n_sets:
+            raise ConfigError(
+                f"selector.seed = {self.seed}: there are {n_sets} distinct sets of {self.k} of {len(drawn_from)} layers"
+                f"{why}; choose a seed below {n_sets}"
+                if n_sets
+                else f"selector.k = {self.k}: there is no set of {self.k} of {len(drawn_from)} layers{why}; "
+                f"choose a smaller k or another selector.exclude"
+            )
+        index = permuted(self.seed, n_sets)
+        index += skipped >= 0 and index >= skipped
+        layers = tuple(drawn_from[i] for i in subset_at(index, len(drawn_from), self.k))
+        return LayerSelection(
+            layers=layers,
+            candidates=pool,
+            reason=f"random draw {self.seed} of the {n_sets} sets of {self.k} of {len(drawn_from)} layers{why}: "
+            f"{spell(layers)}",
+        )
+
+
+def permuted(index: int, size: int) -> int:
+    """Image of `index` under a fixed pseudo-random permutation of range(size), without listing it.
+
+    A four-round Feistel network on the next even number of bits, walked until it lands inside. Source: Black & Rogaway
+    2002, "Ciphers with arbitrary finite domains", section 4 (cycle walking) and 5 (Feistel).
+    """
+    half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
+    mask = (1 << half) - 1
+    while True:
+        left, right = index >> half, index & mask
+        for turn in range(4):
+            digest = hashlib.sha256(f"m3i random layers {size} {turn} {right}".encode()).digest()
+            left, right = right, left ^ (int.from_bytes(digest[:16], "big") & mask)
+        index = left << half | right
+        if index < size:
+            return index
+
+
+def subset_at(index: int, n: int, k: int) -> list[int]:
+    """The k-subset of range(n) at a place in lexicographic order, ascending. Source: Knuth, TAOCP 7.2.1.3."""
+    subset: list[int] = []
+    item = 0
+    while len(subset) < k:
+        with_item = math.comb(n - item - 1, k - len(subset) - 1)
+        if index < with_item:
+            subset.append(item)
+        else:
+            index -= with_item
+        item += 1
+    return subset
+
+
+def rank_of(subset: list[int], n: int) -> int:
+    """Place of a k-subset of range(n) in lexicographic order: the inverse of `subset_at`."""
+    rank, previous, k = 0, -1, len(subset)
+    for place, item in enumerate(subset):
+        rank += sum(math.comb(n - skipped - 1, k - place - 1) for skipped in range(previous + 1, item))
+        previous = item
+    return rank

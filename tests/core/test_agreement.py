@@ -1,0 +1,179 @@
+"""Agreement figures against closed forms and plain enumeration."""
+
+import json
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from m3i.agreement import (
+    layer_agreement,
+    measure_agreement,
+    overlap_p,
+    score_agreement,
+    span_agreement,
+    trace_agreement,
+)
+from m3i.artifacts import Audit, Finding, LayerScores, ScoreRow, Trace
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def test_overlap_of_layer_sets_by_chance():
+    assert overlap_p(3, 27, 5, 5) == pytest.approx(0.030, abs=5e-4)
+    assert overlap_p(4, 27, 5, 5) == pytest.approx(0.0014, abs=5e-5)
+    assert overlap_p(0, 27, 5, 5) == 1.0
+
+
+@given(st.integers(1, 7), st.data())
+def test_overlap_equals_counting_all_subsets(n, data):
+    k, size, shared = (data.draw(st.integers(0, n)) for _ in range(3))
+    ours = set(range(k))
+    hits = [len(ours & set(other)) >= shared for other in combinations(range(n), size)]
+    assert overlap_p(shared, n, k, size) == pytest.approx(np.mean(hits))
+
+
+def test_kappa_of_a_known_table():
+    # 20 both, 5 only the first, 10 only the second, 15 neither: the textbook's kappa is 0.4.
+    a = [True] * 25 + [False] * 25
+    b = [True] * 20 + [False] * 5 + [True] * 10 + [False] * 15
+    found = trace_agreement(a, b)
+    assert found["observed"] == pytest.approx(0.7)
+    assert found["expected"] == pytest.approx(0.5)
+    assert found["kappa"] == pytest.approx(0.4)
+    assert (found["both"], found["only_first"], found["only_second"], found["neither"]) == (20, 5, 10, 15)
+    assert 0.001 < found["p"] < 0.01
+
+
+def test_kappa_is_undefined_when_nobody_varies():
+    assert trace_agreement([True] * 3, [True] * 3)["kappa"] is None
+    assert trace_agreement([], [])["kappa"] is None
+
+
+def mask(length, *spans):
+    out = np.zeros(length, dtype=bool)
+    for a, b in spans:
+        out[a:b] = True
+    return out
+
+
+def test_span_f1_and_its_chance_in_closed_form():
+    a, b = [mask(10, (2, 6))], [mask(10, (4, 8))]
+    found = span_agreement(a, b, rng(), 4000)
+    assert found["f1"] == pytest.approx(0.5)
+    assert found["expected"] == pytest.approx(2 * (4 * 4 / 10) / 8)
+    # Shifts that overlap in at least 2 of 4 tokens: 5 of 10.
+    assert found["p"] == pytest.approx(0.5, abs=0.03)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=8), st.data())
+def test_expected_overlap_is_the_mean_over_all_shifts(first, data):
+    second = data.draw(st.lists(st.booleans(), min_size=len(first), max_size=len(first)))
+    a, b = np.array(first), np.array(second)
+    if not (a.any() and b.any()):
+        return
+    mean = np.mean([(a & np.roll(b, shift)).sum() for shift in range(len(a))])
+    assert span_agreement([a], [b], rng(), 1)["expected"] == pytest.approx(2 * mean / (a.sum() + b.sum()))
+
+
+def test_spans_count_only_where_both_call_the_trace_failing():
+    assert span_agreement([mask(5, (0, 2)), mask(5)], [mask(5), mask(5, (0, 2))], rng(), 10)["n_traces"] == 0
+    assert span_agreement([], [], rng(), 10)["f1"] is None
+
+
+def test_identical_spans_in_many_traces_are_no_chance():
+    masks = [mask(20, (i, i + 3)) for i in range(12)]
+    found = span_agreement(masks, masks, rng(), 999)
+    assert found["f1"] == 1.0
+    assert found["p"] == pytest.approx(0.001)
+
+
+def test_a_shared_habit_is_no_agreement_within_traces():
+    """Two observers that always name the middle agree overall, and not more in a trace than between traces."""
+    middle = [frozenset({4, 5, 6})] * 15
+    found = layer_agreement(middle, middle, 27, rng(), 500)
+    assert found["overall"]["shared"] == 3
+    assert found["overall"]["p"] == pytest.approx(1 / 2925)
+    assert found["within"]["shared"] == found["within"]["expected_shuffled"] == 3
+    assert found["within"]["p"] == 1.0
+    assert found["within"]["expected_random"] == pytest.approx(1 / 3)
+
+
+def test_agreement_within_traces_is_seen():
+    picks = [frozenset({i % 9, (i + 1) % 9}) for i in range(18)]
+    found = layer_agreement(picks, picks, 9, rng(), 999)
+    assert found["within"]["shared"] == 2
+    assert found["within"]["p"] < 0.01
+    assert layer_agreement([frozenset()], [frozenset({1})], 9, rng(), 9) == {
+        "n_traces": 0,
+        "overall": None,
+        "within": None,
+    }
+
+
+def test_the_whole_table_is_json_and_counts_shared_traces_alone():
+    traces = [
+        Trace(
+            id=f"t{i}",
+            problem_id="p",
+            sample=i,
+            prompt_ids=(1,),
+            completion_ids=(5,) * 6,
+            text="abcdef",
+            offsets=tuple((j, j + 1) for j in range(6)),
+            logprobs=(0.0,) * 6,
+            correct=False,
+            answer=None,
+            truncated=True,
+        )
+        for i in range(4)
+    ]
+
+    def audit(name, hits, layers, audited):
+        findings = tuple(
+            Finding(
+                trace_id=f"t{i}",
+                quote="bc",
+                start=1,
+                end=3,
+                token_start=1,
+                token_end=3,
+                kind="k",
+                reason="r",
+                layers=layers,
+            )
+            for i in hits
+        )
+        return Audit(observer=name, findings=findings, audited=tuple(f"t{i}" for i in audited))
+
+    audits = {
+        "a": audit("a", (0, 1), (1, 2), (0, 1, 2, 3)),
+        "b": audit("b", (0, 3), (2, 3), (0, 1, 2)),
+        "c": audit("c", (), (), (0,)),
+    }
+    found = measure_agreement(audits, traces, n_layers=6, n_permutations=50)
+    assert json.loads(json.dumps(found)) == found
+    assert [p["observers"] for p in found["pairs"]] == [["a", "b"], ["a", "c"], ["b", "c"]]
+    ab = found["pairs"][0]
+    assert ab["traces"]["n"] == 3
+    assert ab["traces"]["both"] == 1
+    assert ab["spans"]["n_traces"] == 1
+    assert ab["layers"]["overall"]["shared"] == 1
+    assert found == measure_agreement(audits, traces, n_layers=6, n_permutations=50)
+
+
+def test_scores_of_two_observers_compare_by_their_top_layers():
+    def row(name, scores):
+        return ScoreRow(observer=name, scores=scores, low=scores, high=scores, n_traces=3)
+
+    scores = LayerScores(
+        attributor="x", rows=(row("a", (9, 3, 2, 1, 0)), row("b", (9, 0, 2, 3, 0)), row("joint", (9, 1, 1, 1, 0)))
+    )
+    (found,) = score_agreement(scores, 2, (1, 2, 3, 4))
+    assert (found["first"], found["second"], found["shared"]) == ([1, 2], [2, 3], 1)
+    assert found["expected"] == 1.0
+    assert found["p"] == pytest.approx(5 / 6)
