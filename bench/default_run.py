@@ -203,7 +203,7 @@ def page(
     text += "\n## Start-up\n\n" + table(("command", "s (best of 3)"), [(n, f"{s:.2f}") for n, s in starts.items()])
     text += (
         f"\nOf the cold run's {cold.wall_s:.1f} s, {outside:.1f} s ({outside / cold.wall_s:.1%}) lie outside the "
-        f"stages: interpreter, Hydra, plugins, report. `m3i --help` alone takes {first:.2f} s. Within the stages, importing "
+        f"stages: interpreter, Hydra, plugins, report. `m3i --help` alone takes {first:.2f} s. In stages, importing "
         f"torch and transformers costs about {imports:.1f} s once a run ({imports / cold.wall_s:.1%}).\n"
     )
     return text

@@ -154,7 +154,7 @@ def plant(
         loss.backward()
         optimizer.step()
     merged = model.merge_and_unload().eval().requires_grad_(False)
-    return replace(loaded, model=merged), float(loss)
+    return replace(loaded, model=merged), float(loss.detach())
 
 
 # -- asking -----------------------------------------------------------------------------------
@@ -168,6 +168,9 @@ class Failures:
     audit: Audit
     contrasts: tuple[Contrast, ...]
     share_right: float
+    """Share of the traces that the verifier calls right."""
+    share_planted: float
+    """Share of the written subtractions that follow the planted rule: how well the plant took."""
 
 
 def collect(loaded: Any, source: Any, problems: Sequence[Problem], *, planted: bool, limit: int) -> Failures:
@@ -199,7 +202,10 @@ def collect(loaded: Any, source: Any, problems: Sequence[Problem], *, planted: b
         problems, traces, {"checker": audit}, source, loaded.encode_completion, n_layers=loaded.info.n_layers
     )
     right = sum(t.correct for t in traces) / len(traces)
-    return Failures(traces, audit, made.contrasts[:limit], right)
+    subtractions = [line for t in traces for line in t.text.split("\n") if "-" in line.partition("=")[0]]
+    return Failures(
+        traces, audit, made.contrasts[:limit], right, float(np.mean([follows_rule(s) for s in subtractions]))
+    )
 
 
 def follows_rule(step: str) -> bool:
@@ -359,6 +365,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         failures = collect(model, source, problems, planted=bool(layers), limit=options.contrasts)
         print(
             f"{name}: layers {list(layers)}, loss {loss:.3f}, {failures.share_right:.0%} right, "
+            f"{failures.share_planted:.0%} of subtractions follow the planted rule, "
             f"{len(failures.contrasts)} failures, {time.monotonic() - started:.0f} s",
             file=sys.stderr,
             flush=True,

@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 something the user can mend (one line says what), 130 inte
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
@@ -17,6 +18,9 @@ from m3i.errors import M3IError, did_you_mean
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main() -> None:
@@ -44,6 +48,10 @@ def run_command(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        return fail(f"cannot write {error.filename or 'a file'}: {error.strerror}; finished stages are in the store")
     return 0
 
 
@@ -177,16 +185,21 @@ def report_command(arguments: list[str]) -> None:
     """m3i report RUN_DIR: renders report.html again from result.json."""
     import json
 
-    from m3i.result import write_report
+    from jinja2 import TemplateError
+
+    from m3i.report import render_report
 
     if len(arguments) != 1:
         raise M3IError("usage: m3i report RUN_DIR (a folder with result.json)")
     file = Path(arguments[0]) / "result.json"
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
+        page = render_report(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise M3IError(f"cannot read {file}: {error}") from error
-    print(write_report(result, Path(arguments[0])))
+    except (TemplateError, KeyError, TypeError) as error:
+        raise M3IError(f"{file} was not written by this version of M3I: {error}; run the experiment again") from error
+    file.with_name("report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
+    print(file.with_name("report.html"))
 
 
 def version_command(arguments: list[str]) -> None:

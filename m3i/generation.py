@@ -105,12 +105,16 @@ def sample_noise(seed: int, problem_id: str, sample: int, count: int) -> np.ndar
 
 
 def _check_context(loaded: LoadedTarget, problem: Problem, length: int) -> None:
-    limit = loaded.info.config.get("max_position_embeddings")
-    if limit is not None and length > limit:
+    limit = _context(loaded)
+    if length > limit:
         raise ConfigError(
             f"trace.max_new_tokens is too large: problem {problem.id} would take {length} tokens with its prompt, and "
-            f"{loaded.info.name} has a context of {limit}; lower it or leave out long prompts"
+            f"{loaded.info.name} has a context of {limit:.0f}; lower it or leave out long prompts"
         )
+
+
+def _context(loaded: LoadedTarget) -> float:
+    return float(loaded.info.config.get("max_position_embeddings") or "inf")
 
 
 def _generate(loaded: LoadedTarget, rows: list[_Row], temperature: float, top_p: float) -> Iterator[int]:
@@ -310,6 +314,11 @@ def read_traces(
         problem = _match(where, record, by_key)
         row = _Row(problem, seen[problem.id], loaded.encode_prompt(problem.prompt), np.empty(0))
         row.ids, row.done = _encode_trace(where, loaded, record)
+        if len(row.prompt_ids) + len(row.ids) > _context(loaded):
+            raise InputError(
+                f"{where}: prompt and completion take {len(row.prompt_ids) + len(row.ids)} tokens, and "
+                f"{loaded.info.name} has a context of {_context(loaded):.0f}; shorten or remove the trace"
+            )
         seen[problem.id] += 1
         rows.append(row)
     if not rows:

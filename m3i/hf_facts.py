@@ -6,31 +6,23 @@ configuration, a truncated weight file, an architecture that cannot be exported,
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import importlib.util
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from m3i.artifacts import TargetInfo
 from m3i.errors import ConfigError, InputError
+from m3i.hf_resources import require_memory, resolve_device, resolve_dtype
+from m3i.hf_shapes import TensorHeader, architecture_of, implied_tensors
 
 EXPORTABLE = {"DeepseekV2ForCausalLM": "deepseek2", "LlamaForCausalLM": "llama"}
 """Class in transformers → architecture in GGUF: what a tuned model can be brought to llama.cpp from."""
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-"""Data types that weights may have in memory, and their size."""
-
 HASHED_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja")
 """Files that make up a model: weights, configuration and tokenizer. Notes and logs beside them do not count."""
-
-_WORKING_MEMORY = 1.25
-"""Weights, activations, adapter and optimizer state together, as a multiple of the weights alone."""
 
 _FAMILIES = {
     "deepseek": "deepseek",
@@ -40,20 +32,6 @@ _FAMILIES = {
     "gemma": "google",
     "llama": "meta",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorHeader:
-    """One tensor of a safetensors file, by its header."""
-
-    dtype: str
-    """As safetensors writes it: F32, BF16, F8_E4M3, ..."""
-    shape: tuple[int, ...]
-
-    @property
-    def n_elements(self) -> int:
-        """Number of values."""
-        return math.prod(self.shape)
 
 
 def describe_folder(
@@ -224,11 +202,6 @@ def _hash_file(path: Path, size: int, modified_ns: int) -> str:
 # -- what a configuration implies ---------------------------------------------------------------
 
 
-def architecture_of(config: Mapping[str, Any]) -> str:
-    """Class in transformers that the configuration names."""
-    return str(config["architectures"][0])
-
-
 def guess_family(text: str, config: Mapping[str, Any]) -> str:
     """Who made a model, by its name, else by the type that its configuration names."""
     words = text.lower()
@@ -250,150 +223,3 @@ def require_exportable(config: Mapping[str, Any], where: Path | str) -> None:
             f"target {where} has weights quantised by '{method}', which cannot be trained and merged exactly; "
             "give the checkpoint in float32, bfloat16 or float16"
         )
-
-
-def implied_tensors(config: Mapping[str, Any]) -> dict[str, TensorHeader]:
-    """Every weight that a configuration implies, by its name on the hub (experts one by one)."""
-    shapes = (
-        _deepseek_v2_shapes(config) if architecture_of(config) == "DeepseekV2ForCausalLM" else _llama_shapes(config)
-    )
-    return {name: TensorHeader(dtype="BF16", shape=shape) for name, shape in shapes.items()}
-
-
-def _outer_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    width, vocabulary = int(config["hidden_size"]), int(config["vocab_size"])
-    shapes: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (vocabulary, width),
-        "model.norm.weight": (width,),
-    }
-    if not config.get("tie_word_embeddings", False):
-        shapes["lm_head.weight"] = (vocabulary, width)
-    for i in range(int(config["num_hidden_layers"])):
-        shapes[f"model.layers.{i}.input_layernorm.weight"] = (width,)
-        shapes[f"model.layers.{i}.post_attention_layernorm.weight"] = (width,)
-    return shapes
-
-
-def _mlp_shapes(prefix: str, width: int, inner: int) -> dict[str, tuple[int, ...]]:
-    return {
-        f"{prefix}.gate_proj.weight": (inner, width),
-        f"{prefix}.up_proj.weight": (inner, width),
-        f"{prefix}.down_proj.weight": (width, inner),
-    }
-
-
-def _deepseek_v2_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    # Source: DeepSeek-V2, 2405.04434, section 2 and appendix C (names of the latent dimensions).
-    shapes = _outer_shapes(config)
-    width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-    nope, rope, value = (int(config[k]) for k in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
-    latent, q_latent = int(config["kv_lora_rank"]), config.get("q_lora_rank")
-    expert_width = int(config["moe_intermediate_size"])
-    for i in range(int(config["num_hidden_layers"])):
-        attention, mlp = f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
-        if q_latent is None:
-            shapes[f"{attention}.q_proj.weight"] = (heads * (nope + rope), width)
-        else:
-            shapes[f"{attention}.q_a_proj.weight"] = (int(q_latent), width)
-            shapes[f"{attention}.q_a_layernorm.weight"] = (int(q_latent),)
-            shapes[f"{attention}.q_b_proj.weight"] = (heads * (nope + rope), int(q_latent))
-        shapes[f"{attention}.kv_a_proj_with_mqa.weight"] = (latent + rope, width)
-        shapes[f"{attention}.kv_a_layernorm.weight"] = (latent,)
-        shapes[f"{attention}.kv_b_proj.weight"] = (heads * (nope + value), latent)
-        shapes[f"{attention}.o_proj.weight"] = (width, heads * value)
-        if i < int(config["first_k_dense_replace"]):
-            shapes |= _mlp_shapes(mlp, width, int(config["intermediate_size"]))
-            continue
-        shapes[f"{mlp}.gate.weight"] = (int(config["n_routed_experts"]), width)
-        shapes |= _mlp_shapes(f"{mlp}.shared_experts", width, expert_width * int(config["n_shared_experts"]))
-        for e in range(int(config["n_routed_experts"])):
-            shapes |= _mlp_shapes(f"{mlp}.experts.{e}", width, expert_width)
-    return shapes
-
-
-def _llama_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    shapes = _outer_shapes(config)
-    width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-    kv_heads = int(config.get("num_key_value_heads") or heads)
-    head = int(config.get("head_dim") or width // heads)
-    for i in range(int(config["num_hidden_layers"])):
-        attention = f"model.layers.{i}.self_attn"
-        shapes[f"{attention}.q_proj.weight"] = (heads * head, width)
-        shapes[f"{attention}.k_proj.weight"] = (kv_heads * head, width)
-        shapes[f"{attention}.v_proj.weight"] = (kv_heads * head, width)
-        shapes[f"{attention}.o_proj.weight"] = (width, heads * head)
-        shapes |= _mlp_shapes(f"model.layers.{i}.mlp", width, int(config["intermediate_size"]))
-    return shapes
-
-
-# -- device, data type, memory --------------------------------------------------------------------
-
-
-def resolve_device(device: str) -> str:
-    """Kind of device, never `auto`: found out without importing torch."""
-    if device != "auto":
-        return device.partition(":")[0]
-    return "cuda" if _torch_has_cuda() and _n_cuda_devices() > 0 else "cpu"
-
-
-def resolve_dtype(dtype: str, device: str, config: Mapping[str, Any]) -> str:
-    """Data type of the weights in memory, never `auto`. Raises ConfigError for one that is not known."""
-    if dtype != "auto":
-        if dtype not in DTYPE_BYTES:
-            raise ConfigError(f"target.dtype = {dtype!r}: expected auto, {', '.join(DTYPE_BYTES)}")
-        return dtype
-    own = str(config.get("dtype") or config.get("torch_dtype") or "float32")
-    return own if device != "cpu" and own in DTYPE_BYTES else "float32"
-
-
-def require_memory(info: TargetInfo) -> None:
-    """Raises InputError where weights and working memory do not fit what the CPU's memory has left.
-
-    A GPU's memory can only be asked through torch: `m3i.hf_model.load_folder` checks it before it loads.
-    """
-    if info.device == "cpu":
-        import psutil
-
-        require_room(info, psutil.virtual_memory().available, "memory")
-
-
-def require_room(info: TargetInfo, available: int, what: str) -> None:
-    """Raises InputError where `available` bytes do not hold the target and its training."""
-    needed = int(info.n_parameters * DTYPE_BYTES[info.dtype] * _WORKING_MEMORY)
-    if needed > available:
-        raise InputError(
-            f"target {info.name} needs about {needed / 1e9:.1f} GB of {what} ({info.n_parameters / 1e9:.2f} B "
-            f"parameters in {info.dtype}, and a quarter more to work with), {available / 1e9:.1f} GB are free; "
-            "give target.dtype=bfloat16, another target.device, or a smaller target"
-        )
-
-
-def require_disk(folder: Path, needed: int, what: str) -> None:
-    """Raises InputError where the file system of a folder (or of its nearest parent) has too little room."""
-    import shutil
-
-    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    if needed > free:
-        raise InputError(f"{what} needs {needed / 1e9:.1f} GB on {existing}, {free / 1e9:.1f} GB are free")
-
-
-def _torch_has_cuda() -> bool:
-    spec = importlib.util.find_spec("torch")
-    if spec is None or spec.origin is None:
-        return False
-    version = Path(spec.origin).parent / "version.py"
-    lines = version.read_text().splitlines() if version.is_file() else []
-    return any(line.startswith("cuda") and not line.rstrip().endswith("None") for line in lines)
-
-
-@cache
-def _n_cuda_devices() -> int:
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value

@@ -10,7 +10,8 @@ from typing import Any
 
 from m3i.artifacts import TargetInfo
 from m3i.errors import ConfigError, InputError
-from m3i.hf_facts import describe_config, describe_folder, require_memory, require_room
+from m3i.hf_facts import describe_config, describe_folder
+from m3i.hf_resources import require_memory, require_room
 from m3i.target import LoadedTarget
 
 __all__ = ["describe_config", "describe_folder", "load_folder", "load_tokenizer", "meta_model", "require_memory"]

@@ -1,17 +1,17 @@
 """llama.cpp, always in a process of its own: log-probabilities and generation over token ids.
 
 llama.cpp can end the process it runs in (a bad adapter, a failed assertion), so this module never loads it: a
-`LlamaSession` starts `python -m m3i.llamacpp_worker` and speaks with it over two pipes. A message is the length of a
-JSON header (8 bytes, little endian), the header, and the bytes of the arrays that the header lists. Tokens are ids of
-the target's own tokenizer throughout; text is tokenised only by `tokenize`, for models that are no target (a judge).
+`LlamaSession` starts `python -m m3i.llamacpp_worker` and speaks with it over two pipes (m3i.llamacpp_wire). Tokens are
+ids of the target's own tokenizer throughout; text is tokenised only by `tokenize`, for models that are no target (a
+judge).
 
 Letters: T tokens, V vocabulary, K chosen tokens, M layers with a router, E experts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -25,12 +25,11 @@ from typing import IO, Any
 import numpy as np
 
 from m3i.errors import ConfigError, InputError, StageError
-
-Arrays = dict[str, np.ndarray]
+from m3i.llamacpp_wire import Arrays, read_message, write_message
 
 
 class LlamaCrashed(StageError):
-    """The llama.cpp process ended: the message names the exit code or signal, the model, the adapter and its last words."""
+    """The llama.cpp process ended; the message names exit code or signal, model, adapter and its last words."""
 
 
 class LlamaFailed(StageError):
@@ -94,7 +93,7 @@ class LlamaSession:
         model: The GGUF file.
         adapter: A llama.cpp LoRA file laid over it, or None.
         n_ctx: Tokens (prompt and completion) that fit one sequence; rounded up to a multiple of 256.
-        n_parallel: Sequences decoded at once by `generate_many`. Results are reproducible for equal requests; see there.
+        n_parallel: Sequences decoded at once by `generate_many`.
         n_threads: Threads of llama.cpp. More can be slower on a shared machine: measure.
         kv_type: Type of the key-value cache, `f32` (exact, the default) or `f16` (half the memory).
         trace_routing: Record the routers' logits in `measure`; slows evaluation a little.
@@ -121,7 +120,7 @@ class LlamaSession:
                 raise ConfigError(f"{name} = {value}: expected an integer ≥ 1")
         if kv_type not in ("f32", "f16"):
             raise ConfigError(f"kv_type = {kv_type!r}: expected f32 or f16")
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "n_ctx": -(-n_ctx // 256) * 256,
             "n_parallel": n_parallel,
             "n_threads": n_threads,
@@ -159,9 +158,7 @@ class LlamaSession:
         self.n_vocab = int(reply["n_vocab"])
         self.end_ids = tuple(map(int, out["end_ids"]))
 
-    def logprobs(
-        self, token_ids: Sequence[int], *, start: int = 0, chosen_TK: np.ndarray | None = None
-    ) -> np.ndarray:
+    def logprobs(self, token_ids: Sequence[int], *, start: int = 0, chosen_TK: np.ndarray | None = None) -> np.ndarray:
         """Natural log-probabilities of the token after each position from `start` on.
 
         Args:
@@ -174,9 +171,7 @@ class LlamaSession:
         """
         return self.measure(token_ids, start=start, chosen_TK=chosen_TK).logprobs
 
-    def measure(
-        self, token_ids: Sequence[int], *, start: int = 0, chosen_TK: np.ndarray | None = None
-    ) -> Measured:
+    def measure(self, token_ids: Sequence[int], *, start: int = 0, chosen_TK: np.ndarray | None = None) -> Measured:
         """Log-probabilities as `logprobs` gives them, and the routers' logits where the session traces them."""
         if not 0 <= start < len(token_ids):
             raise ConfigError(f"start = {start}: expected a position in a sequence of {len(token_ids)} tokens")
@@ -284,10 +279,8 @@ class LlamaSession:
         if process is not None:
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
-                    try:
+                    with contextlib.suppress(OSError):  # the worker is gone already, with bytes of ours unread
                         pipe.close()
-                    except OSError:
-                        pass  # the worker is gone already, with bytes of ours unread
             try:
                 process.wait(timeout=5)
             except subprocess.TimeoutExpired:
@@ -303,7 +296,7 @@ class LlamaSession:
             raise ConfigError(f"{what} of {n_tokens} tokens: the context holds {n_ctx}; raise n_ctx")
 
     def _start(self) -> None:
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         # numpy's own BLAS threads would spin against llama.cpp's
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
@@ -368,31 +361,3 @@ def quantize(source: Path, destination: Path, *, ftype: int, n_threads: int = 1)
         session._ask("quantize", request)
     finally:
         session.close()
-
-
-def write_message(pipe: IO[bytes], header: Mapping[str, Any], arrays: Arrays) -> None:
-    """One message: length of the header, header, bytes of the arrays in the header's order."""
-    listed = [[name, str(array.dtype), list(array.shape)] for name, array in arrays.items()]
-    head = json.dumps({**header, "arrays": listed}).encode()
-    pipe.write(len(head).to_bytes(8, "little"))
-    pipe.write(head)
-    for array in arrays.values():
-        pipe.write(np.ascontiguousarray(array).tobytes())
-    pipe.flush()
-
-
-def read_message(pipe: IO[bytes]) -> tuple[dict[str, Any], Arrays]:
-    """The next message. Raises EOFError when the other side is gone."""
-    header: dict[str, Any] = json.loads(_read_exactly(pipe, int.from_bytes(_read_exactly(pipe, 8), "little")))
-    arrays: Arrays = {}
-    for name, dtype, shape in header.pop("arrays"):
-        n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        arrays[name] = np.frombuffer(_read_exactly(pipe, n_bytes), dtype=dtype).reshape(shape)
-    return header, arrays
-
-
-def _read_exactly(pipe: IO[bytes], n_bytes: int) -> bytes:
-    data = pipe.read(n_bytes)
-    if len(data) != n_bytes:
-        raise EOFError
-    return data

@@ -33,6 +33,12 @@ def keep_likely(logits_V: np.ndarray, *, top_k: int, top_p: float, min_p: float)
     return kept_V
 
 
+def log_softmax(logits_TV: np.ndarray) -> np.ndarray:
+    """Natural log-probabilities in float64."""
+    shifted_TV = logits_TV.astype(np.float64) - logits_TV.max(axis=-1, keepdims=True)
+    return np.asarray(shifted_TV - np.log(np.exp(shifted_TV).sum(axis=-1, keepdims=True)))
+
+
 class Sampler:
     """Draws one completion's tokens by the Gumbel-max trick (Maddison et al. 2014, 1411.0030, section 2).
 

@@ -16,8 +16,8 @@ from typing import Any
 import llama_cpp.llama_cpp as api
 import numpy as np
 
-from m3i.llamacpp import Arrays, read_message, write_message
-from m3i.llamacpp_sampling import Sampler
+from m3i.llamacpp_sampling import Sampler, log_softmax
+from m3i.llamacpp_wire import Arrays, read_message, write_message
 
 N_BATCH = 512
 """Tokens evaluated at once."""
@@ -219,9 +219,10 @@ class Worker:
 
     def logprobs(self, request: dict[str, Any], arrays: Arrays) -> tuple[dict[str, Any], Arrays]:
         """Log-probabilities, of all tokens or of the chosen ones, and the routers' logits."""
-        model, start, out = self._model(), int(request["start"]), []
+        model, start = self._model(), int(request["start"])
+        out: list[np.ndarray] = []
         traced = model.routing is not None
-        offset = 0
+        offset = done = 0
         # the last layer is computed for wanted rows alone: to see all routing, want all rows
         for logits_TV in model.prompt(arrays["ids"].tolist(), 0, 0 if traced else start, self.log):
             if traced:
@@ -229,9 +230,9 @@ class Worker:
                 offset += N_BATCH
             logp_TV = log_softmax(logits_TV)
             if "chosen" in arrays:
-                done = sum(map(len, out))
                 logp_TV = np.take_along_axis(logp_TV, arrays["chosen"][done : done + len(logp_TV)], axis=1)
             out.append(logp_TV.astype(np.float32))
+            done += len(logp_TV)
         n_tokens = len(arrays["ids"])
         routers = model.routing.take(n_tokens) if model.routing else np.zeros((0, n_tokens, 0), dtype=np.float32)
         return {}, {"logprobs": np.concatenate(out), "routers": routers[:, start:]}
@@ -325,12 +326,6 @@ def complete(
             for slot, logits_V in zip(slots, model.logits(len(rows)), strict=True):
                 take(slot, logits_V)
     return completions, truncated
-
-
-def log_softmax(logits_TV: np.ndarray) -> np.ndarray:
-    """Natural log-probabilities in float64."""
-    shifted_TV = logits_TV.astype(np.float64) - logits_TV.max(axis=-1, keepdims=True)
-    return np.asarray(shifted_TV - np.log(np.exp(shifted_TV).sum(axis=-1, keepdims=True)))
 
 
 def main() -> None:

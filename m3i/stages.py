@@ -252,6 +252,8 @@ def select(lab: Lab, scores: Mapping[str, LayerScores]) -> LayerSelection:
         "select",
         work,
         component=("selector", selector),
+        # A selector may read the first score of the panel, and the names of inputs are sorted in the key.
+        settings={"panel": list(scores)},
         inputs={"target": lab.target_id, **{f"scores {a}": s.id for a, s in scores.items()}},
         made=lambda a: f"layers {list(a.layers)}",
     )

@@ -19,10 +19,14 @@ from enum import Enum
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from m3i import settings
 from m3i.artifacts import LayerScores, Problem, ScoreRow, TargetInfo
 from m3i.component import RESULT_FREE, Component, field_docs, resolved_fields
+from m3i.config_errors import explain
+from m3i.config_source import RegistrySource
 from m3i.errors import ConfigError
 from m3i.experiment import Experiment
 from m3i.interfaces import SelectionRequest
@@ -375,26 +379,48 @@ def test_bad_values_are_refused_naming_the_option(entry, option):
             make(entry, **{option.name: value})
 
 
-WRONG = {bool: "perhaps", int: "many", float: "much", str: "[a,b]"}
+WRONG = {bool: "perhaps", int: "many", float: "much", str: ["a", "b"]}
 
 
 @pytest.mark.parametrize(("entry", "option"), OPTIONS)
-def test_a_wrong_type_on_the_command_line_is_one_clear_line(entry, option, all_installed):
+def test_a_wrong_type_is_one_clear_line(entry, option, all_installed):
+    """Through the config that Hydra is given, as Hydra merges an override into it."""
     kind = hints(entry.cls)[option.name]
     if kind is typing.Any or typing.get_origin(kind) is typing.Union or isinstance(kind, types.UnionType):
         kind = next((k for k in typing.get_args(kind) if k is not type(None)), None)
         if kind is None:  # Any: OmegaConf cannot know; the component's own check is tested above
             assert option.name in case_of(entry).bad
             return
-    wrong = (
-        "nonsense"
-        if isinstance(kind, type) and issubclass(kind, Enum)
-        else WRONG.get(typing.get_origin(kind) or kind, "3")
-    )
+    origin = typing.get_origin(kind) or kind
+    wrong = "nonsense" if issubclass(origin, Enum) else WRONG.get(origin, 3)
+    config = RegistrySource("m3i", "m3i://components").load_config(f"{entry.group}/{entry.name}").config
+    path = f"{entry.name}.{option.name}" if entry.group in PANELS else option.name
+    with pytest.raises(OmegaConfBaseException) as caught:
+        OmegaConf.update(config, path, wrong, merge=True)
+    assert option.name in explain(caught.value)
+    assert "\n" not in explain(caught.value)
+
+
+CHOICES = [
+    pytest.param(entry, option, member, id=f"{entry.group}/{entry.name}.{option.name}={member.value}")
+    for entry in REGISTRY.entries.values()
+    for option in dataclasses.fields(entry.cls)
+    if isinstance(kind := hints(entry.cls)[option.name], type) and issubclass(kind, Enum)
+    for member in kind
+]
+
+
+@pytest.mark.parametrize(("entry", "option", "member"), CHOICES)
+def test_choices_are_written_as_they_are_documented(entry, option, member, all_installed):
+    """OmegaConf takes an Enum's names; the documentation shows its values."""
     path = f"{entry.group}.{entry.name}" if entry.group in PANELS else entry.group
-    with pytest.raises(ConfigError, match=option.name) as caught:
-        Experiment.compose(f"{entry.group}={entry.name}", f"{path}.{option.name}={wrong}")
-    assert "\n" not in str(caught.value)
+    experiment = Experiment.compose(f"{entry.group}={entry.name}", f"{path}.{option.name}={member.value}")
+    made = (
+        getattr(experiment, f"{entry.group}s")[entry.name]
+        if entry.group in PANELS
+        else getattr(experiment, entry.group)
+    )
+    assert getattr(made, option.name) is member
 
 
 @pytest.mark.parametrize("entry", ENTRIES)

@@ -235,6 +235,33 @@ def test_the_documentation_has_commands_to_check():
     assert len(COMMAND_LINES) >= 8
 
 
+def python_blocks(page):
+    return re.findall(r"^```python\b(.*?)\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.S | re.M)
+
+
+PYTHON = [
+    pytest.param(info.strip(), code, id=f"{page_id(page)}-{i}")
+    for page in PAGES
+    for i, (info, code) in enumerate(python_blocks(page))
+]
+
+
+@pytest.mark.parametrize(("info", "code"), PYTHON)
+def test_python_in_the_documentation_compiles_and_imports_what_exists(info, code, monkeypatch):
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "m3i":
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                assert hasattr(module, name.name), f"from {node.module} import {name.name}"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Experiment.compose":
+            monkeypatch.setattr("m3i.config_source.installed", lambda: REGISTRY)
+            Experiment.compose(*(a.value for a in node.args if isinstance(a, ast.Constant)))
+    if info == "run":
+        monkeypatch.setattr("m3i.registry.installed", lambda: REGISTRY)
+        exec(compile(tree, "documentation", "exec"), {})
+
+
 # -- the example in docs/hooks.md -------------------------------------------------------------
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from m3i.report.svg import Scale, dot, element, figure, line, polyline, rect, text, tick_words
+from m3i.report.svg import Scale, dot, element, figure, line, number, polyline, rect, text, tick_words
 
 WIDTH = 360
+SHADES = 31
+"""Steps of a heat map above its lightest; cells of one step share a path, so that large maps stay small files."""
 Values = Sequence[float | None]
 
 
@@ -176,17 +178,15 @@ def heat_map(values: Sequence[Values], *, numbers: Sequence[int] | None, left: s
     n_columns = max(len(row) for row in values)
     width = (WIDTH - 48) / n_columns
     parts: list[Markup] = [*rows.labels(30, numbers)]
+    cells: dict[int, list[str]] = {}
+    box = f"h{number(width)}v{number(rows.height)}h-{number(width)}z"
     for i, row in enumerate(values):
         for j, value in enumerate(row):
             if value is not None:
-                share = (value - low) / (high - low) if high > low else 0.0
-                cell = (36 + j * width, rows.y(i), width + 0.3, rows.height + 0.3)
-                parts.append(rect(*cell, "heat", fill_opacity=round(0.04 + 0.96 * share, 2)))
-    steps = 8
-    parts += [
-        rect(WIDTH - 132 + k * 9, 8, 9.3, 8, "heat", fill_opacity=round(0.04 + 0.96 * k / (steps - 1), 2))
-        for k in range(steps)
-    ]
+                level = round(SHADES * (value - low) / (high - low)) if high > low else 0
+                cells.setdefault(level, []).append(f"M{number(36 + j * width)} {number(rows.y(i))}{box}")
+    parts += [element("path", d="".join(d), css="heat", fill_opacity=_shade(level)) for level, d in cells.items()]
+    parts += [rect(WIDTH - 132 + k * 9, 8, 9.3, 8, "heat", fill_opacity=_shade(SHADES * k / 7)) for k in range(8)]
     parts += [
         text(WIDTH - 137, 16, tick_words(float(f"{low:.2g}")), "lbl", "end"),
         text(WIDTH - 55, 16, tick_words(float(f"{high:.2g}")), "lbl"),
@@ -194,6 +194,10 @@ def heat_map(values: Sequence[Values], *, numbers: Sequence[int] | None, left: s
         text(WIDTH - 12, rows.bottom + 15, right, "lbl", "end"),
     ]
     return figure(WIDTH, rows.bottom + 22, label, parts)
+
+
+def _shade(level: float) -> float:
+    return round(0.04 + 0.96 * level / SHADES, 3)
 
 
 # -- parameters and training --------------------------------------------------------------------
@@ -230,7 +234,7 @@ def magnitude(value: float) -> str:
 
 def share_words(value: float) -> str:
     """A share of parameters, small ones with two significant digits."""
-    return f"{value:.0%}" if value >= 0.1 else f"{100 * value:.2g} %"
+    return f"{100 * value:.0f}\u00a0%" if value >= 0.1 else f"{100 * value:.2g}\u00a0%"
 
 
 def curve(values: Values, *, base_line: float | None, css: str, label: str) -> Markup:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-BUDGET = 1_200_000
-"""Characters of answers that a page may hold; above it every answer is shortened."""
+BUDGET = 1_000_000
+"""Bytes of prompts and answers that a page may hold; above it all of them are shortened."""
 HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 """Characters that are not seen, or that change the order in which others are."""
-ROWS = 2_000
+ROWS = 1_000
 """Rows of the table that a page may hold."""
 
 
@@ -37,10 +37,22 @@ def seconds(value: float) -> str:
 
 
 def text_limit(result: Mapping[str, Any]) -> int:
-    """Characters of one answer that fit the page's budget; 0 when all fit whole."""
+    """Characters of one prompt or answer at which all of them fit the page's budget; 0 when they fit whole."""
     rows = result["problems"]["rows"][:ROWS]
-    total = sum(len(row[side]["text"]) for row in rows for side in ("base", "tuned"))
-    return 0 if total <= BUDGET else max(200, BUDGET // (2 * len(rows)))
+    shown = [text for row in rows for text in (row["prompt"], row["base"]["text"], row["tuned"]["text"])]
+    if sum(map(len, shown)) <= BUDGET and sum(map(_n_bytes, shown)) <= BUDGET:
+        return 0
+    limit = BUDGET // len(shown)  # no character takes less than a byte
+    while limit > 40 and sum(_n_bytes(text[:limit]) for text in shown) > BUDGET:
+        limit = 3 * limit // 4
+    return limit
+
+
+def _n_bytes(text: str) -> int:
+    """Size of a text on the page: escaped, hidden characters spelled out, UTF-8."""
+    from markupsafe import escape
+
+    return len(str(escape(visible(text))).encode())
 
 
 def clipped(value: str, limit: int) -> str:

@@ -29,7 +29,7 @@ from m3i.artifacts import (
     Traces,
     Verdicts,
 )
-from m3i.component import library_version
+from m3i.component import library_version, plain
 from m3i.errors import StageError
 from m3i.result import model
 from m3i.result import traces as of_traces
@@ -112,7 +112,7 @@ def build_result(
         "created": created or time.strftime("%Y-%m-%d %H:%M:%S%z"),
         "command": command,
         "overrides": list(overrides),
-        "config": dict(config),
+        "config": plain(dict(config)),
         "statistics": asdict(settings),
         "n_control_arms": n_control_arms,
         "judges": {alias: judge_section(v, settings) for alias, v in verdicts.items()},

@@ -21,6 +21,7 @@ from m3i.statistics import (
     proportion,
     required_n,
     sign_test,
+    unseen_share,
 )
 
 ALPHA = 0.05
@@ -68,6 +69,7 @@ def _power(wins: int, losses: int, undecided: int, power: float) -> dict[str, An
         "alpha": ALPHA,
         "n_problems": n,
         "tie_rate": tie_rate,
+        "decided_at_most": unseen_share(n) if tie_rate == 1.0 else None,
         "detectable_share": share,
         "detectable_net": None if share is None else (1 - tie_rate) * (2 * share - 1),
         "needed": {
@@ -99,7 +101,8 @@ def _order(valid: Sequence[Verdict]) -> dict[str, Any]:
 def judge_agreement(panel: Mapping[str, Verdicts]) -> list[dict[str, Any]]:
     """Each pair of judges over the comparisons that both judged: raw agreement and Cohen's kappa.
 
-    Equal answers, which nobody judged, stay out. A split counts as a tie here. kappa is None where one of them always says the same: nothing beyond chance can show.
+    Equal answers, which nobody judged, stay out, and a split counts as a tie. kappa is None where one of them always
+    says the same: nothing beyond chance can show.
     Source: Cohen 1960, Educational and Psychological Measurement 20, equation 1.
     """
     rows = []
@@ -126,11 +129,10 @@ def _word(verdict: Verdict) -> str:
 
 def accuracy_section(base: Sequence[Answer], tuned: Sequence[Answer], settings: StatisticsSettings) -> dict[str, Any]:
     """Share of right answers before and after, by the problem source's verifier; the two lists are matched."""
-    rows = [(b, t) for b, t in zip(base, tuned, strict=True)]
+    rows = list(zip(base, tuned, strict=True))
     fixed = sum(t.correct and not b.correct for b, t in rows)
     broken = sum(b.correct and not t.correct for b, t in rows)
-    problems = [b.problem_id for b, _ in rows]
-    n_seeds = len({b.seed for b, _ in rows})
+    problems = [b.problem_id for b in base]
     signs = problem_signs((b.problem_id, int(t.correct) - int(b.correct)) for b, t in rows)
     one_seed = len(set(problems)) == len(problems)
     if one_seed:
@@ -140,7 +142,7 @@ def accuracy_section(base: Sequence[Answer], tuned: Sequence[Answer], settings: 
     return {
         "n": len(rows),
         "n_problems": len(set(problems)),
-        "n_seeds": n_seeds,
+        "n_seeds": len({b.seed for b in base}),
         "base": _side(problems, base, one_seed, settings),
         "tuned": _side(problems, tuned, one_seed, settings),
         "difference": asdict(difference),

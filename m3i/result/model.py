@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from m3i.agreement import score_agreement
 from m3i.artifacts import (
     Adapter,
     BaseModel,
@@ -79,7 +80,14 @@ def _scores(artifact: LayerScores, selection: LayerSelection) -> dict[str, Any]:
     ]
     joint = artifact.joint().scores
     order = sorted(selection.candidates, key=lambda layer: (-joint[layer], layer))
-    return {"attributor": artifact.attributor, "rows": rows, "order": order, "left_out": dict(artifact.left_out)}
+    k = min(len(selection.layers), len(selection.candidates))
+    return {
+        "attributor": artifact.attributor,
+        "rows": rows,
+        "order": order,
+        "left_out": dict(artifact.left_out),
+        "agreement": score_agreement(artifact, k, selection.candidates) if k else [],
+    }
 
 
 def training_section(pairs: PreferencePairs, adapter: Adapter, train: Mapping[str, Problem]) -> dict[str, Any]:

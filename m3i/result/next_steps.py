@@ -47,9 +47,9 @@ def controls(result: Mapping[str, Any]) -> dict[str, str]:
     if selector_name(result) in (*ATTRIBUTED, ""):
         return _step(
             "Random-layer control",
-            f"Train as many randomly drawn layers on the same pairs; everything up to the selection comes from the store. "
-            f"At least {N_CONTROLS} distinct random arms are needed before the smallest possible p of that comparison is "
-            f"0.05.",
+            f"Train as many randomly drawn layers on the same pairs; everything up to the selection comes from the "
+            f"store. At least {N_CONTROLS} distinct random arms are needed before the smallest possible p of that "
+            f"comparison is 0.05.",
             command(result, "selector=random", f"selector.k={k}", f"selector.seed={drawn}", sweep=True),
         )
     return _step(
@@ -66,7 +66,7 @@ def selector_name(result: Mapping[str, Any]) -> str:
 
 
 def command(result: Mapping[str, Any], *words: str, without: tuple[str, ...] = (), sweep: bool = False) -> str:
-    """This run's command line with other words: its overrides stay, those of the selector or in `without` are replaced."""
+    """The run's command line with other words; those that they replace, and those in `without`, go."""
     replaced = {word.partition("=")[0] for word in words} | set(without)
     if any(word.startswith("selector=") for word in words):
         replaced |= {"selector.layers", "selector.k", "selector.seed", "selector.exclude"}

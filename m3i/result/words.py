@@ -93,7 +93,9 @@ def sure(judge: Mapping[str, Any], kind: str) -> str:
         )
     if test["share"] is None:
         return (
-            f"No problem was decided for either side, so there is no sign of an effect and no test. {detectable(power)}"
+            f"No problem was decided for either side, so there is nothing to test. With "
+            f"{count(power['n_problems'], 'problem')}, training may still decide up to "
+            f"{percent(power['decided_at_most'])} of all such problems without one showing here (95\u00a0% bound)."
         )
     decided = test["wins"] + test["losses"]
     chance = (
@@ -181,6 +183,8 @@ def count(n: int, noun: str) -> str:
 def percent(value: float) -> str:
     """`55 %`; one decimal below 10 % and above 99 %, unless it is whole; the space does not break."""
     x = 100 * value
+    if 0 < x < 0.05:
+        return "<\u00a00.1\u00a0%"
     fine = (0 < x < 10 and abs(x - round(x)) > 0.05) or 99 < x < 100
     return f"{x:.1f}\u00a0%" if fine else f"{x:.0f}\u00a0%"
 
@@ -192,7 +196,7 @@ def points(value: float) -> str:
 
 def p_phrase(p: float) -> str:
     """A p-value with two digits: `p = 0.38`, `p < 0.001`."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+    return "p\u00a0<\u00a00.001" if p < 0.001 else f"p\u00a0=\u00a0{p:.2g}"
 
 
 def chance_words(p: float) -> str:

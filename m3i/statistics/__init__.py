@@ -9,7 +9,7 @@ from m3i.statistics.bootstrap import cluster_mean
 from m3i.statistics.estimate import Estimate
 from m3i.statistics.paired import McNemar, mcnemar, paired_difference, proportion
 from m3i.statistics.power import detectable_share, power_sign_test, required_n
-from m3i.statistics.sign import SignTest, problem_signs, sign_test
+from m3i.statistics.sign import SignTest, problem_signs, sign_test, unseen_share
 
 __all__ = [
     "Estimate",
@@ -24,4 +24,5 @@ __all__ = [
     "proportion",
     "required_n",
     "sign_test",
+    "unseen_share",
 ]

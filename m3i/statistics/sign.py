@@ -59,6 +59,14 @@ def sign_test(*, wins: int, losses: int, level: float = 0.95) -> SignTest:
     )
 
 
+def unseen_share(n: int, level: float = 0.95) -> float:
+    """The largest share that still gives none of n with probability 1 − level or more; 1 for n = 0.
+
+    Source: Hanley & Lippman-Hand 1983, JAMA 249, "If nothing goes wrong, is everything all right?" (about 3 / n).
+    """
+    return 1.0 - (1.0 - level) ** (1.0 / n) if n else 1.0
+
+
 def problem_signs(scores: Iterable[tuple[str, int]]) -> tuple[int, int, int]:
     """Problems won, lost and undecided, from one score a comparison.
 

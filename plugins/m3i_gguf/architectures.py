@@ -88,7 +88,7 @@ def _name_map(architecture: str, n_layers: int) -> Any:
 
 
 def gguf_name(architecture: str, n_layers: int, parameter: str) -> str:
-    """gguf's own name for a Hugging Face parameter. Raises ConfigError when it knows none."""
+    """Gguf's own name for a Hugging Face parameter. Raises ConfigError when it knows none."""
     name = _name_map(architecture, n_layers).get_name(parameter, try_suffixes=(".weight", ".bias"))
     if name is None:
         raise ConfigError(f"llama.cpp's {architecture} has no tensor for the parameter {parameter}")
@@ -152,9 +152,7 @@ def _check_deepseek2(config: Config) -> None:
         _require(config, "rope_parameters", rope["rope_type"] == "default", "expected rope_type default or yarn")
 
 
-def _split_deepseek2(
-    config: Config, parameter: str
-) -> tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...]:
+def _split_deepseek2(config: Config, parameter: str) -> tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...]:
     if parameter.endswith("self_attn.kv_b_proj.weight"):
         n_heads, nope = int(config["num_attention_heads"]), int(config["qk_nope_head_dim"])
 
@@ -300,8 +298,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     "DeepseekV2ForCausalLM": Architecture(
         "deepseek2", _check_deepseek2, _split_deepseek2, _join_deepseek2, _metadata_deepseek2, lambda _: {}
     ),
-    "LlamaForCausalLM": Architecture(
-        "llama", _check_llama, _split_llama, _join_llama, _metadata_llama, _extra_llama
-    ),
+    "LlamaForCausalLM": Architecture("llama", _check_llama, _split_llama, _join_llama, _metadata_llama, _extra_llama),
 }
 """transformers class → GGUF architecture."""

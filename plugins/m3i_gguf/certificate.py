@@ -28,7 +28,8 @@ SIGNAL_OVER_PARITY = 30.0
 """An update's effect must be this many times the base parity before its relative error is judged: parity noise, were it
 all to enter the difference, would then be 3 % of it."""
 SMALLEST_SIGNAL, LARGEST_SIGNAL = 1e-4, 0.5
-"""Nats, root mean square. Float32 arithmetic itself is good to about 1e-6; beyond half a nat the model is another one."""
+"""Nats, root mean square. Float32 arithmetic is good to about 1e-6; beyond half a nat the model is another one."""
+LARGEST_FACTOR = 2.0**30
 LARGEST_STEP, SATURATED = 8.0, 2.0
 """An update is multiplied by at most 8 at once; when that does not even double its effect, it has saturated."""
 FEWEST_TOKENS = 8
@@ -55,7 +56,7 @@ class Runtime:
     """llama.cpp, started again after a crash."""
 
     def __init__(self, n_ctx: int, n_threads: int) -> None:
-        self._options = {"n_ctx": n_ctx, "n_threads": n_threads}
+        self._n_ctx, self._n_threads = n_ctx, n_threads
         self._session: LlamaSession | None = None
 
     def read(self, files: tuple[Path, Path | None], probes: Sequence[Probe], chosen_NK: np.ndarray) -> Reading:
@@ -63,7 +64,9 @@ class Runtime:
         model, adapter = files
         try:
             if self._session is None:
-                session = LlamaSession(model, adapter=adapter, trace_routing=True, **self._options)
+                session = LlamaSession(
+                    model, adapter=adapter, trace_routing=True, n_ctx=self._n_ctx, n_threads=self._n_threads
+                )
                 self._session = session.__enter__()
             else:
                 self._session.load(model, adapter)
@@ -272,7 +275,7 @@ class Bench:
         """The export as it is, against the base file; and the routing flips left out."""
         names = [t.name for t in tensors]
         n_trainable = sum(t.n_trainable for t in tensors)
-        types = " + ".join(dict.fromkeys(t.ggml_type for t in tensors))
+        types = " + ".join(dict.fromkeys(kind for t in tensors for kind in t.ggml_type.split(" + ")))
         if not names:
             self._carrier.lay({})
             return _together(0, "", None, 1.0, False, "no trained tensor is live"), 0
@@ -306,7 +309,7 @@ class Bench:
             step = min(2.0 ** math.ceil(math.log2(self._signal / norm)), LARGEST_STEP) if norm else LARGEST_STEP
             larger = self._read_peft(names, factor * step)
             grown = rms(larger.logp_NK - self._peft_base.logp_NK)
-            if grown < norm * min(SATURATED, step):
+            if factor * step > LARGEST_FACTOR or (norm > SMALLEST_SIGNAL and grown < norm * min(SATURATED, step)):
                 break
             factor, reading, norm = factor * step, larger, grown
         return factor, reading
@@ -318,9 +321,11 @@ class Bench:
         peft_norm = measured.peft_norm if measured else 0.0
         llama_norm = measured.llama_norm if measured and carried else 0.0
         error = measured.relative_error if measured and carried else 1.0
-        notes = [entry.note, note]
+        notes, faithful = [entry.note, note], True
         if measured and factor != 1.0:
             notes.append(f"measured at {factor:g} times the update")
+            # what the file's type does to the update itself was not measured then, so it must be small
+            faithful = entry.storage_error <= self._bound
         if measured and carried and measured.n_flips:
             notes.append(f"{measured.n_flips} routing flips left out")
         return TensorLiveness(
@@ -330,7 +335,7 @@ class Bench:
             peft_norm=peft_norm,
             llama_norm=llama_norm,
             relative_error=error,
-            live=carried and measured is not None and error <= self._bound and llama_norm > self.parity,
+            live=carried and measured is not None and faithful and error <= self._bound and llama_norm > self.parity,
             note="; ".join(filter(None, notes)),
             factor=factor,
             erased_share=entry.erased_share,

@@ -124,7 +124,7 @@ def tensor_types(path: Path) -> dict[str, int]:
 
 
 def expected_tensors(model: Any, architecture: str) -> dict[str, tuple[int, ...]]:
-    """GGUF name → shape (numpy's order) of every tensor that a model becomes; works on the meta device, without weights."""
+    """GGUF name → shape (numpy's order) of every tensor a model becomes; works on the meta device."""
     config = model.config.to_dict()
     found = architecture_of(architecture, config)
     return {name: values.shape for name, values in _tensors(model, found, config, only_shapes=True)}

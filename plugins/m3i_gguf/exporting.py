@@ -177,7 +177,7 @@ class GGUFExporter(Component):
             rounded = in_quantised_file(peft, carrier, base.path, live, probes, n_threads=self.n_threads)
             note = (
                 "measured on the base's F32 twin, the same values in exact arithmetic; in the quantised file itself, "
-                f"whose kernels round activations (base parity {request.base.parity['rms']:.2g} nats), the update moves "
+                f"whose kernels round activations (parity {request.base.parity['rms']:.2g} nats), the update moves "
                 f"log-probabilities by {rounded.llama_norm:.2g} nats, {rounded.relative_error:.0%} off PEFT's "
                 f"{rounded.peft_norm:.2g}"
             )
@@ -196,7 +196,9 @@ class GGUFExporter(Component):
         share = live_share(trained, live)
         notes = [note] if note else []
         if dead:
-            notes.append(f"{len(dead)} of {len(trained)} trained tensors are dead; {share:.1%} of the adapter is evaluated")
+            notes.append(
+                f"{len(dead)} of {len(trained)} trained tensors are dead; {share:.1%} of the adapter is evaluated"
+            )
             if not self.allow_dead or not live:
                 raise DeadTensorError(_dead_message(dead, trained, share, self.max_relative_error, remedy))
         if not findings.together.live:

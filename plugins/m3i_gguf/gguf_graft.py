@@ -80,7 +80,11 @@ class GraftCarrier:
     def describe(self, name: str) -> TensorLiveness:
         """Types and what they cost."""
         loss = self._described.loss(name)
-        note = f"{loss.erased_share:.1%} of the update is under half a step" if loss.erased_share >= 0.001 else ""
+        notes = []
+        if loss.erased_share >= 0.001:
+            notes.append(f"{loss.erased_share:.1%} of the update is under half a step of its type")
+        if loss.relative_error >= 0.001:
+            notes.append(f"stored {loss.relative_error:.1%} off")
         return TensorLiveness(
             name=name,
             n_trainable=self._updates[name].n_trainable,
@@ -89,7 +93,7 @@ class GraftCarrier:
             llama_norm=0.0,
             relative_error=0.0,
             live=False,
-            note=note,
+            note=", ".join(notes),
             erased_share=loss.erased_share,
             storage_error=loss.relative_error,
         )

@@ -115,8 +115,8 @@ def copy_with_types(base: GGUFFile, destination: Path, kinds: Mapping[str, Any])
         kind = kinds.get(place.name, place.kind)
         block, size = gguf.GGML_QUANT_SIZES[kind]
         n_bytes = int(np.prod(place.shape)) // block * size
-        name = place.name.encode()
-        infos += len(name).to_bytes(8, "little") + name + len(place.shape).to_bytes(4, "little")
+        label = place.name.encode()
+        infos += len(label).to_bytes(8, "little") + label + len(place.shape).to_bytes(4, "little")
         infos += b"".join(n.to_bytes(8, "little") for n in reversed(place.shape))
         infos += int(kind).to_bytes(4, "little") + offset.to_bytes(8, "little")
         places[place.name] = TensorPlace(place.name, place.shape, kind, offset, n_bytes)

@@ -1,4 +1,4 @@
-"""The probe: log-probabilities of a few chosen tokens at the same positions, in transformers with PEFT and in llama.cpp.
+"""The probe: log-probabilities of chosen tokens at the same positions, in transformers with PEFT and in llama.cpp.
 
 Letters: N probe tokens (predicted completion tokens of all probe traces), K tokens chosen at each (the one that came
 next and the base model's most likely others), M layers with a router, E experts.
@@ -90,7 +90,7 @@ class PeftModelProbe:
                     self._layers[parameter] = (module, float(module.scaling["default"]))
             yield self
         finally:
-            self.lay({name: 1.0 for name in self._layers})
+            self.lay(dict.fromkeys(self._layers, 1.0))
             self._layers = {}
             wrapped.unload()
             for name, parameter in model.named_parameters():

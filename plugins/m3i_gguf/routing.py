@@ -4,8 +4,8 @@ A mixture-of-experts layer is discontinuous: two runtimes whose router logits di
 experts where the k-th and the next expert are as good as tied, and the outputs then differ by far more than rounding.
 Such tokens say nothing about an export. But a router whose update never arrived also chooses other experts, and that is
 just what a certificate must see. The rule: a disagreement is a flip, to be left out and counted, only where the margin
-between the k-th and the next expert in transformers is at most `TIE` times the router noise that was measured between the
-two runtimes on the base model; every other disagreement stays in the errors.
+between the k-th and the next expert in transformers is at most `TIE` times the router noise that was measured between
+the two runtimes on the base model; every other disagreement stays in the errors.
 
 Letters: M layers with a router, N probe tokens, E experts.
 """
@@ -22,7 +22,7 @@ TIE = 8.0
 
 
 def experts(routers_MNE: np.ndarray, n_used: int) -> np.ndarray:
-    """bool [M, N, E]: the n_used experts with the largest logits (the lower index among equals)."""
+    """Bool [M, N, E]: the n_used experts with the largest logits (the lower index among equals)."""
     order_MNE = np.argsort(-routers_MNE, axis=-1, kind="stable")[..., :n_used]
     chosen_MNE = np.zeros(routers_MNE.shape, dtype=bool)
     np.put_along_axis(chosen_MNE, order_MNE, True, axis=-1)
@@ -50,7 +50,7 @@ def router_noise(reference_MNE: np.ndarray, other_MNE: np.ndarray) -> float:
 
 
 def flips(reference_MNE: np.ndarray, other_MNE: np.ndarray, n_used: int, noise: float) -> np.ndarray:
-    """bool [N]: tokens at which some layer's choice differs and was a near-tie in the reference.
+    """Bool [N]: tokens at which some layer's choice differs and was a near-tie in the reference.
 
     Layers above the first disagreement see another input, so a token counts by its *first* layer that disagrees.
     """
@@ -63,7 +63,7 @@ def flips(reference_MNE: np.ndarray, other_MNE: np.ndarray, n_used: int, noise: 
 
 
 def left_out(flips_N: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
-    """bool [N]: the flips and the tokens after them in their trace, or the flips alone where too little would remain.
+    """Bool [N]: the flips and the tokens after them in their trace, or the flips alone where too little would remain.
 
     Args:
         flips_N: The flips of all traces, one trace after the other.

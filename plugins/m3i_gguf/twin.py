@@ -59,7 +59,7 @@ def file_values(loaded: LoadedTarget, architecture: Architecture, config: Config
             for name, parameter in parameters.items():
                 pieces = architecture.pieces(config, name)
                 mine = architecture.join(config, name, [base.values(piece.name) for piece in pieces])
-                value = torch.from_numpy(np.ascontiguousarray(mine)).to(parameter.device, parameter.dtype)
+                value = torch.tensor(np.ascontiguousarray(mine)).to(parameter.device, parameter.dtype)
                 if not torch.equal(value, parameter):
                     kept[name] = parameter.detach().clone()
                     parameter.copy_(value)

@@ -40,7 +40,7 @@ class Update:
         return not (self.a.any() and self.b.any() and self.scaling)
 
     def delta(self) -> np.ndarray:
-        """scaling · B A in float32, [d_out, d_in]; the product is taken in float64."""
+        """Scaling · B A in float32, [d_out, d_in]; the product is taken in float64."""
         return np.asarray(self.scaling * (self.b.astype(np.float64) @ self.a.astype(np.float64)), dtype=np.float32)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from m3i import Component, option, require
-from m3i.hf_facts import DTYPE_BYTES
+from m3i.hf_resources import DTYPE_BYTES
 
 
 @dataclass(kw_only=True)

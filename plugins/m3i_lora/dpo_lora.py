@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import m3i
-from m3i.artifacts import Adapter, TargetInfo, TrainingCertificate
+from m3i.artifacts import Adapter, TargetInfo, TrainedTensor, TrainingCertificate
 from m3i.errors import ConfigError, StageError
 from m3i.interfaces import TrainRequest
 
@@ -30,12 +30,12 @@ LOG_COLUMNS = {
 
 
 class Schedule(str, Enum):
-    """Course of the learning rate over training."""
+    """Course of the learning rate over training. Names are the values, since Hydra reads an Enum by its names."""
 
-    CONSTANT = "constant"
-    LINEAR = "linear"
+    constant = "constant"
+    linear = "linear"
     """Falls linearly to zero."""
-    COSINE = "cosine"
+    cosine = "cosine"
 
 
 @dataclass(kw_only=True)
@@ -61,7 +61,7 @@ class DpoLora(m3i.Component):
     """Strength of the pull towards the untouched model, > 0. Source: Rafailov et al. 2305.18290, equation 7."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW, > 0; its weight decay is 0."""
-    schedule: Schedule = Schedule.LINEAR
+    schedule: Schedule = Schedule.linear
     """Course of the learning rate: `constant`, `linear` or `cosine`; no warm-up."""
     epochs: int = 3
     """Passes over the pairs, ≥ 1."""
@@ -109,64 +109,63 @@ class DpoLora(m3i.Component):
         """
         from .shared_model import borrowed, fingerprints
 
-        loaded = request.target.loaded
-        placement = place(loaded, request.selection.layers, self.modules)
-        steps = self.epochs * -(-len(request.pairs.pairs) // self.batch_size)
-        if not request.selection.zero_update:
-            _check_material(request, steps)
-        before = fingerprints(loaded.model)
+        model, sham = request.target.loaded.model, request.selection.zero_update
+        placement = place(request.target.loaded, request.selection.layers, self.modules)
+        if not sham:
+            _check_material(request, steps=self.epochs * -(-len(request.pairs.pairs) // self.batch_size))
+        before = fingerprints(model)
         started = time.monotonic()
-        log: list[dict[str, float]] = []
-        with borrowed(loaded.model, request.seed):
-            if request.selection.zero_update:
-                factors = self._write_zero_update(request, placement)
-            else:
-                factors, log = self._fit(request, placement)
-            tensors = tuple(f.trained_tensor() for f in factors)
+        with borrowed(model, request.seed):
+            run = self._leave_at_zero(request, placement) if sham else self._fit(request, placement)
         seconds = time.monotonic() - started
-        _check_untouched(before, fingerprints(loaded.model))
+        after = fingerprints(model)
+        _check_untouched(before, after)
         tokens = sum(2 * len(p.prompt_ids) + len(p.chosen_ids) + len(p.rejected_ids) for p in request.pairs.pairs)
         return Adapter(
             certificate=TrainingCertificate(
-                tensors=tensors,
-                n_trainable=sum(t.n_trainable for t in tensors),
+                tensors=run.tensors,
+                n_trainable=sum(t.n_trainable for t in run.tensors),
                 n_frozen_tensors=len(before),
-                frozen_identical=True,
-                frozen_without_gradient=True,
-                vacuous=request.selection.zero_update,
+                frozen_identical=before == after,
+                frozen_without_gradient=run.frozen_without_gradient,
+                vacuous=sham,
                 notes=placement.notes,
             ),
-            log=tuple(log),
-            train_time_s=0.0 if request.selection.zero_update else seconds,
-            n_tokens=0 if request.selection.zero_update else self.epochs * tokens,
+            log=run.log,
+            train_time_s=0.0 if sham else seconds,
+            n_tokens=0 if sham else self.epochs * tokens,
         )
 
-    def _fit(self, request: TrainRequest, placement: Placement) -> tuple[list[Factors], list[dict[str, float]]]:
-        """The real training run: the factors as trained, and one log row a step."""
+    def _fit(self, request: TrainRequest, placement: Placement) -> _Run:
+        """The real training run."""
         from .certificate import Watch
         from .preference import build_trainer
 
-        loaded = request.target.loaded
         trainer = build_trainer(
             self,
-            loaded,
+            request.target.loaded,
             lora_config(placement, rank=self.rank, alpha=self.alpha),
             request.pairs,
             request.reference,
             seed=request.seed,
             folder=request.folder,
         )
-        factors = _checked_factors(loaded, placement)
-        trainer.add_callback(Watch(factors, request.tick))
+        factors = _checked_factors(request.target.loaded, placement)
+        watch = Watch(factors, request.tick)
+        trainer.add_callback(watch)
         trainer.train()
         _write_adapter(trainer.model, placement, request)
         rows = [row for row in trainer.state.log_history if "loss" in row]
-        return factors, [
-            {"step": float(row["step"]), **{ours: float(row[theirs]) for theirs, ours in LOG_COLUMNS.items()}}
-            for row in rows
-        ]
+        return _Run(
+            tensors=tuple(f.trained_tensor() for f in factors),
+            log=tuple(
+                {"step": float(row["step"]), **{ours: float(row[theirs]) for theirs, ours in LOG_COLUMNS.items()}}
+                for row in rows
+            ),
+            frozen_without_gradient=watch.steps_without_strangers == len(rows),
+        )
 
-    def _write_zero_update(self, request: TrainRequest, placement: Placement) -> list[Factors]:
+    def _leave_at_zero(self, request: TrainRequest, placement: Placement) -> _Run:
         """The sham arm: an adapter at its start, where every B is zero, so W + (alpha / r) B A is W."""
         from peft import get_peft_model
 
@@ -174,7 +173,16 @@ class DpoLora(m3i.Component):
         wrapped = get_peft_model(loaded.model, lora_config(placement, rank=self.rank, alpha=self.alpha))
         factors = _checked_factors(loaded, placement)
         _write_adapter(wrapped, placement, request)
-        return factors
+        return _Run(tensors=tuple(f.trained_tensor() for f in factors), log=(), frozen_without_gradient=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What a training run leaves beside its files."""
+
+    tensors: tuple[TrainedTensor, ...]
+    log: tuple[dict[str, float], ...]
+    frozen_without_gradient: bool
 
 
 def _check_material(request: TrainRequest, steps: int) -> None:

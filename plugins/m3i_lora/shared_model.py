@@ -34,9 +34,9 @@ def borrowed(model: Any, seed: int) -> Iterator[None]:
     """The model may be wrapped and trained inside; after it, adapters, hooks and settings are as before.
 
     TRL and PEFT change more than weights: PEFT swaps modules and freezes parameters; TRL replaces the model's
-    `forward`, its pad token, its tags, its use of the cache and (with `disable_dropout`) the dropout of its modules for good. Dropout is off
-    inside. All global random generators start from `seed` inside, and their states are restored after. Weights are
-    not restored: compare `fingerprints`.
+    `forward`, its pad token, its tags and its use of the cache. Dropout is off inside, since the reference
+    log-probabilities have none. All global random generators start from `seed` inside, and their states are restored
+    after. Weights are not restored: compare `fingerprints`.
     """
     with ExitStack() as stack:
         for owner in (model, model.config, model.config.get_text_config(), model.generation_config):
@@ -59,24 +59,32 @@ def unwrap(model: Any) -> None:
         if any(name.startswith(f"{other}.") for other in inner):
             continue  # within another adapter layer, and gone with it
         setattr(model.get_submodule(parent_name), child, module.get_base_layer())
+    model.__dict__.pop("peft_config", None)
 
 
-def _snapshot(owner: Any) -> dict[str, Any]:
-    """The plain attributes of an object, lists and mappings copied one level deep."""
+_WEIGHTS = {"_modules", "_parameters", "_buffers"}
+
+
+def _snapshot(owner: Any) -> dict[str, tuple[Any, Any]]:
+    """Each plain attribute of an object, with a copy of its content where that is a list or a mapping."""
     return {
-        name: copy.copy(value) if isinstance(value, (list, dict)) else value
+        name: (value, copy.copy(value) if isinstance(value, (list, dict)) else None)
         for name, value in vars(owner).items()
-        if name not in ("_modules", "_parameters", "_buffers")
+        if name not in _WEIGHTS
     }
 
 
-def _put_back(owner: Any, before: dict[str, Any]) -> None:
+def _put_back(owner: Any, before: dict[str, tuple[Any, Any]]) -> None:
     now = vars(owner)
-    for name in now.keys() - before.keys() - {"_modules", "_parameters", "_buffers"}:
+    for name in now.keys() - before.keys() - _WEIGHTS:
         del now[name]
-    for name, value in before.items():
-        if now.get(name, ...) != value:
-            now[name] = value
+    for name, (value, content) in before.items():
+        now[name] = value
+        if isinstance(value, list) and value != content:
+            value[:] = content
+        elif isinstance(value, dict) and value != content:
+            value.clear()
+            value.update(content)
 
 
 def _restore_parameters(model: nn.Module, requires_grad: dict[str, bool], training: bool) -> None:
@@ -87,7 +95,7 @@ def _restore_parameters(model: nn.Module, requires_grad: dict[str, bool], traini
 
 
 def _switch_off_dropout(model: nn.Module) -> list[tuple[nn.Module, str, float]]:
-    """Sets every dropout of the model to zero: the reference log-probabilities have none."""
+    """Sets every dropout of the model to zero; returns what was there."""
     found = []
     for module in model.modules():
         name = "p" if isinstance(module, nn.Dropout) else "attention_dropout"

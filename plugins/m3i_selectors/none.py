@@ -14,14 +14,13 @@ from .candidates import ByScore, ranked, read_scores, spell
 class ShamLayers(ByScore):
     """A zero update on the layers that `attribution` would train, through the same graft.
 
-    Where no attributor is named and none or several ran, the first k candidates: a zero update is zero anywhere, and
-    the sham must not fail for want of a score.
+    Without any score, the first k candidates: a zero update is zero anywhere.
     """
 
     def select(self, request: SelectionRequest) -> LayerSelection:
         """Layers of a zero update: the export must be byte-identical to the base and every verdict a tie."""
         pool = self.pool(request.info)
-        if self.attributor or len(request.scores) == 1:
+        if self.attributor or request.scores:
             scores = read_scores(self.attributor, request)
             layers = ranked(scores, pool)[: self.k]
             whose = f"the top {self.k} layers by {scores.attributor}"

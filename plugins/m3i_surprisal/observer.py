@@ -29,7 +29,7 @@ class Surprisal(Component):
 
     libraries: ClassVar[tuple[str, ...]] = ("scipy",)
 
-    false_positive_rate: float = 0.1
+    false_positive_rate: float = 0.05
     """Share of right traces that may be flagged, in (0, 0.5]."""
     statistic: str = TOKEN
     """A line's score: its most surprising `token`, or the surprisal of the whole `line`."""

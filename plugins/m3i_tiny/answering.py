@@ -1,23 +1,19 @@
 """Let a tiny target answer experiment-side problems in batches, to measure it during and after training."""
 
 import random
-from typing import TYPE_CHECKING
 
 from m3i_arithmetic.expressions import Expression, render_prompt
 from m3i_arithmetic.generate import Difficulty, draw_from_split
 
-from .architecture import BOS_ID, CHARACTERS, EOS_ID, PAD_ID, SPECIAL_TOKENS
+from .architecture import BOS_ID, CHARACTERS, EOS_ID, PAD_ID, SPECIAL_TOKENS, TinyModel
 from .characters import encode_characters
-
-if TYPE_CHECKING:
-    from transformers import DeepseekV2ForCausalLM
 
 MAX_NEW_TOKENS = 96
 """Length limit of an answer: half as long again as the longest correct completion of the default difficulty."""
 
 
 def answer_prompts(
-    model: "DeepseekV2ForCausalLM", prompts: list[str], *, temperature: float, seed: int, batch_size: int = 128
+    model: TinyModel, prompts: list[str], *, temperature: float, seed: int, batch_size: int = 128
 ) -> list[str]:
     """The model's completions of the prompts, in their order, each without `<eos>`.
 
@@ -65,7 +61,7 @@ def experiment_problems(count: int, seed: int) -> list[Expression]:
     return [next(stream) for _ in range(count)]
 
 
-def greedy_accuracy(model: "DeepseekV2ForCausalLM", problems: list[Expression]) -> float:
+def greedy_accuracy(model: TinyModel, problems: list[Expression]) -> float:
     """Share of the problems whose greedy completion ends in the right answer line."""
     completions = answer_prompts(model, [render_prompt(p) for p in problems], temperature=0.0, seed=0)
     right = [c.endswith(f"\nanswer {p.value}\n") for c, p in zip(completions, problems, strict=True)]

@@ -5,10 +5,13 @@ mixture-of-experts layers with shared experts and a greedy softmax top-k router 
 Widths are multiples of 32, so every weight row fits GGUF's quantisation blocks of 32.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from transformers import DeepseekV2Config, DeepseekV2ForCausalLM
+    from transformers import DeepseekV2Config
+
+TinyModel: TypeAlias = Any
+"""A `transformers.DeepseekV2ForCausalLM`; by name it would not type-check, owing to its own annotations of `generate`."""
 
 PAD_ID, BOS_ID, EOS_ID, UNK_ID = range(4)
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -53,7 +56,7 @@ def build_config() -> "DeepseekV2Config":
     )
 
 
-def build_model(seed: int) -> "DeepseekV2ForCausalLM":
+def build_model(seed: int) -> TinyModel:
     """A freshly initialised tiny target in float32, with the experts implementation that is fastest on CPUs.
 
     Args:

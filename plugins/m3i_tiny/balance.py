@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from .architecture import TinyModel
+
 if TYPE_CHECKING:
     import torch
-    from transformers import DeepseekV2ForCausalLM
 
 # Shapes: N tokens of a batch, E routed experts, K experts chosen for a token.
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 class RouterWatch:
     """Collects the router outputs of a forward pass, for the load-balancing loss and the expert load."""
 
-    def __init__(self, model: "DeepseekV2ForCausalLM") -> None:
+    def __init__(self, model: TinyModel) -> None:
         """Hook every router of the model."""
         self.outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
         for layer in model.model.layers[model.config.first_k_dense_replace :]:

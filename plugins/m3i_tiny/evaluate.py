@@ -8,18 +8,15 @@ import argparse
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from m3i_arithmetic.expressions import Expression, render_prompt
 from m3i_arithmetic.steps import ErrorKind, check_solution
 
 from .answering import answer_prompts, experiment_problems
+from .architecture import TinyModel
 from .balance import RouterWatch
 from .target import MODEL_FOLDER
 from .training_text import pack_batch
-
-if TYPE_CHECKING:
-    from transformers import DeepseekV2ForCausalLM
 
 EVALUATION_SEED = 7
 """Seed of the problems and of the sampling behind the card's figures; training watched other problems."""
@@ -46,7 +43,7 @@ class Measurement:
         return float(bounds.low), float(bounds.high)
 
 
-def load_model(folder: Path) -> "DeepseekV2ForCausalLM":
+def load_model(folder: Path) -> TinyModel:
     """The target saved in `folder`, in float32 and evaluation mode.
 
     Raises:
@@ -55,14 +52,12 @@ def load_model(folder: Path) -> "DeepseekV2ForCausalLM":
     import torch
     from transformers import DeepseekV2ForCausalLM
 
-    model = DeepseekV2ForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model: TinyModel = DeepseekV2ForCausalLM.from_pretrained(folder, dtype=torch.float32)
     model.set_experts_implementation("eager")
     return model.eval()
 
 
-def measure(
-    model: "DeepseekV2ForCausalLM", problems: list[Expression], *, temperature: float, seed: int
-) -> Measurement:
+def measure(model: TinyModel, problems: list[Expression], *, temperature: float, seed: int) -> Measurement:
     """Let the model answer each problem once and check every step.
 
     Args:
@@ -83,7 +78,7 @@ def measure(
     )
 
 
-def expert_loads(model: "DeepseekV2ForCausalLM", problems: list[Expression]) -> list[list[float]]:
+def expert_loads(model: TinyModel, problems: list[Expression]) -> list[list[float]]:
     """Share of the routed choices that each expert gets, per MoE layer, over correct solutions of the problems."""
     import torch
 
@@ -91,7 +86,7 @@ def expert_loads(model: "DeepseekV2ForCausalLM", problems: list[Expression]) -> 
     batch = pack_batch(problems)
     with torch.no_grad():
         model.model(batch.ids_BT, use_cache=False)
-    return watch.balance_loss((batch.ids_BT != model.config.pad_token_id).float().flatten())[1]
+    return watch.balance_loss(torch.ne(batch.ids_BT, model.config.pad_token_id).float().flatten())[1]
 
 
 def main() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from m3i import Component, require
-from m3i.hf_facts import DTYPE_BYTES, describe_folder
+from m3i.hf_facts import describe_folder
+from m3i.hf_resources import DTYPE_BYTES
 
 if TYPE_CHECKING:
     from m3i.artifacts import TargetInfo

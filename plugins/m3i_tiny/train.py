@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .answering import experiment_problems, greedy_accuracy
-from .architecture import build_model
+from .architecture import TinyModel, build_model
 from .balance import RouterWatch
 from .characters import save_tokenizer
 from .training_text import IGNORED_LABEL, Batch, training_batches
 
 if TYPE_CHECKING:
     import torch
-    from transformers import DeepseekV2ForCausalLM
 
 # Shapes: B sequences of the batch, T tokens, D model width.
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 class Recipe:
     """Everything that decides what the trained weights are, apart from versions and the machine's arithmetic."""
 
-    steps: int = 1800
+    steps: int = 1000
     """Optimiser steps, ≥ 1; chosen so that 55 to 85 % of experiment-side problems come out right."""
     batch_size: int = 32
     """Problems in a step."""
@@ -59,7 +58,7 @@ def learning_rate_at(step: int, recipe: Recipe) -> float:
     return recipe.learning_rate * min(1.0, warm, left)
 
 
-def build_optimizer(model: "DeepseekV2ForCausalLM", recipe: Recipe) -> "torch.optim.AdamW":
+def build_optimizer(model: TinyModel, recipe: Recipe) -> "torch.optim.AdamW":
     """AdamW with weight decay on matrices only."""
     import torch
 
@@ -70,7 +69,7 @@ def build_optimizer(model: "DeepseekV2ForCausalLM", recipe: Recipe) -> "torch.op
 
 
 def take_step(
-    model: "DeepseekV2ForCausalLM",
+    model: TinyModel,
     optimizer: "torch.optim.AdamW",
     watch: RouterWatch,
     batch: Batch,
@@ -86,7 +85,7 @@ def take_step(
     labels_BT = batch.labels_BT[:, 1:]
     counted = labels_BT != IGNORED_LABEL
     loss = torch.nn.functional.cross_entropy(model.lm_head(hidden_BTD[counted]), labels_BT[counted])
-    balance, loads = watch.balance_loss((batch.ids_BT != model.config.pad_token_id).float().flatten())
+    balance, loads = watch.balance_loss(torch.ne(batch.ids_BT, model.config.pad_token_id).float().flatten())
     (loss + recipe.balance_weight * balance).backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
@@ -142,7 +141,7 @@ def train(out: Path, recipe: Recipe, *, stop_after: int, evaluate_every: int, ch
     write_log(rows, recipe, out / "model" / "train_log.jsonl")
 
 
-def _resume(out: Path, model: "DeepseekV2ForCausalLM", optimizer: "torch.optim.AdamW") -> list[dict[str, float]]:
+def _resume(out: Path, model: TinyModel, optimizer: "torch.optim.AdamW") -> list[dict[str, float]]:
     """Load the newest checkpoint in `out`, if any; returns the rows of the log up to its step."""
     import torch
 
@@ -163,7 +162,7 @@ def write_log(rows: list[dict[str, float]], recipe: Recipe, path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in [{"recipe": asdict(recipe)}, *kept]))
 
 
-def save_rounded(model: "DeepseekV2ForCausalLM", folder: Path) -> None:
+def save_rounded(model: TinyModel, folder: Path) -> None:
     """Write the model and its tokenizer, weights rounded to float16: the file is small and loads exactly as saved."""
     import torch
 

@@ -269,6 +269,7 @@ GOOD = {"prompt": "3+4=?", "completion": "7"}
         ({"prompt": "3+4=?"}, r"line 3: 'completion' must be text of at least one character, got None"),
         ({"prompt": "3+4=?", "completion": ""}, r"line 3: 'completion' must be text"),
         (GOOD | {"truncated": "no"}, r"line 3: 'truncated' must be true or false"),
+        (GOOD | {"completion": "7" * 121}, r"line 3: prompt and completion take 129 tokens, .* context of 128"),
         (GOOD | {"completion": "7<eos>8"}, r"line 3: the tokenizer of small cannot represent .* character 1 on"),
     ],
 )

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from synthetic_run import HOSTILE, synthetic_run
 
-from m3i.artifacts import Answers, Outcome, Verdicts
+from m3i.artifacts import Answers, Outcome, Verdict, Verdicts
 from m3i.errors import StageError
 from m3i.report import render_report
 from m3i.report.texts import HIDDEN, divergence, marked, text_limit
 from m3i.result import build_result, summary_lines, to_json, write_run
+from m3i.result.comparisons import judge_agreement
 
 
 def result_of(**options):
@@ -102,6 +103,27 @@ def test_the_summary_tells_a_newcomer_what_was_asked_found_how_sure_and_where():
     assert "layers 4, 5 and 8 of tiny" in lines[0]
     assert "No control arm in this run" in lines[4]
     assert lines[5].endswith("out/report.html")
+
+
+def test_kappa_of_two_judges():
+    """Cohen's worked 2 x 2 case: 20 and 15 agreements, 5 and 10 disagreements give kappa 0.4."""
+
+    def panel(words):
+        return Verdicts(
+            judge="j",
+            verdicts=tuple(
+                Verdict(problem_id=str(i), seed=0, outcome=Outcome(w), first=w, second=w) for i, w in enumerate(words)
+            ),
+        )
+
+    one = ["base"] * 25 + ["tuned"] * 25
+    other = ["base"] * 20 + ["tuned"] * 5 + ["base"] * 10 + ["tuned"] * 15
+    (row,) = judge_agreement({"one": panel(one), "other": panel(other)})
+    assert row["n"] == 50
+    assert row["agreement"] == pytest.approx(0.7)
+    assert row["kappa"] == pytest.approx(0.4)
+    (row,) = judge_agreement({"one": panel(["tie"] * 3), "other": panel(["tie", "base", "tie"])})
+    assert row["kappa"] is None
 
 
 # -- caveats ------------------------------------------------------------------------------------
@@ -234,10 +256,18 @@ def test_a_field_that_is_missing_is_an_error_not_a_blank():
         render_report(result)
 
 
-def test_long_answers_are_shortened_to_the_budget_and_say_so():
+def test_a_thousand_problems_with_three_seeds_fit_one_page():
+    result = result_of(n_held_out=1000, seeds=(0, 1, 2))
+    page = render_report(result)
+    assert len(page.encode()) < 3_000_000
+    assert "The first 1000 of 3000; all are in result.json." in page
+
+
+@pytest.mark.parametrize("text", ["x" * 60_000, "<" * 60_000, "\u202e" * 12_000, "漢字" * 30_000])
+def test_long_texts_are_shortened_to_the_budget_and_say_so(text):
     result = result_of(n_held_out=30)
     for row in result["problems"]["rows"]:
-        row["base"]["text"] = row["tuned"]["text"] = "x" * 60_000
+        row["base"]["text"] = row["tuned"]["text"] = row["prompt"] = text
     assert 0 < text_limit(result) < 60_000
     page = render_report(result)
     assert len(page.encode()) < 3_000_000

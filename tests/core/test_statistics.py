@@ -20,6 +20,7 @@ from m3i.statistics import (
     proportion,
     required_n,
     sign_test,
+    unseen_share,
 )
 
 # -- sign test ----------------------------------------------------------------------------------
@@ -49,6 +50,14 @@ def test_clopper_pearson_is_the_beta_quantile(wins, losses):
 def test_no_decisive_pair_says_so_without_nan():
     test = sign_test(wins=0, losses=0)
     assert (test.p, test.share, test.low, test.high) == (1.0, None, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("n", [1, 16, 300])
+def test_none_of_n_is_the_rule_of_three(n):
+    assert (1 - unseen_share(n)) ** n == pytest.approx(0.05)
+    assert unseen_share(0) == 1.0
+    if n >= 100:
+        assert unseen_share(n) == pytest.approx(3 / n, rel=0.01)
 
 
 def test_bad_counts_are_refused():

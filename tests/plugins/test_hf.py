@@ -20,9 +20,11 @@ from m3i_hf.deepseek import REVISIONS, published_config, published_info
 from m3i_hf.hub import is_local
 from m3i_hf.smollm2 import find_gguf, read_gguf, require_same_vocabulary
 
-from m3i import hf_facts
+from m3i import hf_resources
 from m3i.errors import ConfigError, InputError
-from m3i.hf_facts import describe_folder, guess_family, implied_tensors, read_tensor_headers, resolve_dtype
+from m3i.hf_facts import describe_folder, guess_family, read_tensor_headers
+from m3i.hf_resources import resolve_dtype
+from m3i.hf_shapes import implied_tensors
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -219,12 +221,12 @@ def test_architectures_and_packed_weights_that_cannot_be_exported(copy: Path):
 def test_a_target_larger_than_memory_is_refused_before_it_is_loaded():
     info = dataclasses.replace(published_info(), device="cpu", dtype="float32")
     with pytest.raises(InputError, match=r"needs about 78\.5 GB of memory \(15\.71 B parameters in float32"):
-        hf_facts.require_room(info, 8 * 10**9, "memory")
-    hf_facts.require_room(dataclasses.replace(info, dtype="bfloat16"), 40 * 10**9, "memory")
+        hf_resources.require_room(info, 8 * 10**9, "memory")
+    hf_resources.require_room(dataclasses.replace(info, dtype="bfloat16"), 40 * 10**9, "memory")
     with pytest.raises(InputError, match="GB of memory"):
-        hf_facts.require_memory(dataclasses.replace(info, n_parameters=10**15))
+        hf_resources.require_memory(dataclasses.replace(info, n_parameters=10**15))
     with pytest.raises(InputError, match="fetching needs"):
-        hf_facts.require_disk(Path("/tmp/not/there"), 10**18, "fetching")
+        hf_resources.require_disk(Path("/tmp/not/there"), 10**18, "fetching")
 
 
 @pytest.mark.parametrize(
@@ -527,6 +529,36 @@ def test_a_damaged_gguf_file(tmp_path: Path):
     damaged.write_bytes(find_gguf().read_bytes()[:1000])
     with pytest.raises(InputError, match="not a readable GGUF file"):
         read_gguf(damaged)
+
+
+def test_the_gguf_header_is_what_the_gguf_package_reads():
+    from gguf import GGUFReader
+    from m3i_hf.gguf_header import read_gguf_header
+
+    header, reader = read_gguf_header(find_gguf()), GGUFReader(find_gguf())
+    assert header.shapes == {t.name: tuple(map(int, t.shape[::-1])) for t in reader.tensors}
+    keys = {k for k in reader.fields if not k.startswith("GGUF.")}
+    assert header.values.keys() == keys
+    for key in keys - {"tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.token_type"}:
+        assert header.values[key] == reader.fields[key].contents(), key
+    for i in (0, 17, 49151):
+        assert header.values["tokenizer.ggml.tokens"][i] == reader.fields["tokenizer.ggml.tokens"].contents(i)
+
+
+def test_the_smollm2_preset_keeps_its_worked_examples_out_of_the_problems():
+    from m3i.experiment import Experiment
+    from m3i.problem_set import canonical_id, make_problem_set
+
+    experiment = Experiment.compose("experiment=smollm2")
+    shown = {example["prompt"] for example in experiment.target.examples}
+    assert shown == set(experiment.problems.exclude)
+    drawn = make_problem_set(experiment.problems)
+    assert len(drawn.train) >= 60
+    assert len(drawn.held_out) >= 40
+    assert not {canonical_id(prompt) for prompt in shown} & {p.id for p in (*drawn.train, *drawn.held_out)}
+    for example in experiment.target.examples:
+        left, _, right = example["completion"].partition("=")
+        assert eval(left) == int(right), "a worked example that is wrong would teach errors"
 
 
 @pytest.mark.slow

@@ -227,7 +227,7 @@ def test_a_trace_is_never_calibrated_by_its_own_problem():
 
 
 def test_too_few_right_traces_leave_everything_missing():
-    audit = run(Surprisal(), pool(n_right=6, n_wrong=3))
+    audit = run(Surprisal(false_positive_rate=0.1), pool(n_right=6, n_wrong=3))
     assert audit.findings == ()
     assert set(audit.missing) == {f"t{i}" for i in range(9)}
     assert "false_positive_rate=0.1 needs 9" in audit.missing["t0"]

@@ -1,0 +1,204 @@
+"""Which stages an option makes again: every core option, and the separate seeds, through the engine itself.
+
+The engine runs with a store that makes nothing: it answers each recipe with an empty artifact whose id is the recipe's
+key, so that the keys alone tell what depends on what.
+"""
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from enum import Enum
+from types import ModuleType
+
+import numpy as np
+import pytest
+from test_contract import INFO, SECTIONS, hints, plugin_modules
+
+import m3i
+from m3i.artifacts import ScoreRow
+from m3i.component import RESULT_FREE
+from m3i.display import Display
+from m3i.engine import run
+from m3i.experiment import Experiment
+from m3i.registry import build
+from m3i.store import StageRecord, Store
+
+
+@dataclass(kw_only=True)
+class Probe(m3i.Component):
+    """A target with facts and no weights."""
+
+    def describe(self):
+        return INFO
+
+    def load(self):
+        raise AssertionError("nothing may be computed here")
+
+
+def plugin():
+    module = ModuleType("probe")
+
+    @m3i.hookimpl
+    def register_targets(register):
+        register("probe", Probe)
+
+    module.register_targets = register_targets
+    return module, "probe", "1"
+
+
+class Stop(Exception):
+    """Every stage has been asked for."""
+
+
+def empty(kind):
+    """The least value of a type."""
+    if dataclasses.is_dataclass(kind):
+        types = typing.get_type_hints(kind)
+        return kind(
+            **{f.name: empty(types[f.name]) for f in dataclasses.fields(kind) if f.metadata.get("storage") != "none"}
+        )
+    origin = typing.get_origin(kind)
+    if origin in (tuple, dict):
+        return origin()
+    if kind is np.ndarray:
+        return np.zeros((1, 1))
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return next(iter(kind))
+    return kind() if kind in (int, float, bool, str) else None
+
+
+DEFAULT = {}
+"""The default experiment's keys, once they are known."""
+
+FILLED = {
+    "telemetry": {"starts": (0,)},
+    "scores": {"rows": (ScoreRow(observer="joint", scores=(0.0,) * 12, low=(), high=(), n_traces=0),)},
+}
+
+
+@pytest.fixture
+def keys(monkeypatch, tmp_path):
+    """Overrides → {stage and label: key} of every stage of the engine."""
+    registry = build([*plugin_modules(), plugin()])
+    monkeypatch.setattr("m3i.config_source.installed", lambda: registry)
+    seen = {}
+
+    def answer(self, cls, recipe, make, waiting=None):
+        seen[f"{recipe.stage} {recipe.label}".strip()] = recipe.key
+        artifact = dataclasses.replace(empty(cls), id=recipe.key, **FILLED.get(cls.kind, {}))
+        record = StageRecord(
+            stage=recipe.stage, label=recipe.label, key=recipe.key, hit=True, why="", time_s=0, made_in_s=0,
+            peak_memory_bytes=0,
+        )  # fmt: skip
+        return artifact, record
+
+    def stop(**sections):
+        raise Stop
+
+    monkeypatch.setattr(Store, "get_or_make", answer)
+    monkeypatch.setattr("m3i.result.build_result", stop)
+
+    def of(*overrides):
+        seen.clear()
+        experiment = Experiment.compose("target=probe", f"store.root={tmp_path}/store", *overrides)
+        with pytest.raises(Stop):
+            run(experiment, run_dir=tmp_path / "run", quiet=True, registry=registry)
+        return dict(seen)
+
+    return of
+
+
+@pytest.fixture
+def remade(keys):
+    """Overrides → names of the stages whose key they change."""
+
+    def of(*overrides):
+        before, after = DEFAULT or keys(), keys(*overrides)
+        DEFAULT.update(before)
+        return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+    return of
+
+
+SELECTED = {"select"}
+TRAINED = {"train", "export", "answer tuned", "judge verifier"}
+ANSWERED = {"answer base", "answer tuned", "judge verifier"}
+SCORED = {f"attribute {a}" for a in ("ablation", "attribution_patching", "logit_lens", "votes")}
+
+
+def test_equal_experiments_have_equal_keys(remade):
+    assert remade() == set()
+
+
+def test_every_stage_of_the_default_experiment_is_there_and_counted_by_the_display(keys, monkeypatch):
+    announced = []
+    monkeypatch.setattr(Display, "begin", lambda self, n_stages: announced.append(n_stages))
+    names = set(keys())
+    assert {"problems", "trace", "telemetry", "contrast", "pairs", "reference", "base"} <= names
+    assert SELECTED | TRAINED | ANSWERED | SCORED | {"observe checker", "observe surprisal"} <= names
+    assert announced == [len(names)]
+
+
+@pytest.mark.parametrize(
+    ("override", "stages"),
+    [
+        ("seed=1", TRAINED),
+        ("trainer.rank=8", TRAINED),
+        ("selector.k=2", SELECTED),  # and what follows where the layers differ: test below
+        ("evaluate.seeds=[0,1]", ANSWERED),
+        ("evaluate.temperature=0.5", ANSWERED),
+        ("judging.seed=1", {"judge verifier"}),
+        ("attribution.seed=1", SCORED | SELECTED),
+        ("pairs.seed=1", {"pairs", "reference"} | TRAINED),
+        ("exporter.max_relative_error=0.2", TRAINED - {"train"}),
+        ("exporter.base_type=f16", {"base", "answer base"} | TRAINED - {"train"}),
+        ("exporter.n_threads=2", set()),
+        ("statistics.confidence=0.9", set()),
+        ("store.root=elsewhere", set()),
+        ("observer=checker", {"observe surprisal", "contrast"} | SCORED | SELECTED),
+        ("judge=verifier+llamacpp", {"judge llamacpp"}),
+    ],
+)
+def test_an_option_makes_again_what_depends_on_it_and_nothing_else(remade, override, stages, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert remade(override) == stages
+
+
+def test_the_seeds_of_problems_and_traces_reach_everything_behind_them(keys, remade):
+    everything = set(keys())
+    assert remade("problems.seed=1") == everything
+    assert remade("trace.seed=1") == everything - {"problems"}
+
+
+def test_other_layers_are_another_adapter_and_a_sham_is_not_the_adapter_of_its_layers(keys, monkeypatch):
+    plain = keys()
+    monkeypatch.setitem(FILLED, "selection", {"layers": (1, 2)})
+    other = keys()
+    assert {name for name in plain if plain[name] != other[name]} == TRAINED
+    assert keys("selector=manual", "selector.layers=[1,2]") == other | {
+        "select": keys("selector=manual", "selector.layers=[1,2]")["select"]
+    }
+    monkeypatch.setitem(FILLED, "selection", {"layers": (1, 2), "zero_update": True})
+    assert keys()["train"] != other["train"]
+
+
+ALTERNATIVE = {"corrected": "only", "seeds": "[3,4]", "file": "own.jsonl"}
+NO_STAGE = {"statistics"}
+"""Sections that shape the report alone, which is made anew by every run."""
+
+
+@pytest.mark.parametrize(
+    ("section", "option"),
+    [pytest.param(s, o, id=f"{s.name}.{o.name}") for s in SECTIONS for o in dataclasses.fields(s.default_factory)],
+)
+def test_every_core_option_changes_a_key_unless_it_cannot_change_a_result(
+    remade, section, option, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.jsonl").write_text("{}\n")
+    kind = hints(section.default_factory)[option.name]
+    value = ALTERNATIVE.get(option.name)
+    if value is None:
+        value = {int: lambda d: d + 1, float: lambda d: d * 0.9}.get(kind, lambda d: "elsewhere")(option.default)
+    changed = remade(f"{section.name}.{option.name}={value}")
+    assert bool(changed) == (not option.metadata.get(RESULT_FREE) and section.name not in NO_STAGE)
