@@ -230,12 +230,15 @@ def main() -> None:
             "cold": experiment(folder / "cold", store, given.overrides, ""),
             "warm": experiment(folder / "warm", store, given.overrides, ""),
         }
+        again = [s["stage"] for s in runs["warm"].result["stages"] if not s["hit"]]
+        if again:
+            sys.exit(f"the warm run made {', '.join(again)} again: was the source edited meanwhile?")
         used = runs["cold"].result["config"]["evaluate"]["threads"]
         evaluations: dict[int, list[float]] = {}
         for threads in sorted({used, 1, os.cpu_count() or 1}):
             options = [*given.overrides, f"evaluate.threads={threads}"]
-            again = experiment(folder / f"threads-{threads}", store, options, "")
-            sides = [read(Answers, again, store, "answer", label)[0] for label in ("base", "tuned")]
+            other = experiment(folder / f"threads-{threads}", store, options, "")
+            sides = [read(Answers, other, store, "answer", label)[0] for label in ("base", "tuned")]
             evaluations[threads] = [sum(len(a.completion_ids) for a in s.answers) / s.time_s for s in sides]
         for threads in filter(None, given.torch_threads.split(",")):
             title = f"cold, OMP_NUM_THREADS={threads}"

@@ -1,6 +1,6 @@
 """Known answers: plant a failure into known layers of the tiny target and ask every attributor where it is.
 
-    python -m bench.planted                   # 6 plants of 2 layers, two negatives; prints a table in Markdown
+    python -m bench.planted                   # 4 plants of 2 layers, two negatives; prints a table in Markdown
     python -m bench.planted --plants 10 --size 3 --steps 300
 
 A plant is a LoRA on the MLA attention of the chosen layers alone, trained on solutions in which every subtraction comes
@@ -55,10 +55,12 @@ class Figures:
     """Mean number of layers between one of the top |S| and the nearest planted layer."""
     p: float
     """Share of all sets of |S| candidates whose mean score is at least as high, the planted set included."""
+    p_depth: float
+    """The same share among sets as deep: whose mean layer lies within 1 of the planted set's."""
 
 
 def figures(scores: Mapping[int, float], planted: Sequence[int]) -> Figures:
-    """Recall, AUROC, distance and the exact permutation p of scores of candidates against a planted set.
+    """Recall, AUROC, distance and the exact permutation p values of scores of candidates against a planted set.
 
     Args:
         scores: Candidate layer → score.
@@ -69,12 +71,15 @@ def figures(scores: Mapping[int, float], planted: Sequence[int]) -> Figures:
     others = [layer for layer in scores if layer not in inside]
     pairs = [(scores[a] > scores[b]) + 0.5 * (scores[a] == scores[b]) for a in inside for b in others]
     mean = np.mean([scores[layer] for layer in inside])
-    sets = [np.mean(values) for values in itertools.combinations(scores.values(), len(inside))]
+    sets = list(itertools.combinations(scores, len(inside)))
+    higher = np.array([np.mean([scores[layer] for layer in s]) >= mean - 1e-12 for s in sets])
+    as_deep = np.array([abs(np.mean(s) - np.mean(planted)) <= 1 for s in sets])
     return Figures(
         recall=len(inside & set(top)) / len(inside),
         auroc=float(np.mean(pairs)),
         distance=float(np.mean([min(abs(a - b) for b in inside) for a in top])),
-        p=float(np.mean([value >= mean - 1e-12 for value in sets])),
+        p=float(higher.mean()),
+        p_depth=float(higher[as_deep].mean()),
     )
 
 
@@ -294,6 +299,7 @@ def summarise(
                 f"{np.mean([f.auroc for f in own]):.2f}",
                 f"{np.mean([f.distance for f in own]):.1f}",
                 f"{np.median([f.p for f in own]):.3f}",
+                f"{np.median([f.p_depth for f in own]):.3f}",
                 f"{sum(f.p <= 0.05 for f in own)}/{len(own)}",
                 f"{everywhere.max() / everywhere.sum():.2f}" if everywhere.sum() else "-",
             ]
@@ -309,6 +315,7 @@ HEADER = [
     "AUROC",
     "distance",
     "median p",
+    "same depth",
     "p ≤ 0.05",
     "everywhere",
 ]
@@ -326,17 +333,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     from m3i_tiny.target import TinyTarget
 
     parser = argparse.ArgumentParser(prog="python -m bench.planted", description=__doc__.split("\n")[0])
-    parser.add_argument("--plants", type=int, default=6, help="planted sets")
+    parser.add_argument("--plants", type=int, default=4, help="planted sets")
     parser.add_argument("--size", type=int, default=2, help="layers a set")
-    parser.add_argument("--steps", type=int, default=200, help="training steps a plant")
+    parser.add_argument("--steps", type=int, default=80, help="training steps a plant")
     parser.add_argument("--batch", type=int, default=16, help="problems a training step")
-    parser.add_argument("--rate", type=float, default=3e-3, help="learning rate")
-    parser.add_argument("--problems", type=int, default=48, help="problems a model solves, two samples each")
-    parser.add_argument("--contrasts", type=int, default=40, help="failures a model is asked about, at most")
+    parser.add_argument("--rate", type=float, default=1e-2, help="learning rate")
+    parser.add_argument("--problems", type=int, default=32, help="problems a model solves, two samples each")
+    parser.add_argument("--contrasts", type=int, default=24, help="failures a model is asked about, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--model", type=Path, help="folder of other weights of the same architecture")
-    parser.add_argument("--out", type=Path, help="JSON of every score")
+    parser.add_argument("--out", type=Path, help="JSON of every score, written after each model")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     started = time.monotonic()
@@ -353,8 +360,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     problems, _ = source.draw()
     candidates = loaded.info.default_candidates()
     sets = draw_sets(candidates, options.size, options.plants, options.seed)
-    models: dict[str, tuple[int, ...]] = {str(i): planted for i, planted in enumerate(sets)}
-    models |= {"no plant": (), "everywhere": candidates}
+    models: dict[str, tuple[int, ...]] = {"no plant": (), "everywhere": candidates}
+    models |= {str(i): planted for i, planted in enumerate(sets)}
     asked: dict[str, dict[str, dict[int, float]]] = {}
     for name, layers in models.items():
         model, loss = loaded, float("nan")
@@ -373,6 +380,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not failures.contrasts:
             raise SystemExit(f"the plant in layers {list(layers)} shows no failure: raise --steps or --problems")
         asked[name] = {key: ask(attributor, model, failures) for key, attributor in attributors().items()}
+        if options.out:
+            options.out.write_text(json.dumps({"sets": sets, "asked": asked}, indent=1))
     chance = options.size / len(candidates)
     print(
         f"{options.plants} plants of {options.size} of {len(candidates)} layers, {options.steps} steps each; "
@@ -380,8 +389,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{time.monotonic() - started:.0f} s\n"
     )
     print(table(summarise(asked, sets)))
-    if options.out:
-        options.out.write_text(json.dumps({"sets": sets, "asked": asked}, indent=1))
 
 
 if __name__ == "__main__":

@@ -208,8 +208,8 @@ def stage_table() -> str:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "make"
         )
         given = {k.arg: k.value for k in call.keywords}
-        who = literal(given["component"].elts[0]) if isinstance(given.get("component"), ast.Tuple) else "core"  # type: ignore[attr-defined]
-        core = ", ".join(f"`{m}`" for m in literal(given["core"])) if "core" in given else ""
+        who = value_of(given["component"].elts[0]) if isinstance(given.get("component"), ast.Tuple) else "core"  # type: ignore[attr-defined]
+        core = ", ".join(f"`{m}`" for m in value_of(given["core"])) if "core" in given else ""
         rows.append((f"`{name}`", f"`{function.__annotations__['return']}`", who, core, first_line(function)))
     note = (
         "In the order of `m3i/engine.py`. Every key also holds the stage's options, the ids of its inputs, and the "
@@ -282,9 +282,9 @@ def first_line(thing: Any) -> str:
     return inspect.cleandoc(thing.__doc__ or "").split("\n", 1)[0]
 
 
-def literal(node: ast.expr) -> Any:
-    """The value of a constant expression."""
-    return ast.literal_eval(node)
+def value_of(node: ast.expr) -> Any:
+    """The value of a constant expression in m3i/stages.py."""
+    return eval(compile(ast.Expression(node), "m3i/stages.py", "eval"), vars(stages))
 
 
 def main(arguments: list[str]) -> int:

@@ -46,27 +46,12 @@ def load_folder(
         InputError: Weights that the model lacks, or too little memory on the device.
         ConfigError: A device that torch does not have, or a chat template asked for where there is none.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
     place = info.device if device == "auto" else device
     _require_device(info, place)
     folder = Path(info.files["model"])
     if tokenizer is None:
         tokenizer = load_tokenizer(folder)
-    with _without_progress_bars():
-        # Code that a folder brings along is never run: trust_remote_code stays False and is no option.
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=getattr(torch, info.dtype),
-            attn_implementation=ATTENTION,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **({"gguf_file": gguf} if gguf else {"use_safetensors": True}),
-        )
-    model, report = loaded
-    _require_complete(folder, report)
+    model = _load_dense(info, folder, gguf)
     if info.n_experts and place.partition(":")[0] == "cpu":
         model.set_experts_implementation("eager")  # the others lose to it on CPUs by 1.4 times and more
     model.to(place)
@@ -89,6 +74,38 @@ def load_folder(
         system_prompt=system_prompt,
         examples=examples,
     )
+
+
+def _load_dense(info: TargetInfo, folder: Path, gguf: str) -> Any:
+    """The model with every weight as a plain tensor of the data type asked for."""
+    import torch
+    import transformers
+
+    source: dict[str, Any] = {"use_safetensors": True}
+    if gguf:
+        source = {"gguf_file": gguf}
+        if hasattr(transformers, "GgufConfig"):  # new in 5.2x: without it, weights may stay in their packed blocks
+            source["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    with _without_progress_bars():
+        # Code that a folder brings along is never run: trust_remote_code stays False and is no option.
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, info.dtype),
+            attn_implementation=ATTENTION,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **source,
+        )
+    model, report = loaded
+    _require_complete(folder, report)
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer is not None:  # the weights are plain by now, but trainers refuse what still bears the mark
+        quantizer.remove_quantization_config(model)
+    other = sorted(name for name, tensor in model.named_parameters() if tensor.dtype != getattr(torch, info.dtype))
+    if other:
+        raise ConfigError(f"target {info.name}: weights were not loaded as {info.dtype}, but {other[0]} otherwise")
+    return model
 
 
 def load_tokenizer(folder: Path, *, gguf: str = "") -> Any:

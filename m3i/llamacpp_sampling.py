@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from m3i.llamacpp_wire import Refused
+
 
 def keep_likely(logits_V: np.ndarray, *, top_k: int, top_p: float, min_p: float) -> np.ndarray:
     """The logits (already divided by the temperature) with every filtered token at −∞; at least one stays.
@@ -75,8 +77,6 @@ class Grammar:
 
     def __init__(self, gbnf: str, vocab: Any) -> None:
         import llama_cpp.llama_cpp as api
-
-        from m3i.llamacpp_worker import Refused
 
         self._api = api
         self._sampler = api.llama_sampler_init_grammar(vocab, gbnf.encode(), b"root")

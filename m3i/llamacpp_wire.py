@@ -11,6 +11,10 @@ import numpy as np
 Arrays = dict[str, np.ndarray]
 
 
+class Refused(Exception):
+    """llama.cpp would not do it; the text says what it logged."""
+
+
 def write_message(pipe: IO[bytes], header: Mapping[str, Any], arrays: Arrays) -> None:
     """One message: length of the header (8 bytes, little endian), header, bytes of the arrays in the header's order."""
     listed = [[name, str(array.dtype), list(array.shape)] for name, array in arrays.items()]

@@ -17,17 +17,13 @@ import llama_cpp.llama_cpp as api
 import numpy as np
 
 from m3i.llamacpp_sampling import Sampler, log_softmax
-from m3i.llamacpp_wire import Arrays, read_message, write_message
+from m3i.llamacpp_wire import Arrays, Refused, read_message, write_message
 
 N_BATCH = 512
 """Tokens evaluated at once."""
 GGML_TYPE = {"f32": 0, "f16": 1}
 LOG_ERROR = 4
 FLASH_ATTENTION_OFF = 0
-
-
-class Refused(Exception):
-    """llama.cpp would not do it; the text says what it logged."""
 
 
 class Log:

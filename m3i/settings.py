@@ -30,8 +30,8 @@ class TraceSettings:
     """Nucleus: the smallest set of tokens with at least this probability is sampled from. Source: Holtzman et al. 2020."""
     max_new_tokens: int = 96
     """Length limit of a completion in tokens; a completion that reaches it is `truncated`."""
-    batch_size: int = 64
-    """Completions generated together."""
+    batch_size: int = 256
+    """Completions generated together; lower it where memory is short."""
     seed: int = 0
     """Seed of the sampling noise."""
     file: str | None = None

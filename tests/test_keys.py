@@ -4,10 +4,16 @@ The engine runs with a store that makes nothing: it answers each recipe with an 
 key, so that the keys alone tell what depends on what.
 """
 
+import ast
 import dataclasses
+import inspect
+import re
+import sys
+import textwrap
 import typing
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -15,6 +21,7 @@ import pytest
 from test_contract import INFO, SECTIONS, hints, plugin_modules
 
 import m3i
+from m3i import engine, lab, stages
 from m3i.artifacts import ScoreRow
 from m3i.component import RESULT_FREE
 from m3i.display import Display
@@ -202,3 +209,78 @@ def test_every_core_option_changes_a_key_unless_it_cannot_change_a_result(
         value = {int: lambda d: d + 1, float: lambda d: d * 0.9}.get(kind, lambda d: "elsewhere")(option.default)
     changed = remade(f"{section.name}.{option.name}={value}")
     assert bool(changed) == (not option.metadata.get(RESULT_FREE) and section.name not in NO_STAGE)
+
+
+# -- the core's own source in the key ----------------------------------------------------------
+
+CORE = Path(stages.__file__).parent
+CONTRACT = {"artifacts", "errors", "interfaces", "component", "hookspecs"}
+"""Declarations: what they mean is in the artifacts themselves, and in the store's format number."""
+WORKERS = {"llamacpp": {"llamacpp_worker"}}
+"""Modules that another one starts as a process."""
+
+
+def imported(source):
+    """Modules of the core that a piece of source imports anywhere."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("m3i."):
+            found.add(node.module.removeprefix("m3i."))
+    return found
+
+
+def closure(modules):
+    """The modules, and all that they import or start, less the contract."""
+    seen, todo = set(), set(modules)
+    while todo:
+        name = todo.pop()
+        file = CORE / f"{name.replace('.', '/')}.py"
+        if name not in seen | CONTRACT and file.exists():
+            seen.add(name)
+            todo |= imported(file.read_text(encoding="utf-8")) | WORKERS.get(name, set())
+    return seen
+
+
+def value_of(node, module):
+    """The value of a constant expression of a module's source."""
+    return eval(compile(ast.Expression(node), module.__name__, "eval"), vars(module))
+
+
+def of_the_target():
+    """Core modules in the target's own id, which is an input of every stage that uses the target."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(lab.Lab.target_id.fget)))
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "core_hash"]
+    return {name for call in calls for name in value_of(call.args[0], lab)}
+
+
+def declared(function):
+    """(core modules, component's group) of a stage's call of `lab.make`."""
+    for node in ast.walk(ast.parse(inspect.getsource(function))):
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "make":
+            given = {k.arg: k.value for k in node.keywords}
+            core = set(value_of(given["core"], stages)) if "core" in given else set()
+            if "inputs" in given and "lab.target_id" in ast.unparse(given["inputs"]):
+                core |= of_the_target()
+            group = ast.literal_eval(given["component"].elts[0]) if "component" in given else ""
+            return core, group
+    raise AssertionError(f"{function.__name__} makes nothing")
+
+
+STAGES = list(dict.fromkeys(re.findall(r"\bstages\.(\w+)\(lab", inspect.getsource(engine.run))))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_core_modules_that_a_stage_runs_are_in_its_key(name):
+    function = getattr(stages, name)
+    core, group = declared(function)
+    group = "exporter" if name == "base" else group
+    needed = imported(inspect.getsource(function)) | core
+    for (registered, _), entry in build(plugin_modules()).entries.items():
+        package = entry.cls.__module__.split(".")[0]
+        if registered == group and entry.distribution == "m3i":
+            files = Path(sys.modules[package].__file__).parent.rglob("*.py")
+            needed |= set().union(*(imported(file.read_text(encoding="utf-8")) for file in files))
+    missing = closure(needed) - core
+    assert not missing, (
+        f"add {sorted(missing)} to core= of stages.{name}: an edit there must not answer from old results"
+    )

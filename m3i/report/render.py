@@ -42,7 +42,7 @@ def render_report(result: Mapping[str, Any]) -> str:
         short=_or_dash(texts.short),
         seconds=_or_dash(texts.seconds),
         magnitude=_or_dash(figures.magnitude),
-        first_upper=lambda value: value[:1].upper() + value[1:],
+        sentence=texts.sentence,
     )
     environment.globals.update(figures=figures, texts=texts, words=words)
     style = resources.files("m3i.report").joinpath("templates/report.css").read_text(encoding="utf-8")

@@ -62,6 +62,17 @@ def clipped(value: str, limit: int) -> str:
     return f"{value[:limit]}… [{len(value) - limit:,} more characters in result.json]"
 
 
+def capital(value: str) -> str:
+    """A text with a capital at its beginning, the rest as it is."""
+    return value[:1].upper() + value[1:]
+
+
+def sentence(value: str) -> str:
+    """A text with a capital at its beginning and a full stop at its end."""
+    value = capital(value.strip())
+    return value + ("" if not value or value[-1] in ".!?…" else ".")
+
+
 def brief(value: str, limit: int) -> str:
     """The beginning of a text on one line."""
     line = " ".join(value.split())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from m3i.artifacts import Audit, Contrasts, Finding, Problem, Telemetry, Trace, Traces
+from m3i.artifacts import Audit, Contrasts, Finding, Problem, Telemetry, Traces
 from m3i.result.model import finite
 
 BINS = 24
@@ -131,13 +131,14 @@ def contrasts_section(contrasts: Contrasts) -> dict[str, Any]:
 
 
 def examples_section(audits: Mapping[str, Audit], traces: Traces, train: Mapping[str, Problem]) -> list[dict[str, Any]]:
-    """Train traces with their findings: those that most observers flag first, then in the order of sampling."""
+    """Train traces with their findings: those that most observers flag first, equal texts once."""
     findings: dict[str, list[tuple[str, Finding]]] = {}
     for alias, audit in audits.items():
         for finding in audit.findings:
             findings.setdefault(finding.trace_id, []).append((alias, finding))
-    flagged: Sequence[Trace] = [t for t in traces.traces if t.id in findings and t.problem_id in train]
-    flagged = sorted(flagged, key=lambda t: -len({alias for alias, _ in findings[t.id]}))
+    flagged = {(t.problem_id, t.text): t for t in reversed(traces.traces) if t.id in findings and t.problem_id in train}
+    order = {t.id: i for i, t in enumerate(traces.traces)}
+    shown = sorted(flagged.values(), key=lambda t: (-len({alias for alias, _ in findings[t.id]}), order[t.id]))
     return [
         {
             "trace_id": trace.id,
@@ -161,5 +162,5 @@ def examples_section(audits: Mapping[str, Audit], traces: Traces, train: Mapping
                 for alias, f in findings[trace.id]
             ],
         }
-        for trace in flagged[:EXAMPLES]
+        for trace in shown[:EXAMPLES]
     ]

@@ -196,7 +196,7 @@ def certify(
     return Findings(tuple(tensors), together, len(chosen_NK), bench.parity, n_flips)
 
 
-def in_quantised_file(
+def in_the_file(
     peft: PeftModelProbe,
     carrier: Carrier,
     base: Path,
@@ -205,7 +205,7 @@ def in_quantised_file(
     *,
     n_threads: int = 1,
 ) -> Difference:
-    """What the quantised kernels make of the live updates at factor 1, over all probe tokens; leaves them laid.
+    """What the file's own kernels make of the live updates at factor 1, over all probe tokens; leaves them laid.
 
     No verdict hangs on it: these kernels round activations, in the base and in the tuned file alike.
     """

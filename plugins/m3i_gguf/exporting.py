@@ -17,12 +17,12 @@ from m3i.component import Component, option, require
 from m3i.errors import DeadTensorError, StageError
 from m3i.interfaces import ExportRequest, TargetSession
 from m3i_gguf.architectures import Architecture, architecture_of
-from m3i_gguf.certificate import Carrier, Findings, Runtime, certify, in_quantised_file, rms
+from m3i_gguf.certificate import Carrier, Findings, Runtime, certify, in_the_file, rms
 from m3i_gguf.convert import FileType, convert, tensor_types
 from m3i_gguf.layout import GGUFFile
 from m3i_gguf.probes import PeftModelProbe, pick
 from m3i_gguf.routing import flips, left_out, router_noise
-from m3i_gguf.twin import file_values, is_quantised, write_twin
+from m3i_gguf.twin import file_values, is_narrow, write_twin
 from m3i_gguf.updates import Update, live_share, read_updates
 
 N_PARITY_PROBES = 4
@@ -60,6 +60,9 @@ class GGUFExporter(Component):
     """Traces on whose completion tokens the certificate is measured."""
     allow_dead: bool = False
     """Go on with the live tensors alone when some are dead; the certificate names the dead and the share evaluated."""
+    twin: bool = True
+    """Measure a base that is not F32 on its F32 twin: the same values, without the rounding of activations in the narrow
+    kernels, which hides small updates. Takes the disk space of an F32 file for a while."""
     n_threads: int = option(1, result_free=True)
     """Threads of llama.cpp while measuring. More can be slower on a shared machine."""
 
@@ -147,7 +150,7 @@ class GGUFExporter(Component):
         carrier: Carrier,
         twin_carrier: Callable[[GGUFFile], Carrier],
     ) -> tuple[Findings, str]:
-        """The certificate's figures, and a note on what quantised kernels do; leaves the live tensors laid.
+        """The certificate's figures, and a note on what narrow kernels do; leaves the live tensors laid.
 
         Args:
             request: The export.
@@ -160,10 +163,10 @@ class GGUFExporter(Component):
         probes = pick(request.probes, self.n_probes)
         bounds: dict[str, Any] = {"max_relative_error": self.max_relative_error, "n_threads": self.n_threads}
         with ExitStack() as stack:
-            if any(place.kind.name != "F32" for place in base.tensors.values()):
+            if is_narrow(base):
                 stack.enter_context(file_values(request.target.loaded, architecture, config, base))
             peft = stack.enter_context(PeftModelProbe(request.target.loaded, request.adapter.folder).opened())
-            if not is_quantised(base):
+            if not (is_narrow(base) and self.twin):
                 findings = certify(peft, updates, carrier, base.path, probes, **bounds, tick=request.tick)
                 carrier.lay({t.name: 1.0 for t in findings.tensors if t.live})
                 return findings, ""
@@ -174,9 +177,9 @@ class GGUFExporter(Component):
             live = [t.name for t in findings.tensors if t.live]
             if not live:
                 return findings, ""
-            rounded = in_quantised_file(peft, carrier, base.path, live, probes, n_threads=self.n_threads)
+            rounded = in_the_file(peft, carrier, base.path, live, probes, n_threads=self.n_threads)
             note = (
-                "measured on the base's F32 twin, the same values in exact arithmetic; in the quantised file itself, "
+                "measured on the base's F32 twin, the same values in exact arithmetic; in the file itself, "
                 f"whose kernels round activations (parity {request.base.parity['rms']:.2g} nats), the update moves "
                 f"log-probabilities by {rounded.llama_norm:.2g} nats, {rounded.relative_error:.0%} off PEFT's "
                 f"{rounded.peft_norm:.2g}"

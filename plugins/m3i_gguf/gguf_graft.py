@@ -43,17 +43,13 @@ class GGUFGraft(GGUFExporter):
             return Export(model_path=tuned.name, adapter_path=None, certificate=certificate)
         architecture, config = mapping(request.target)
         graft = Graft(base, architecture, config, updates, tuned, self.graft_type)
-        twin_path = request.folder / "twin-tuned.gguf"
 
         def twin_carrier(twin: GGUFFile) -> GraftCarrier:
-            exact = Graft(twin, architecture, config, updates, twin_path, GraftType.F32, rounded_as=graft.kinds)
+            exact = Graft(base, architecture, config, updates, twin.path, GraftType.F32, twin_of=graft)
             return GraftCarrier(exact, updates, described=graft)
 
-        try:
-            carrier = GraftCarrier(graft, updates, described=graft)
-            findings, note = self.measure(request, updates, base, carrier, twin_carrier)
-        finally:
-            twin_path.unlink(missing_ok=True)
+        carrier = GraftCarrier(graft, updates, described=graft)
+        findings, note = self.measure(request, updates, base, carrier, twin_carrier)
         remedy = "check the architecture's mapping, a wider exporter.graft_type or a finer exporter.base_type"
         certificate = self.judge(findings, note, count_identical(base, tuned), remedy)
         return Export(model_path=tuned.name, adapter_path=None, certificate=certificate)

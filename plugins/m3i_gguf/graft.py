@@ -49,8 +49,8 @@ class Graft:
         updates: Parameter → update.
         destination: The file to write; it starts with no update laid in.
         graft_type: Type of the grafted tensors; `keep` takes the base tensor's, or F16 where that cannot be written.
-        rounded_as: Types through which values are rounded before they are written: a twin holds in F32 what another
-            graft stores in these.
+        twin_of: A graft whose stored values this one is to hold in F32. The destination is then the base's twin
+            (m3i_gguf.twin), and written in place.
 
     Raises:
         ConfigError: The base file lacks a tensor, or has it in another shape.
@@ -64,11 +64,11 @@ class Graft:
         updates: Mapping[str, Update],
         destination: Path,
         graft_type: GraftType,
-        rounded_as: Mapping[str, Any] | None = None,
+        twin_of: Graft | None = None,
     ) -> None:
         self.path = destination
         self._base = base
-        self._rounded_as = rounded_as or {}
+        self._rounded_as: Mapping[str, Any] = twin_of.kinds if twin_of else {}
         self._updates = updates
         self._pieces = {name: architecture.pieces(config, name) for name in updates}
         self.kinds = {
@@ -84,7 +84,7 @@ class Graft:
                         f"{name}: the update becomes {piece.name} of shape {shape}, the base file has "
                         f"{base.tensors[piece.name].shape}; adapter and base file belong to different models"
                     )
-        self._places = copy_with_types(base, destination, self.kinds)
+        self._places = GGUFFile(destination).tensors if twin_of else copy_with_types(base, destination, self.kinds)
         self._laid: dict[str, float] = dict.fromkeys(updates, float("nan"))
         self.lay({})
 

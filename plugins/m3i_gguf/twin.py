@@ -1,42 +1,50 @@
 """Files and models that hold exactly the base file's values, so that a certificate sees the update and no rounding.
 
-llama.cpp's kernels for quantised weights round the *activations* to 8 bits as well. On SmolLM2's Q4_1 file that alone
-moves log-probabilities by 0.17 nats against transformers with the very same weights, more than a small update does, and
-tuned minus base inherits it. Two things take the rounding out of the comparison without touching what is compared:
+llama.cpp's kernels for quantised weights round the *activations* to 8 bits as well, those for F16 to 16. On SmolLM2's
+Q4_1 file that alone moves log-probabilities by 0.17 nats against transformers with the very same weights, more than a
+small update does, and tuned minus base inherits it. Two things take the rounding out of the comparison without touching
+what is compared:
 
-- the *twin* of a quantised file has each tensor dequantised to F32: the same values, the same graph, exact arithmetic;
+- the *twin* of a file has each tensor dequantised to F32: the same values, the same graph, exact arithmetic;
 - the reference model in PyTorch gets the base file's values in place of its own while the certificate is measured.
 
-What the quantised kernels do to the real files is measured besides, and stated in the certificate's note.
+What the narrow kernels do to the real files is measured besides, and stated in the certificate's note.
 """
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from m3i.errors import StageError
 from m3i.target import LoadedTarget
 from m3i_gguf.architectures import Architecture, Config
 from m3i_gguf.layout import GGUFFile, copy_with_types, encode, write_tensor
 
-EXACT = ("F32", "F16", "BF16")
-"""Types whose kernels do not quantise activations."""
 
-
-def is_quantised(base: GGUFFile) -> bool:
-    """Whether some tensor's kernel rounds activations."""
-    return any(place.kind.name not in EXACT for place in base.tensors.values())
+def is_narrow(base: GGUFFile) -> bool:
+    """Whether some tensor is not F32, so that its kernel rounds activations."""
+    return any(place.kind.name != "F32" for place in base.tensors.values())
 
 
 def write_twin(base: GGUFFile, destination: Path) -> GGUFFile:
-    """The base file with every quantised tensor in F32."""
+    """The base file with every tensor in F32. Raises StageError when the disk has no room for it."""
     import gguf
 
     f32 = gguf.GGMLQuantizationType.F32
-    kinds = {name: f32 for name, place in base.tensors.items() if place.kind.name not in EXACT}
+    kinds = {name: f32 for name, place in base.tensors.items() if place.kind != f32}
+    needed = 4 * sum(math.prod(place.shape) for place in base.tensors.values())
+    free = shutil.disk_usage(destination.parent).free
+    if needed > free:
+        raise StageError(
+            f"the certificate's F32 twin of {base.path.name} needs {needed / 1e9:.1f} GB for a while, {free / 1e9:.1f} GB "
+            f"are free in {destination.parent}; make room, or set exporter.twin=false to measure on the file as it is"
+        )
     places = copy_with_types(base, destination, kinds)
     for name in kinds:
         write_tensor(destination, places[name], encode(base.values(name), f32))

@@ -43,7 +43,7 @@ class LlamaCppJudge(Component):
     """How the model expects a conversation: `chatml` (SmolLM2, Qwen) or `plain` (no control tokens)."""
     n_ctx: int = 4096
     """Context length in tokens; a pair that does not fit is a missing verdict, never cut."""
-    max_reason_chars: int = 120
+    max_reason_chars: int = 40
     """Longest reason in characters; it comes after the choice, so it explains and does not decide. 0: none."""
     temperature: float = 0.0
     """Sampling temperature; 0 takes the most likely choice."""

@@ -9,6 +9,7 @@ is read as those characters.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from dataclasses import dataclass
 from enum import Enum
@@ -64,14 +65,16 @@ def merged(parts: list[Part]) -> list[Part]:
 
 
 def fence(*texts: str) -> str:
-    """A delimiter that occurs in none of the texts, the same for the same texts in the same order."""
+    """A delimiter that occurs in none of the texts, the same for the same texts in the same order.
+
+    Four hex digits keep the prompt short; where the texts hold the first 256 candidates, it grows by a digit.
+    """
     joined = "\x00".join(texts)
-    for count in range(1_000_000):
-        digest = hashlib.sha256(f"{count}\x00{joined}".encode("utf-8", "surrogatepass")).hexdigest()
-        candidate = f"=={digest[:8]}=="
-        if candidate not in joined:
-            return candidate
-    raise AssertionError("a text cannot hold a million chosen hashes of itself")
+    candidates = (
+        f"=={hashlib.sha256(f'{count}{joined}'.encode('utf-8', 'surrogatepass')).hexdigest()[: 4 + count // 256]}=="
+        for count in itertools.count()
+    )
+    return next(candidate for candidate in candidates if candidate not in joined)
 
 
 @cache

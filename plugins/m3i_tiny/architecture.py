@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from transformers import DeepseekV2Config
 
 TinyModel: TypeAlias = Any
-"""A `transformers.DeepseekV2ForCausalLM`; by name it would not type-check, owing to its own annotations of `generate`."""
+"""A `transformers.DeepseekV2ForCausalLM`; its own annotations of `generate` and `to` do not type-check, hence `Any`."""
 
 PAD_ID, BOS_ID, EOS_ID, UNK_ID = range(4)
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")

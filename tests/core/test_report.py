@@ -165,7 +165,7 @@ def test_dead_and_erased_tensors_are_named():
     arguments = synthetic_run()
     certificate = arguments["export"].certificate
     dead = replaced(certificate.tensors[0], live=False, llama_norm=0.0)
-    erased = replaced(certificate.tensors[1], ggml_type="Q4_K", llama_norm=0.001)
+    erased = replaced(certificate.tensors[1], ggml_type="Q4_K", storage_error=0.8)
     changed = replaced(certificate, tensors=(dead, erased, *certificate.tensors[2:]), live_share=0.249, passed=False)
     arguments["export"] = replaced(arguments["export"], certificate=changed)
     caveats = {c["name"]: c for c in build_result(**arguments)["caveats"]}

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gguf
 import numpy as np
@@ -19,7 +20,7 @@ from m3i_gguf.gguf_graft import GGUFGraft, GraftCarrier
 from m3i_gguf.graft import Graft, GraftType
 from m3i_gguf.layout import GGUFFile, count_identical
 from m3i_gguf.probes import PeftModelProbe, pick
-from m3i_gguf.twin import file_values, is_quantised, write_twin
+from m3i_gguf.twin import file_values, is_narrow, write_twin
 from m3i_gguf.updates import live_share, read_updates
 from m3i_gguf.vocabulary import pre_tokenizer, vocabulary
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -730,10 +731,25 @@ def test_graft_over_narrower_bases(base_type, mla, tmp_path):
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["tuned.gguf"]
     after = dict(mla.session.loaded.model.named_parameters())
     assert all(torch.equal(before[name], after[name]) for name in before)
-    quantised = base_type != "f16"
-    assert ("F32 twin" in found.note) == quantised
-    if quantised:  # sharper than the kernels that it keeps out of the comparison
-        assert found.base_parity_rms < base.parity["rms"] / 20
+    assert "F32 twin" in found.note
+    assert found.base_parity_rms < base.parity["rms"] / 20  # sharper than the kernels that it keeps out
+
+
+def test_without_a_twin_the_file_itself_is_measured(gqa, tmp_path):
+    exporter = GGUFGraft(base_type=BaseType.F16, twin=False)
+    base = make_base(exporter, gqa.session, tmp_path / "base")
+    found = exporter.export(request(gqa.session, base, gqa.adapter, tmp_path / "out")).certificate
+    assert all(t.live for t in found.tensors)
+    assert "twin" not in found.note
+    assert found.base_parity_rms > 1e-5
+
+
+def test_twin_without_room(gqa, tmp_path, monkeypatch):
+    exporter = GGUFGraft(base_type=BaseType.F16)
+    base = make_base(exporter, gqa.session, tmp_path / "base")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(StageError, match=r"F32 twin of base.gguf needs .* exporter.twin=false"):
+        exporter.export(request(gqa.session, base, gqa.adapter, tmp_path / "out"))
 
 
 def test_twin_has_the_same_values(mla, tmp_path):
@@ -741,8 +757,8 @@ def test_twin_has_the_same_values(mla, tmp_path):
     convert(mla.session.loaded, path, FileType.Q8_0)
     base = GGUFFile(path)
     twin = write_twin(base, tmp_path / "twin.gguf")
-    assert is_quantised(base)
-    assert not is_quantised(twin)
+    assert is_narrow(base)
+    assert not is_narrow(twin)
     assert all(np.array_equal(base.values(name), twin.values(name)) for name in base.tensors)
     assert twin.metadata_bytes() == base.metadata_bytes()
     architecture = ARCHITECTURES["DeepseekV2ForCausalLM"]

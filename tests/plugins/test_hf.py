@@ -564,11 +564,15 @@ def test_the_smollm2_preset_keeps_its_worked_examples_out_of_the_problems():
 @pytest.mark.slow
 def test_smollm2_loads_and_both_tokenizers_agree():
     import torch
+    from transformers.trainer_utils import validate_quantization_for_training
 
     target = SmolLM2(system_prompt="You do sums.", examples=[{"prompt": "1 + 1 =", "completion": "1 + 1 = 2"}])
     loaded = target.load()
     assert loaded.model.num_parameters() == loaded.info.n_parameters
     assert isinstance(loaded.layers[0].self_attn.q_proj, torch.nn.Linear)
+    assert all(p.dtype == torch.float32 for p in loaded.model.parameters())
+    validate_quantization_for_training(loaded.model)  # raises where a trainer would refuse the model
+    assert not getattr(loaded.model, "is_quantized", False)
     for key, value in loaded.info.config.items():
         if key not in ("architectures", "rope_theta"):
             assert getattr(loaded.model.config, key) == value, key

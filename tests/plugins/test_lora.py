@@ -157,7 +157,7 @@ def train(
 ):
     pairs = pairs or make_pairs(loaded)
     folder.mkdir(parents=True, exist_ok=True)
-    defaults = {"rank": 4, "alpha": 8, "batch_size": 4, "epochs": 2}
+    defaults = {"rank": 4, "alpha": 8, "batch_size": 4, "epochs": 2, "learning_rate": 1e-3}
     return DpoLora(**defaults | options).train(
         TrainRequest(
             target=Session(loaded),

@@ -121,14 +121,12 @@ def test_the_model_card_states_what_the_evaluation_prints(loaded):
     from m3i_tiny.answering import experiment_problems
     from m3i_tiny.evaluate import EVALUATION_SEED, measure
 
-    stated = dict(
-        re.findall(r"^\| (greedy|temperature 0\.8) \| (\d+) \| 1000 \|", CARD.read_text(), flags=re.MULTILINE)
-    )
+    stated = re.search(r"^\| greedy \| (\d+) \| 1000 \|", CARD.read_text(), flags=re.MULTILINE)
+    assert stated is not None
     problems = experiment_problems(1000, EVALUATION_SEED)
-    for name, temperature in (("greedy", 0.0), ("temperature 0.8", 0.8)):
-        found = measure(loaded.model, problems, temperature=temperature, seed=EVALUATION_SEED)
-        # Another machine rounds differently and samples part ways: two standard errors of a share of 1000.
-        assert abs(found.right - int(stated[name])) <= 30
+    found = measure(loaded.model, problems, temperature=0.0, seed=EVALUATION_SEED)
+    # Another machine rounds differently, which turns near-ties: two standard errors of a share of 1000.
+    assert abs(found.right - int(stated.group(1))) <= 28
 
 
 # -- training text ----------------------------------------------------------------------------
@@ -165,6 +163,16 @@ def test_the_training_text_is_the_same_for_the_same_seed():
 
 
 # -- training ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def threads_kept():
+    """Training sets torch's number of threads for the whole process; the tests after it get theirs back."""
+    import torch
+
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 def test_the_shipped_log_is_of_the_committed_recipe():
@@ -217,6 +225,7 @@ def test_the_learning_rate_warms_up_stays_and_decays_to_zero():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("threads_kept")
 def test_an_interrupted_training_goes_on_as_if_it_had_not_stopped(tmp_path):
     from m3i_tiny.train import Recipe, train
 
@@ -234,6 +243,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_stopped(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("threads_kept")
 def test_retraining_follows_the_shipped_loss_curve(tmp_path):
     from m3i_tiny.train import Recipe, train
 

@@ -37,7 +37,7 @@ def sample_size(result: Result) -> Iterator[Caveat]:
             f"The interval of the accuracy's change, {points(difference['low'])} to {points(difference['high'])}, "
             f"excludes zero, but the exact test does not reach 0.05; the verdict follows the stricter test.",
         )
-    if n and test["undecided"] / n > 0.5 and result["verdict"]["kind"] != "sham":
+    if decided and test["undecided"] / n > 0.5 and result["verdict"]["kind"] != "sham":
         yield caveat(
             "many_ties",
             "Most problems decide nothing",

@@ -93,14 +93,10 @@ def export(result: Result) -> Iterator[Caveat]:
         yield caveat(
             "erased_updates",
             f"Quantisation swallowed part of {count(len(erased), 'trained tensor')}",
-            f"Less than half of their effect survives in the file ({types}): the updates are smaller than its steps.",
+            f"More than half of their update is lost in the file ({types}): it is smaller than the steps of that type.",
             major=True,
         )
 
 
 def _erased(tensor: Mapping[str, Any]) -> bool:
-    quantised = any(
-        word[:1] in ("Q", "I") for word in tensor["ggml_type"].upper().replace("/", " ").replace(",", " ").split()
-    )
-    peft, llama = tensor["peft_norm"], tensor["llama_norm"]
-    return bool(quantised and peft and llama is not None and llama < 0.5 * peft)
+    return any(tensor[name] is not None and tensor[name] > 0.5 for name in ("erased_share", "storage_error"))
