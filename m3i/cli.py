@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 something the user can mend (one line says what), 130 inte
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shlex
 import sys
@@ -77,6 +78,7 @@ def hydra_command(arguments: list[str]) -> None:
     if any(a.startswith("--experimental-rerun") for a in arguments):
         raise M3IError("--experimental-rerun reads a pickle, which can run code; give the overrides instead")
     warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries, about their next versions
+    logging.getLogger("gguf").setLevel(logging.WARNING)  # it announces every file it writes
     prepare_hydra()
     command = shlex.join(["python", "-m", "m3i", *arguments])
 

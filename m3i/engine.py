@@ -61,7 +61,7 @@ def run(
     preflight(experiment, session.info)
     store = Store(store_root(experiment))
     lab = Lab(experiment, registry, store, Display(quiet=quiet), session)
-    lab.display.begin(11 + len(experiment.observers) + len(experiment.attributors) + len(experiment.judges))
+    lab.display.begin(12 + len(experiment.observers) + len(experiment.attributors) + len(experiment.judges))
 
     problems = stages.problems(lab)
     traces = stages.trace(lab, problems)

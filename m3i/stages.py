@@ -42,6 +42,8 @@ from m3i.lab import Lab, run_async
 from m3i.store import file_hash
 
 TORCH = ("torch", "transformers", "tokenizers")
+RUNTIME = ("llamacpp", "llamacpp_worker", "llamacpp_sampling", "llamacpp_wire")
+"""Modules of the core that run llama.cpp."""
 
 
 def problems(lab: Lab) -> ProblemSet:
@@ -58,7 +60,7 @@ def problems(lab: Lab) -> ProblemSet:
         "problems",
         work,
         component=("problems", source),
-        core=("problem_set",),
+        core=("problem_set", "answer_text"),
         made=lambda a: f"{len(a.train)} train, {len(a.held_out)} held-out",
     )
 
@@ -91,7 +93,7 @@ def trace(lab: Lab, drawn: ProblemSet) -> Traces:
         Traces,
         "trace",
         work,
-        core=("generation", "batching", "target", "hf_model"),
+        core=("generation", "batching"),
         settings=settings,
         inputs={"target": lab.target_id, "problems": drawn.id},
         libraries=TORCH,
@@ -114,7 +116,7 @@ def telemetry(lab: Lab, traces: Traces) -> Telemetry:
         Telemetry,
         "telemetry",
         work,
-        core=("telemetry", "batching", "target", "hf_model"),
+        core=("telemetry", "batching"),
         settings=plain(options),
         inputs={"target": lab.target_id, "traces": traces.id},
         libraries=TORCH,
@@ -303,7 +305,7 @@ def reference(lab: Lab, chosen: PreferencePairs) -> ReferenceLogprobs:
         ReferenceLogprobs,
         "reference",
         work,
-        core=("reference", "generation", "batching", "target", "hf_model"),
+        core=("reference", "generation", "batching"),
         settings=plain(options),
         inputs={"target": lab.target_id, "pairs": chosen.id},
         libraries=TORCH,
@@ -333,7 +335,6 @@ def train(lab: Lab, selection: LayerSelection, chosen: PreferencePairs, known: R
         "train",
         work,
         component=("trainer", trainer),
-        core=("target", "hf_model"),
         settings={"layers": selection.layers, "zero_update": selection.zero_update, "seed": lab.experiment.settings.seed},
         inputs={"target": lab.target_id, "pairs": chosen.id, "reference": known.id},
         libraries=TORCH,
@@ -353,7 +354,7 @@ def base(lab: Lab, traces: Traces) -> BaseModel:
         BaseModel,
         "base",
         work,
-        core=("llamacpp", "llamacpp_worker", "target", "hf_model"),
+        core=RUNTIME,
         settings={
             "exporter": {"distribution": entry.distribution, "version": entry.version, "source": entry.source_hash()},
             "options": plain(dict(exporter.base_fields())),
@@ -388,11 +389,11 @@ def export(
         "export",
         work,
         component=("exporter", exporter),
-        core=("llamacpp", "llamacpp_worker", "target", "hf_model"),
+        core=RUNTIME,
         inputs={"target": lab.target_id, "base": untouched.id, "adapter": adapter.id},
         libraries=TORCH,
         made=lambda a: f"{a.certificate.live_share:.1%} of the adapter live"
-        + (" (vacuous: sham)" if a.certificate.vacuous else f", error {a.certificate.together.relative_error:.3f}"),
+        + (" (vacuous: sham)" if a.certificate.vacuous else f", joint error {a.certificate.together.relative_error:.1e}"),
     )
 
 
@@ -432,7 +433,7 @@ def answer(lab: Lab, drawn: ProblemSet, untouched: BaseModel, tuned: Export | No
         "answer",
         work,
         label="base" if tuned is None else "tuned",
-        core=("evaluation", "llamacpp", "llamacpp_worker"),
+        core=("evaluation", *RUNTIME),
         settings=plain(options),
         inputs={
             "target": lab.target_id,
@@ -473,7 +474,7 @@ def judge(
         work,
         label=alias,
         component=("judge", component),
-        core=("judging",),
+        core=("judging", *RUNTIME),
         settings={"alias": alias, "seed": seed},
         inputs={"problems": drawn.id, "base answers": before.id, "tuned answers": after.id},
         made=lambda a: ", ".join(f"{n} {o}" for o, n in _outcomes(a).items()),

@@ -31,11 +31,11 @@ N_PARITY_PROBES = 4
 class BaseType(str, Enum):
     """The base file."""
 
-    AUTO = "auto"
-    F32 = "f32"
-    F16 = "f16"
-    Q8_0 = "q8_0"
-    Q4_K_M = "q4_k_m"
+    auto = "auto"
+    f32 = "f32"
+    f16 = "f16"
+    q8_0 = "q8_0"
+    q4_k_m = "q4_k_m"
 
 
 LARGEST_PARITY = {"F32": 0.01, "F16": 0.1, "BF16": 0.3, "Q8_0": 0.3}
@@ -48,7 +48,7 @@ class GGUFExporter(Component):
 
     libraries: ClassVar[tuple[str, ...]] = ("gguf", "llama-cpp-python", "peft", "torch", "transformers")
 
-    base_type: BaseType = BaseType.AUTO
+    base_type: BaseType = BaseType.auto
     """Type of the base GGUF's matrices: `f32`, `f16`, `q8_0`, `q4_k_m`, or `auto`: the target's own GGUF where it has
     one, else F32 for float32 weights and F16 for half-precision ones."""
     max_parity: float = 0.0
@@ -61,8 +61,8 @@ class GGUFExporter(Component):
     allow_dead: bool = False
     """Go on with the live tensors alone when some are dead; the certificate names the dead and the share evaluated."""
     twin: bool = True
-    """Measure a base that is not F32 on its F32 twin: the same values, without the rounding of activations in the narrow
-    kernels, which hides small updates. Takes the disk space of an F32 file for a while."""
+    """Measure a base that is not F32 on its F32 twin: the same values, without the narrow kernels' rounding of
+    activations, which hides small updates. Takes the disk space of an F32 file for a while."""
     n_threads: int = option(1, result_free=True)
     """Threads of llama.cpp while measuring. More can be slower on a shared machine."""
 
@@ -84,7 +84,7 @@ class GGUFExporter(Component):
             StageError: llama.cpp and transformers disagree on the base by more than the bound.
         """
         own = target.info.files.get("gguf")
-        if own is not None and self.base_type is BaseType.AUTO:
+        if own is not None and self.base_type is BaseType.auto:
             path = Path(own)
             name = str(path.resolve())
         else:
@@ -103,7 +103,7 @@ class GGUFExporter(Component):
         return BaseModel(path=name, sha256=_sha256(path), tensor_types=types, parity=parity)
 
     def _file_type(self, target: TargetSession) -> FileType:
-        if self.base_type is not BaseType.AUTO:
+        if self.base_type is not BaseType.auto:
             return FileType[self.base_type.name]
         return FileType.F32 if str(target.loaded.model.dtype) == "torch.float32" else FileType.F16
 

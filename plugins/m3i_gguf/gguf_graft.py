@@ -23,7 +23,7 @@ class GGUFGraft(GGUFExporter):
     update is smaller than half a step of that type.
     """
 
-    graft_type: GraftType = GraftType.F32
+    graft_type: GraftType = GraftType.f32
     """Type of the grafted tensors: `f32` (no update is too small for it), `f16`, or `keep` for the base tensor's own
     type, F16 where that cannot be written. Router weights are F32 always."""
 
@@ -45,7 +45,7 @@ class GGUFGraft(GGUFExporter):
         graft = Graft(base, architecture, config, updates, tuned, self.graft_type)
 
         def twin_carrier(twin: GGUFFile) -> GraftCarrier:
-            exact = Graft(base, architecture, config, updates, twin.path, GraftType.F32, twin_of=graft)
+            exact = Graft(base, architecture, config, updates, twin.path, GraftType.f32, twin_of=graft)
             return GraftCarrier(exact, updates, described=graft)
 
         carrier = GraftCarrier(graft, updates, described=graft)

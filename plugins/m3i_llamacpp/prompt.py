@@ -20,13 +20,13 @@ from importlib import resources
 class ChatFormat(str, Enum):
     """How a model expects a conversation to be written."""
 
-    CHATML = "chatml"
-    PLAIN = "plain"
+    chatml = "chatml"
+    plain = "plain"
 
 
 FRAMES = {
-    ChatFormat.CHATML: ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
-    ChatFormat.PLAIN: ("", "\n"),
+    ChatFormat.chatml: ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
+    ChatFormat.plain: ("", "\n"),
 }
 
 

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3i.agreement import (
@@ -29,6 +29,7 @@ def test_overlap_of_layer_sets_by_chance():
     assert overlap_p(0, 27, 5, 5) == 1.0
 
 
+@settings(deadline=None)
 @given(st.integers(1, 7), st.data())
 def test_overlap_equals_counting_all_subsets(n, data):
     k, size, shared = (data.draw(st.integers(0, n)) for _ in range(3))
@@ -70,6 +71,7 @@ def test_span_f1_and_its_chance_in_closed_form():
     assert found["p"] == pytest.approx(0.5, abs=0.03)
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.data())
 def test_expected_overlap_is_the_mean_over_all_shifts(first, data):
     second = data.draw(st.lists(st.booleans(), min_size=len(first), max_size=len(first)))

@@ -309,7 +309,7 @@ def test_k_quants_at_width_256(tmp_path):
 
 def test_parity_out_of_bounds_stops(tmp_path):
     with pytest.raises(StageError, match=r"disagree on the base model base.gguf .* bound is 1e-05"):
-        make_base(GGUFGraft(base_type=BaseType.Q8_0, max_parity=1e-5), llama(), tmp_path)
+        make_base(GGUFGraft(base_type=BaseType.q8_0, max_parity=1e-5), llama(), tmp_path)
 
 
 def test_own_gguf_is_the_base(tmp_path):
@@ -321,7 +321,7 @@ def test_own_gguf_is_the_base(tmp_path):
     assert base.file() == own
     assert list((tmp_path / "base").iterdir()) == []
     assert set(base.tensor_types) == {"F32", "Q8_0"}
-    converted = make_base(GGUFGraft(base_type=BaseType.F32), with_own, tmp_path / "converted")
+    converted = make_base(GGUFGraft(base_type=BaseType.f32), with_own, tmp_path / "converted")
     assert converted.path == "base.gguf"
 
 
@@ -692,11 +692,11 @@ def test_small_update_is_measured_larger(gqa, tmp_path):
 
 def test_update_under_half_a_step_of_f16_is_reported(gqa, tmp_path):
     small = train(gqa.session, tmp_path / "adapter", LLAMA, scale=1e-5)
-    halved = GGUFGraft(base_type=BaseType.F16, graft_type=GraftType.KEEP)
+    halved = GGUFGraft(base_type=BaseType.f16, graft_type=GraftType.keep)
     base = make_base(halved, gqa.session, tmp_path / "base")
     with pytest.raises(DeadTensorError, match=r"[4-9]\d\.\d% of the update is under half a step of its type, stored"):
         halved.export(request(gqa.session, base, small, tmp_path / "kept"))
-    wide = GGUFGraft(base_type=BaseType.F16).export(request(gqa.session, base, small, tmp_path / "wide")).certificate
+    wide = GGUFGraft(base_type=BaseType.f16).export(request(gqa.session, base, small, tmp_path / "wide")).certificate
     assert all(t.ggml_type == "F32 (base F16)" and t.erased_share < 0.02 for t in wide.tensors)
 
 
@@ -707,7 +707,7 @@ def test_loss_of_a_type(gqa, tmp_path):
     convert(gqa.session.loaded, path, FileType.F16)
     base = GGUFFile(path)
     kept = Graft(
-        base, ARCHITECTURES["LlamaForCausalLM"], gqa.session.info.config, updates, tmp_path / "t.gguf", GraftType.F16
+        base, ARCHITECTURES["LlamaForCausalLM"], gqa.session.info.config, updates, tmp_path / "t.gguf", GraftType.f16
     )
     weight, delta = base.values("blk.1.attn_output.weight"), updates[name].delta()
     under = np.abs(delta) < np.abs(np.spacing(weight.astype(np.float16)).astype(np.float32)) / 2
@@ -736,7 +736,7 @@ def test_graft_over_narrower_bases(base_type, mla, tmp_path):
 
 
 def test_without_a_twin_the_file_itself_is_measured(gqa, tmp_path):
-    exporter = GGUFGraft(base_type=BaseType.F16, twin=False)
+    exporter = GGUFGraft(base_type=BaseType.f16, twin=False)
     base = make_base(exporter, gqa.session, tmp_path / "base")
     found = exporter.export(request(gqa.session, base, gqa.adapter, tmp_path / "out")).certificate
     assert all(t.live for t in found.tensors)
@@ -745,7 +745,7 @@ def test_without_a_twin_the_file_itself_is_measured(gqa, tmp_path):
 
 
 def test_twin_without_room(gqa, tmp_path, monkeypatch):
-    exporter = GGUFGraft(base_type=BaseType.F16)
+    exporter = GGUFGraft(base_type=BaseType.f16)
     base = make_base(exporter, gqa.session, tmp_path / "base")
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(StageError, match=r"F32 twin of base.gguf needs .* exporter.twin=false"):
@@ -851,7 +851,7 @@ def test_disagreeing_readers_are_found(mla, tmp_path):
         mla.session.info.config,
         updates,
         tmp_path / "t.gguf",
-        GraftType.F32,
+        GraftType.f32,
     )
     with (
         PeftModelProbe(mla.session.loaded, mla.adapter.folder).opened() as peft,
@@ -910,7 +910,7 @@ def test_flips_in_real_runtimes_are_counted(tmp_path):
     session = deepseek()
     gate = session.loaded.model.model.layers[1].mlp.gate
     gate.weight[1] = gate.weight[0] * (1 + 1e-7)
-    base = make_base(GGUFGraft(base_type=BaseType.F16), session, tmp_path / "base")
+    base = make_base(GGUFGraft(base_type=BaseType.f16), session, tmp_path / "base")
     assert base.parity["rms"] < 0.05
     assert base.parity["router_noise"] > 0
 
@@ -931,4 +931,4 @@ def test_garbage_base_is_an_error_not_a_death(mla, tmp_path):
 
 def test_base_fields_are_what_makes_the_base():
     assert GGUFGraft(n_probes=9, allow_dead=True).base_fields() == GGUFAdapter().base_fields()
-    assert GGUFGraft(base_type=BaseType.F16).base_fields() != GGUFGraft().base_fields()
+    assert GGUFGraft(base_type=BaseType.f16).base_fields() != GGUFGraft().base_fields()

@@ -91,7 +91,7 @@ def test_bad_options_name_themselves(option, value):
 
 
 def test_each_text_stays_in_its_field():
-    parts = judge_prompt("2+2=?", ESCAPES, "4 {answer_a}", ChatFormat.CHATML)
+    parts = judge_prompt("2+2=?", ESCAPES, "4 {answer_a}", ChatFormat.chatml)
     whole = "".join(p.text for p in parts)
     mark = re.search(r"==[0-9a-f]{4}==", whole)[0]
     assert mark not in "2+2=?" + ESCAPES + "4 {answer_a}"

@@ -5,7 +5,7 @@ import math
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from m3i_selectors.all import AllLayers
 from m3i_selectors.attribution import TopLayers
@@ -173,7 +173,8 @@ def test_random_options_are_checked(option, value):
         RandomLayers(**{option: value})
 
 
-@given(st.integers(1, 3000))
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 600))
 def test_the_permutation_is_one(size):
     assert sorted(permuted(i, size) for i in range(size)) == list(range(size))
 
@@ -189,6 +190,7 @@ def test_huge_populations_are_not_listed():
     assert rank_of(subset, 61) == images[0]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.data())
 def test_unranking_lists_subsets_in_order(n, data):
     k = data.draw(st.integers(1, n))
