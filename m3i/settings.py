@@ -82,16 +82,23 @@ class PairSettings:
     per_problem: int = 2
     """Pairs a problem at most."""
     corrected: str = "fill"
-    """Chosen side made by correcting the failing trace's steps: `none`, `fill` (where no right sample exists), `only`."""
+    """Chosen side made by correcting the failing trace's steps: `none`, `fill` (where right samples run out), `only`, or
+    `also` (beside the sampled one)."""
     max_length: int = 512
-    """Longest pair in tokens, prompt included; a longer one is left out and counted."""
+    """Longest pair in tokens, prompt included; no pair is ever cut."""
+    overlong: str = "leave_out"
+    """A pair over `max_length`: `leave_out` (and count it) or `error`."""
+    truncated: bool = False
+    """Take traces that the length limit ended as rejected sides; they are counted either way and never chosen."""
     seed: int = 0
     """Seed of the choice among many possible pairs."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
         require(self.per_problem >= 1, "pairs.per_problem", self.per_problem, "at least 1")
-        require(self.corrected in ("none", "fill", "only"), "pairs.corrected", self.corrected, "none, fill or only")
+        known = ("none", "fill", "only", "also")
+        require(self.corrected in known, "pairs.corrected", self.corrected, "none, fill, only or also")
+        require(self.overlong in ("leave_out", "error"), "pairs.overlong", self.overlong, "leave_out or error")
         require(self.max_length >= 8, "pairs.max_length", self.max_length, "at least 8")
 
 

@@ -278,6 +278,8 @@ def pairs(lab: Lab, drawn: ProblemSet, traces: Traces) -> PreferencePairs:
             per_problem=options.per_problem,
             corrected=options.corrected,
             max_length=options.max_length,
+            overlong=options.overlong,
+            truncated=options.truncated,
             seed=options.seed,
         )
 

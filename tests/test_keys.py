@@ -189,7 +189,7 @@ def test_other_layers_are_another_adapter_and_a_sham_is_not_the_adapter_of_its_l
     assert keys()["train"] != other["train"]
 
 
-ALTERNATIVE = {"corrected": "only", "seeds": "[3,4]", "file": "own.jsonl"}
+ALTERNATIVE = {"corrected": "only", "overlong": "error", "truncated": "true", "seeds": "[3,4]", "file": "own.jsonl"}
 NO_STAGE = {"statistics"}
 """Sections that shape the report alone, which is made anew by every run."""
 

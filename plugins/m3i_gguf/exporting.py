@@ -104,7 +104,7 @@ class GGUFExporter(Component):
 
     def _file_type(self, target: TargetSession) -> FileType:
         if self.base_type is not BaseType.auto:
-            return FileType[self.base_type.name]
+            return FileType(self.base_type.value)
         return FileType.F32 if str(target.loaded.model.dtype) == "torch.float32" else FileType.F16
 
     def _parity(self, target: TargetSession, traces: Sequence[Trace], path: Path) -> dict[str, float]:

@@ -61,8 +61,8 @@ class DpoLora(m3i.Component):
     """Strength of the pull towards the untouched model, > 0. Source: Rafailov et al. 2305.18290, equation 7."""
     learning_rate: float = 1e-4
     """Peak learning rate of AdamW, > 0; its weight decay is 0. The default is the largest of those tried that did not
-    lower the accuracy of `tiny` on problems of its training side (0.64 before) when layers 3, 6 and 9 were trained: 0.64
-    after 1e-4, 0.62 after 2e-4, 0.60 after 3e-4, 0.53 after 5e-4."""
+    lower the accuracy of `tiny` on problems of its training side (0.64 before) when layers 3, 6 and 9 were trained:
+    0.64 after 1e-4, 0.62 after 2e-4, 0.60 after 3e-4, 0.53 after 5e-4."""
     schedule: Schedule = Schedule.linear
     """Course of the learning rate: `constant`, `linear` or `cosine`; no warm-up."""
     epochs: int = 3
