@@ -360,7 +360,7 @@ class TargetInfo:
     """Local files worth knowing: `model` (folder), `gguf` (the target's own GGUF, if it has one)."""
 
     def default_candidates(self) -> tuple[int, ...]:
-        """Layers that may be selected unless `selector.candidates=all`: those with a router in a MoE model, else all."""
+        """Layers selected from unless `selector.candidates=all`: those with a router in a MoE model, else all."""
         return tuple(i for i in range(self.n_layers) if i not in self.dense_layers)
 
 
@@ -528,7 +528,7 @@ class Verdict:
     seed: int
     outcome: Outcome
     first: str
-    """Choice with the base answer shown first: base, tuned, tie, missing; `equal` when the answers are the same text."""
+    """Choice with the base answer shown first: base, tuned, tie, missing; `equal` where both are the same text."""
     second: str
     """Choice with the tuned answer shown first."""
     reason: str = ""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,12 +72,15 @@ def read(cls: type[A], folder: Path, *, id: str, parents: tuple[str, ...]) -> A:
     return cls(**values, id=id, parents=parents, folder=folder)
 
 
-@cache
-def _adapter(cls: type[Any], name: str) -> Any:
-    from pydantic import TypeAdapter
+_ADAPTERS: dict[tuple[type[Any], str], Any] = {}
 
-    hints = typing.get_type_hints(cls, vars(artifacts))
-    return TypeAdapter(hints[name])
+
+def _adapter(cls: type[Any], name: str) -> Any:
+    if (cls, name) not in _ADAPTERS:
+        from pydantic import TypeAdapter
+
+        _ADAPTERS[cls, name] = TypeAdapter(typing.get_type_hints(cls, vars(artifacts))[name])
+    return _ADAPTERS[cls, name]
 
 
 def _dumps(value: Any, what: str, indent: int | None = None) -> str:

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import importlib.metadata
 import inspect
+import itertools
 import textwrap
 from enum import Enum
 from functools import cache
@@ -80,7 +81,6 @@ def require(condition: bool, name: str, got: object, expected: str) -> None:
         raise ConfigError(f"{name} = {got!r}: expected {expected}")
 
 
-@cache
 def field_docs(cls: type[Any]) -> dict[str, str]:
     """Option → the string beneath it in the source, base classes included."""
     docs: dict[str, str] = {}
@@ -89,7 +89,7 @@ def field_docs(cls: type[Any]) -> dict[str, str]:
             continue
         tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
         body = tree.body[0].body  # type: ignore[attr-defined]
-        for node, following in zip(body, body[1:], strict=False):
+        for node, following in itertools.pairwise(body):
             named = isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
             text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
             if named and text and isinstance(following.value.value, str):

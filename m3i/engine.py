@@ -117,9 +117,10 @@ def preflight(experiment: Experiment, info: TargetInfo) -> None:
         component.check(info)
     read = getattr(experiment.selector, "attributor", "") if reads_scores(experiment) else ""
     if read and read not in experiment.attributors:
+        panel = list(experiment.attributors)
         raise ConfigError(
-            f"selector.attributor = '{read}': no such attributor is in the panel{did_you_mean(read, experiment.attributors)} "
-            f"There is {', '.join(experiment.attributors)}; add it with attributor={'+'.join([*experiment.attributors, read])}"
+            f"selector.attributor = '{read}': no such attributor is in the panel{did_you_mean(read, panel)} "
+            f"There is {', '.join(panel)}; add it with attributor={'+'.join([*panel, read])}"
         )
     options = experiment.settings.trace
     if options.file is not None and not Path(options.file).is_file():
@@ -153,9 +154,7 @@ def component_table(lab: Lab) -> list[dict[str, str]]:
     table = []
     for place, component in components(lab.experiment).items():
         entry = lab.registry.entry_of(place.partition(".")[0], component)
-        table.append(
-            {"place": place, "name": entry.name, "distribution": entry.distribution, "version": entry.version}
-        )
+        table.append({"place": place, "name": entry.name, "distribution": entry.distribution, "version": entry.version})
     return table
 
 

@@ -1,10 +1,10 @@
 """The Python API: the same experiment as on the command line, from a script or a notebook.
 
-    from m3i import Experiment
+from m3i import Experiment
 
-    experiment = Experiment.compose("selector=random", "selector.seed=3")
-    run = experiment.run()
-    print(run.result["verdict"]["sentence"], run.report)
+experiment = Experiment.compose("selector=random", "selector.seed=3")
+run = experiment.run()
+print(run.result["verdict"]["sentence"], run.report)
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class Experiment:
         refuse_environment(plain)
         refuse_unknown(config)
         try:
-            made: dict[str, Any] = {name: OmegaConf.to_object(config[name]) for name in _fields(Settings) if name != "seed"}
+            made: dict[str, Any] = {
+                name: OmegaConf.to_object(config[name]) for name in _fields(Settings) if name != "seed"
+            }
         except MissingMandatoryValue as error:
             raise ConfigError(f"option '{error.full_key}' has no default; give it as {error.full_key}=...") from error
         except OmegaConfBaseException as error:
@@ -130,7 +132,7 @@ def refuse_unknown(config: DictConfig, path: str = "") -> None:
     if path == "":
         known = _fields(Settings)
     for key in config:
-        name = f"{path}.{key}" if path else str(key)
+        name = ".".join(filter(None, (path, str(key))))
         if known is not None and key not in known:
             raise ConfigError(unknown_option(name, known))
         if OmegaConf.is_dict(config) and OmegaConf.is_missing(config, key):

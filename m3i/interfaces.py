@@ -75,7 +75,8 @@ class TargetSession(Protocol):
     info: TargetInfo
 
     @property
-    def loaded(self) -> LoadedTarget: ...
+    def loaded(self) -> LoadedTarget:
+        """The model, loaded on first use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +202,7 @@ class Exporter(Protocol):
     libraries: ClassVar[tuple[str, ...]]
 
     def base_fields(self) -> Mapping[str, Any]:
-        """The options that change the base model file: the base is shared by every arm and exporter that agrees on them."""
+        """Options that change the base model file, which all arms and exporters that agree on them share."""
 
     def export_base(self, target: TargetSession, probes: Sequence[Trace], folder: Path) -> BaseModel:
         """Writes (or points to) the base GGUF and measures its parity with transformers."""

@@ -96,9 +96,7 @@ class Lab:
         """Identifies the target, and the code that loads it, in the inputs of a stage."""
         loading = core_hash(("target", "hf_model", "hf_facts", "hf_resources", "hf_shapes"))
         settings = {**self.session.identity(), "core_source": loading}
-        return Recipe(
-            stage="target", component=self.describe("target", self.experiment.target), settings=settings
-        ).key
+        return Recipe(stage="target", component=self.describe("target", self.experiment.target), settings=settings).key
 
 
 WAITING = "another process is making this; waiting for it"

@@ -148,7 +148,9 @@ def build(modules: Iterable[tuple[ModuleType, str, str]] | None = None) -> Regis
             function = getattr(module, hook, None)
             if function is not None and _is_hookimpl(function):
 
-                def register(name: str, cls: type[Any], g: str = group, d: str = distribution, v: str = version) -> None:
+                def register(
+                    name: str, cls: type[Any], g: str = group, d: str = distribution, v: str = version
+                ) -> None:
                     registry.add(g, name, cls, d, v)
 
                 _call(function, register, module, distribution)

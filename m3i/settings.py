@@ -27,7 +27,7 @@ class TraceSettings:
     temperature: float = 0.8
     """Softmax temperature; 0 is greedy, which gives every sample the same text."""
     top_p: float = 1.0
-    """Nucleus: the smallest set of tokens with at least this probability is sampled from. Source: Holtzman et al. 2020."""
+    """Nucleus: the smallest set of tokens with at least this probability is kept. Source: Holtzman 1904.09751."""
     max_new_tokens: int = 96
     """Length limit of a completion in tokens; a completion that reaches it is `truncated`."""
     batch_size: int = 256
@@ -82,8 +82,8 @@ class PairSettings:
     per_problem: int = 2
     """Pairs a problem at most."""
     corrected: str = "fill"
-    """Chosen side made by correcting the failing trace's steps: `none`, `fill` (where right samples run out), `only`, or
-    `also` (beside the sampled one)."""
+    """Chosen side made by correcting the failing trace's steps: `none`, `fill` (where right samples run out), `only`,
+    or `also` (beside the sampled one)."""
     max_length: int = 512
     """Longest pair in tokens, prompt included; no pair is ever cut."""
     overlong: str = "leave_out"

@@ -124,9 +124,7 @@ def telemetry(lab: Lab, traces: Traces) -> Telemetry:
     )
 
 
-def observe(
-    lab: Lab, alias: str, observer: Observer, drawn: ProblemSet, traces: Traces, measured: Telemetry
-) -> Audit:
+def observe(lab: Lab, alias: str, observer: Observer, drawn: ProblemSet, traces: Traces, measured: Telemetry) -> Audit:
     """One observer's audit of every trace, each alone."""
     by_id = {p.id: p for p in drawn.train}
 
@@ -337,7 +335,11 @@ def train(lab: Lab, selection: LayerSelection, chosen: PreferencePairs, known: R
         "train",
         work,
         component=("trainer", trainer),
-        settings={"layers": selection.layers, "zero_update": selection.zero_update, "seed": lab.experiment.settings.seed},
+        settings={
+            "layers": selection.layers,
+            "zero_update": selection.zero_update,
+            "seed": lab.experiment.settings.seed,
+        },
         inputs={"target": lab.target_id, "pairs": chosen.id, "reference": known.id},
         libraries=TORCH,
         made=lambda a: f"{a.certificate.n_trainable:,} parameters in {len(a.certificate.tensors)} tensors",
@@ -394,8 +396,14 @@ def export(
         core=RUNTIME,
         inputs={"target": lab.target_id, "base": untouched.id, "adapter": adapter.id},
         libraries=TORCH,
-        made=lambda a: f"{a.certificate.live_share:.1%} of the adapter live"
-        + (" (vacuous: sham)" if a.certificate.vacuous else f", joint error {a.certificate.together.relative_error:.1e}"),
+        made=lambda a: (
+            f"{a.certificate.live_share:.1%} of the adapter live"
+            + (
+                " (vacuous: sham)"
+                if a.certificate.vacuous
+                else f", joint error {a.certificate.together.relative_error:.1e}"
+            )
+        ),
     )
 
 
@@ -448,9 +456,7 @@ def answer(lab: Lab, drawn: ProblemSet, untouched: BaseModel, tuned: Export | No
     )
 
 
-def judge(
-    lab: Lab, alias: str, component: Judge, drawn: ProblemSet, before: Answers, after: Answers
-) -> Verdicts:
+def judge(lab: Lab, alias: str, component: Judge, drawn: ProblemSet, before: Answers, after: Answers) -> Verdicts:
     """One judge's verdicts, each comparison in both orders."""
     seed = lab.experiment.settings.judging.seed
 

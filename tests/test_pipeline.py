@@ -1,4 +1,4 @@
-"""The whole experiment on the shipped target, as a user runs it: in processes, on one store, also when things go wrong."""
+"""The whole experiment on the shipped target, as a user runs it: in processes, on one store, and when it goes wrong."""
 
 import html
 import json
@@ -49,7 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]
     return root / "store", root / "run", done.stdout
 
 
-@pytest.fixture()
+@pytest.fixture
 def copy(finished: tuple[Path, Path, str], tmp_path: Path) -> Path:
     """A copy of that store, to break."""
     return Path(shutil.copytree(finished[0], tmp_path / "store"))
@@ -71,10 +71,13 @@ def test_the_second_run_is_answered_from_the_store_without_torch(copy: Path, tmp
     before = stored(copy)
     code = (
         "import sys; from m3i.cli import run_command; code = run_command(sys.argv[1:]);"
-        "print('HEAVY', sorted({'torch', 'transformers', 'peft', 'trl', 'llama_cpp'} & set(sys.modules))); sys.exit(code)"
+        "print('HEAVY', sorted({'torch', 'transformers', 'peft', 'trl', 'llama_cpp'} & set(sys.modules)));"
+        "sys.exit(code)"
     )
     words = command(copy, out=tmp_path / "run")[3:]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
     assert "HEAVY []" in done.stdout
     assert "made" not in done.stderr
     assert stored(copy) == before
@@ -100,7 +103,9 @@ def test_two_processes_on_one_store_make_each_artifact_once(tmp_path: Path) -> N
     store = tmp_path / "store"
     outs = [tmp_path / "a", tmp_path / "b"]
     processes = [
-        subprocess.Popen(command(store, out=out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        subprocess.Popen(
+            command(store, out=out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        )
         for out in outs
     ]
     errors = [p.communicate()[1] for p in processes]
@@ -137,7 +142,9 @@ def test_a_run_that_is_ended_goes_on_where_it_was(tmp_path: Path, how: signal.Si
 def test_the_sham_arm_changes_nothing_and_says_that_it_proves_nothing(copy: Path, tmp_path: Path) -> None:
     run(copy, "selector=none", out=tmp_path / "sham")
     result = json.loads((tmp_path / "sham" / "result.json").read_text())
-    base = {json.loads(p.read_text())["files"].get("base.gguf") for p in (copy / "objects" / "base").glob("*/stage.json")}
+    base = {
+        json.loads(p.read_text())["files"].get("base.gguf") for p in (copy / "objects" / "base").glob("*/stage.json")
+    }
     files = [json.loads(p.read_text())["files"] for p in (copy / "objects" / "export").glob("*/stage.json")]
     assert any(base & set(f.values()) for f in files), "no export is byte-identical to the base"
     counts = result["judges"]["verifier"]["counts"]
@@ -159,9 +166,12 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(copy: Path, tmp_path: Path)
     words = " ".join(f"'{w}'" for w in command(small, "seed=9", out=tmp_path / "run"))
     script = (
         f"mount -t tmpfs -o size=12m tmpfs {small} && cp -r {copy}/objects {small}/ 2>/dev/null;"
-        f"dd if=/dev/zero of={small}/fill bs=1M 2>/dev/null; {words}; code=$?; rm {small}/fill; ls {small}/objects; exit $code"
+        f"dd if=/dev/zero of={small}/fill bs=1M 2>/dev/null; {words}; code=$?;"
+        f"rm {small}/fill; ls {small}/objects; exit $code"
     )
-    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
     if "mount:" in done.stderr:
         pytest.skip("this machine does not let us mount a tmpfs")
     assert done.returncode == 2
@@ -173,7 +183,8 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(copy: Path, tmp_path: Path)
 def test_own_traces_replace_generation(copy: Path, tmp_path: Path) -> None:
     traces = next((copy / "objects" / "trace").glob("*/traces.jsonl")).read_text().splitlines()
     problems = [
-        json.loads(line) for line in next((copy / "objects" / "problems").glob("*/train.jsonl")).read_text().splitlines()
+        json.loads(line)
+        for line in next((copy / "objects" / "problems").glob("*/train.jsonl")).read_text().splitlines()
     ]
     prompts = {p["id"]: p["prompt"] for p in problems}
     rows = [{"prompt": prompts[t["problem_id"]], "completion": t["text"]} for t in map(json.loads, traces)]

@@ -61,20 +61,24 @@ def test_a_component_is_found_with_its_origin() -> None:
 
 def test_unknown_name_gets_a_hint_and_the_list() -> None:
     found = registry.build([(plugin(register_selectors=registers("good", Good)), "acme", "1.0")])
-    with pytest.raises(ConfigError, match=r"selector 'goood' is not installed; did you mean 'good'\? Available: good \(acme\)"):
+    with pytest.raises(
+        ConfigError, match=r"selector 'goood' is not installed; did you mean 'good'\? Available: good \(acme\)"
+    ):
         found.find("selector", "goood")
 
 
 def test_a_name_registered_twice_names_both_distributions() -> None:
     one = plugin("one", register_selectors=registers("good", Good))
     two = plugin("two", register_selectors=registers("good", Good))
-    with pytest.raises(PluginError, match="'good' is registered twice: by 'first'.*and by 'second'"):
+    with pytest.raises(PluginError, match=r"'good' is registered twice: by 'first'.*and by 'second'"):
         registry.build([(one, "first", "1"), (two, "second", "1")])
 
 
 def test_a_misspelled_hook_names_the_distribution_and_the_hook() -> None:
     module = plugin(register_selector=lambda register: None)
-    with pytest.raises(PluginError, match=r"'acme' implements the unknown hook 'register_selector'; did you mean 'register_selectors'"):
+    with pytest.raises(
+        PluginError, match=r"'acme' implements the unknown hook 'register_selector'; did you mean 'register_selectors'"
+    ):
         registry.build([(module, "acme", "1")])
 
 
@@ -118,7 +122,10 @@ def test_a_plugin_that_does_not_import_names_its_distribution(tmp_path: Path) ->
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-dist\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[m3i]\nbroken = broken_plugin\n")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from m3i.cli import run_command; sys.exit(run_command(['plugins']))"
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from m3i.cli import run_command;"
+        "sys.exit(run_command(['plugins']))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "plugin 'broken' (broken_plugin) of distribution 'broken-dist' 1.0 does not import" in done.stderr
@@ -137,7 +144,7 @@ def test_loading_the_registry_imports_nothing_heavy() -> None:
         import sys
         from m3i.registry import installed
         installed()
-        heavy = {"torch", "transformers", "peft", "trl", "datasets", "llama_cpp", "scipy", "anthropic", "litellm", "gguf"}
+        heavy = {"torch", "transformers", "peft", "trl", "datasets", "llama_cpp", "scipy", "litellm", "gguf"}
         print(sorted(heavy & set(sys.modules)))
     """)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

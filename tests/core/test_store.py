@@ -50,7 +50,12 @@ def test_every_part_of_a_recipe_is_in_the_key() -> None:
     ]
     assert len({plain.key, *(r.key for r in others)}) == 6
     relabelled = Recipe(
-        stage="s", label="shown", component={"name": "a"}, settings={"x": 1}, inputs={"i": "1"}, libraries={"torch": "2"}
+        stage="s",
+        label="shown",
+        component={"name": "a"},
+        settings={"x": 1},
+        inputs={"i": "1"},
+        libraries={"torch": "2"},
     )
     assert relabelled.key == plain.key
 
