@@ -71,7 +71,7 @@ def hydra_command(arguments: list[str]) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from m3i.config_errors import explain
+    from m3i.config_errors import NO_NAME, explain
     from m3i.config_source import conf_dir
     from m3i.experiment import prepare_hydra
 
@@ -99,6 +99,10 @@ def hydra_command(arguments: list[str]) -> None:
     try:
         hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(task)()
     except (HydraException, OmegaConfBaseException) as error:
+        raise M3IError(explain(error)) from error
+    except ValueError as error:
+        if NO_NAME not in str(error):
+            raise
         raise M3IError(explain(error)) from error
     finally:
         sys.argv = saved

@@ -39,6 +39,8 @@ def write(artifact: Artifact, folder: Path) -> None:
             text = "".join(_dumps(row, field.name) + "\n" for row in rows)
             (folder / f"{field.name}.jsonl").write_text(text, encoding="utf-8")
         elif storage == "safetensors":
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise StoreError(_not_finite(f"{field.name} of a {artifact.kind}"))
             arrays[field.name] = np.ascontiguousarray(value)
     (folder / "header.json").write_text(_dumps(header, artifact.kind, indent=1) + "\n", encoding="utf-8")
     if arrays:
@@ -85,6 +87,15 @@ def _adapter(cls: type[Any], name: str) -> Any:
 
 def _dumps(value: Any, what: str, indent: int | None = None) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
     except ValueError as error:
-        raise StoreError(f"a {what} artifact holds a number that is not finite; it is not stored") from error
+        raise StoreError(_not_finite(f"a {what}")) from error
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, e.g. of a user's own JSONL: only its escape can be written
+        return json.dumps(value, ensure_ascii=True, allow_nan=False, indent=indent)
+    return text
+
+
+def _not_finite(what: str) -> str:
+    return f"{what} artifact holds a number that is not finite; it is not stored"

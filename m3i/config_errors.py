@@ -7,6 +7,9 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from m3i.errors import M3IError, did_you_mean
 
+NO_NAME = "Config group override must be a string or a list"
+"""What Hydra says in a bare ValueError about `trainer=null` or `=3`."""
+
 
 def explain(error: BaseException) -> str:
     """One line for the user."""
@@ -18,6 +21,8 @@ def explain(error: BaseException) -> str:
             return _unknown_option(cause)
         if isinstance(cause, ValidationError):
             return f"option '{cause.full_key}': {_first_line(cause)}"
+        if NO_NAME in str(cause):
+            return "a component is chosen by its name, such as trainer=dpo_lora (see 'm3i plugins')"
         cause = cause.__cause__ or cause.__context__
     return " ".join(str(error).split("Config search path:")[0].split())
 

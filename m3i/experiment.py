@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from m3i.component import Component
 from m3i.errors import ConfigError
 from m3i.interfaces import Attributor, Exporter, Judge, LayerSelector, Observer, ProblemSource, Target, Trainer
 from m3i.registry import INTERFACES, PANELS
@@ -63,7 +64,7 @@ class Experiment:
         try:
             with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3", job_name="m3i"):
                 config = compose("config", overrides=list(overrides))
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise ConfigError(explain(error)) from error
         return cls.from_config(config, overrides)
 
@@ -85,7 +86,8 @@ class Experiment:
         except OmegaConfBaseException as error:
             raise ConfigError(explain(error)) from error
         for group in INTERFACES:
-            if made[group] is None or (group in PANELS and not made[group]):
+            members = list((made[group] or {}).values()) if group in PANELS else [made[group]]
+            if not members or not all(isinstance(member, Component) for member in members):
                 raise ConfigError(f"no {group} is chosen; give {group}=NAME (see 'm3i plugins')")
         return cls(
             target=made["target"],

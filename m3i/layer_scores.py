@@ -40,20 +40,19 @@ def aggregate(
         problem_of: Trace → problem. Without it every trace is its own problem.
 
     Returns:
-        One row an observer, sorted by name, then `joint`; without id and parents.
+        One row an observer, sorted by name, then `joint`; without id and parents. Without any row, a joint row of zeros
+        over 0 traces.
 
     Raises:
-        StageError: No row, rows of the wrong shape, a value that is not finite, or an observer called `joint`.
+        StageError: Rows of the wrong shape, a value that is not finite, or an observer called `joint`.
 
     Source: Efron & Tibshirani 1993, chapter 13 (percentile interval); Field & Welsh 2007 (bootstrap of clusters).
     """
     values_NL = np.asarray(rows.values_NL, dtype=np.float64)
-    if len(rows.trace_ids) == 0:
-        why = "; ".join(f"{n} × {reason}" for reason, n in rows.left_out.items()) or "no finding reached it"
-        raise StageError(
-            f"attributor '{attributor}' scored no failure ({why}): choose an observer that finds failures, give it "
-            f"more traces, or another attributor"
-        )
+    if len(rows.trace_ids) == 0:  # an error only for a selector that reads it: others of the panel may have scored
+        nothing = (0.0,) * n_layers
+        row = ScoreRow(observer=JOINT, scores=nothing, low=nothing, high=nothing, n_traces=0)
+        return LayerScores(attributor=attributor, rows=(row,), left_out=dict(rows.left_out))
     if values_NL.shape != (len(rows.trace_ids), n_layers) or len(rows.observers) != len(rows.trace_ids):
         raise StageError(
             f"attributor '{attributor}' returned values of shape {values_NL.shape} for {len(rows.trace_ids)} traces, "

@@ -231,7 +231,7 @@ def attribute(
             **{f"audit {a}": audit.id for a, audit in audits.items()},
         },
         libraries=TORCH,
-        made=lambda a: f"{a.joint().n_traces} traces; top layers {_top(a, 3)}",
+        made=lambda a: f"{a.joint().n_traces} traces" + (f"; top layers {_top(a, 3)}" if a.joint().n_traces else ""),
     )
 
 

@@ -88,7 +88,18 @@ def read_scores(attributor: str, request: SelectionRequest) -> LayerScores:
             f"selector.attributor = '{attributor}': no such attributor ran{did_you_mean(attributor, names)} "
             f"There is {', '.join(names) or 'none'}; add it with attributor={'+'.join([*names, attributor])}"
         )
-    return request.scores[attributor]
+    return _scored(request.scores[attributor])
+
+
+def _scored(scores: LayerScores) -> LayerScores:
+    """The scores. Raises ConfigError where they rest on no trace at all."""
+    if scores.joint().n_traces == 0:
+        why = "; ".join(f"{n} × {reason}" for reason, n in scores.left_out.items()) or "no finding reached it"
+        raise ConfigError(
+            f"attributor '{scores.attributor}' scored no failure ({why}), and the selector reads it: choose another "
+            f"with selector.attributor, an observer that finds failures, or more traces"
+        )
+    return scores
 
 
 def ranked(scores: LayerScores, pool: tuple[int, ...]) -> list[int]:

@@ -64,10 +64,15 @@ def test_one_trace_has_no_interval_and_seeds_repeat():
     assert aggregate(rows(entries), "x", 1, seed=4) != aggregate(rows(entries), "x", 1, seed=5, n_bootstrap=500)
 
 
+def test_an_attributor_without_a_row_scores_nothing_and_says_why():
+    scores = aggregate(rows([], {"checker: names no layer": 7}), "votes", 2)
+    assert (scores.joint().scores, scores.joint().n_traces) == ((0.0, 0.0), 0)
+    assert scores.left_out == {"checker: names no layer": 7}
+
+
 @pytest.mark.parametrize(
     ("given_rows", "n_layers", "message"),
     [
-        (rows([], {"checker: names no layer": 7}), 2, "scored no failure \\(7 × checker: names no layer\\)"),
         (rows([("a", "t", [1, 2, 3])]), 2, "shape \\(1, 3\\) for 1 traces, 1 observers and 2 layers"),
         (rows([("a", "t", [1, float("nan")])]), 2, "gave nan for layer 1 of trace t"),
         (rows([("joint", "t", [1, 2])]), 2, "an observer is called 'joint'"),
