@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 def main() -> None:
@@ -79,6 +79,7 @@ def hydra_command(arguments: list[str]) -> None:
         raise M3IError("--experimental-rerun reads a pickle, which can run code; give the overrides instead")
     warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries, about their next versions
     logging.getLogger("gguf").setLevel(logging.WARNING)  # it announces every file it writes
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what it warns of comes as our error
     prepare_hydra()
     command = shlex.join(["python", "-m", "m3i", *arguments])
 

@@ -260,7 +260,8 @@ class Store:
                     f"the disk under the store {self.root} is full; free space or choose another place with "
                     f"store.root=/path. Finished stages are kept."
                 ) from error
-            if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            unusable = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+            if unusable or (what == "open" and error.errno == errno.ENOENT):
                 raise StoreError(
                     f"cannot {what} the store {self.root}: {error.strerror}; choose a writable folder with "
                     f"store.root=/path"

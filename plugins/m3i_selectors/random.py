@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from m3i import require
-from m3i.artifacts import LayerSelection
+from m3i.artifacts import LayerSelection, TargetInfo
 from m3i.errors import ConfigError
 from m3i.interfaces import SelectionRequest
 
@@ -37,6 +37,24 @@ class RandomLayers(ByScore):
         require(self.seed >= 0, "selector.seed", self.seed, "an integer from 0")
         require(self.exclude in EXCLUDE, "selector.exclude", self.exclude, "'', attributed or attributed_set")
 
+    def check(self, info: TargetInfo) -> None:
+        """Refuses a seed beyond the number of distinct sets, which is known before any score is."""
+        n_pool = len(self.pool(info))
+        self.count(n_pool - self.k if self.exclude == "attributed" else n_pool, "")
+
+    def count(self, n_layers: int, why: str) -> int:
+        """Number of distinct sets of k of `n_layers` layers. Raises ConfigError where the seed is beyond it."""
+        n_sets = math.comb(n_layers, self.k) - (self.exclude == "attributed_set")
+        if self.seed >= n_sets:
+            raise ConfigError(
+                f"selector.seed = {self.seed}: there are {n_sets} distinct sets of {self.k} of {n_layers} layers"
+                f"{why}; choose a seed below {n_sets}"
+                if n_sets
+                else f"selector.k = {self.k}: there is no set of {self.k} of {n_layers} layers{why}; "
+                f"choose a smaller k or another selector.exclude"
+            )
+        return n_sets
+
     def select(self, request: SelectionRequest) -> LayerSelection:
         """The seed's subset.
 
@@ -54,16 +72,7 @@ class RandomLayers(ByScore):
             else:
                 skipped = rank_of([pool.index(layer) for layer in attributed], len(pool))
                 why = f", never the set attributed by {scores.attributor} ({spell(attributed)})"
-        all_sets = math.comb(len(drawn_from), self.k)
-        n_sets = all_sets - (skipped >= 0)
-        if self.seed >= n_sets:
-            raise ConfigError(
-                f"selector.seed = {self.seed}: there are {n_sets} distinct sets of {self.k} of {len(drawn_from)} layers"
-                f"{why}; choose a seed below {n_sets}"
-                if n_sets
-                else f"selector.k = {self.k}: there is no set of {self.k} of {len(drawn_from)} layers{why}; "
-                f"choose a smaller k or another selector.exclude"
-            )
+        n_sets = self.count(len(drawn_from), why)
         index = permuted(self.seed, n_sets)
         index += skipped >= 0 and index >= skipped
         layers = tuple(drawn_from[i] for i in subset_at(index, len(drawn_from), self.k))

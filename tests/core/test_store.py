@@ -122,6 +122,11 @@ def test_a_store_on_a_file_is_one_clear_line(tmp_path: Path) -> None:
         Store(tmp_path / "taken")
 
 
+def test_a_store_where_no_folder_can_be_is_one_clear_line() -> None:
+    with pytest.raises(StoreError, match=r"cannot open the store /proc/nowhere: .*store\.root="):
+        Store(Path("/proc/nowhere"))
+
+
 def test_half_made_artifacts_of_dead_processes_are_swept(tmp_path: Path) -> None:
     Store(tmp_path)
     process = multiprocessing.get_context("fork").Process(target=lambda: None)
