@@ -452,6 +452,18 @@ class TensorLiveness:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FileEffect:
+    """What a whole update makes of the log-probabilities in the file that answers."""
+
+    peft_norm: float
+    """Root mean square over probe tokens of tuned − base in PEFT, nats."""
+    llama_norm: float
+    """The same in llama.cpp."""
+    relative_error: float
+    """|d_llama − d_peft| / |d_peft|."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportCertificate:
     """Evidence that the update evaluated is the update trained."""
 
@@ -470,6 +482,9 @@ class ExportCertificate:
     vacuous: bool = False
     passed: bool = True
     note: str = ""
+    in_file: FileEffect | None = None
+    """The whole in the very file that answers, where `tensors` and `together` were measured on an F32 twin of it: its
+    kernels round activations, so a small update can come out as another. None where the file itself was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,7 +120,8 @@ def training_section(pairs: PreferencePairs, adapter: Adapter, train: Mapping[st
 def certificates_section(adapter: Adapter, export: Export) -> dict[str, Any]:
     """What moved in training and what of it is live in llama.cpp, per tensor."""
     training, exported = asdict(adapter.certificate), asdict(export.certificate)
-    for tensor in [*training["tensors"], *exported["tensors"], exported["together"]]:
+    in_file = [exported["in_file"]] if exported["in_file"] else []
+    for tensor in [*training["tensors"], *exported["tensors"], exported["together"], *in_file]:
         for name, value in tensor.items():
             if isinstance(value, float):
                 tensor[name] = finite(value)

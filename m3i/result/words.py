@@ -157,8 +157,15 @@ def certificate_words(certificate: Mapping[str, Any]) -> str:
         f"{live} of {len(certificate['tensors'])} trained tensors are live in llama.cpp "
         f"({percent(certificate['live_share'])} of the adapter)"
         + ("" if error is None else f"; their joint effect differs from PEFT's by {percent(error)}")
+        + _in_file_words(certificate["in_file"])
         + ("." if certificate["passed"] else "; the certificate did NOT pass.")
     )
+
+
+def _in_file_words(in_file: Mapping[str, Any] | None) -> str:
+    if in_file is None or in_file["relative_error"] is None:
+        return ""
+    return f" in exact arithmetic and by {percent(in_file['relative_error'])} in the quantised file that answered"
 
 
 # -- wording ----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from m3i.artifacts import BaseModel, ExportCertificate, TensorLiveness, Trace
+from m3i.artifacts import BaseModel, ExportCertificate, FileEffect, TensorLiveness, Trace
 from m3i.component import Component, option, require
 from m3i.errors import DeadTensorError, StageError
 from m3i.interfaces import ExportRequest, TargetSession
@@ -149,8 +149,8 @@ class GGUFExporter(Component):
         base: GGUFFile,
         carrier: Carrier,
         twin_carrier: Callable[[GGUFFile], Carrier],
-    ) -> tuple[Findings, str]:
-        """The certificate's figures, and a note on what narrow kernels do; leaves the live tensors laid.
+    ) -> tuple[Findings, FileEffect | None]:
+        """The certificate's figures, and what narrow kernels make of the whole; leaves the live tensors laid.
 
         Args:
             request: The export.
@@ -169,24 +169,22 @@ class GGUFExporter(Component):
             if not (is_narrow(base) and self.twin):
                 findings = certify(peft, updates, carrier, base.path, probes, **bounds, tick=request.tick)
                 carrier.lay({t.name: 1.0 for t in findings.tensors if t.live})
-                return findings, ""
+                return findings, None
             path = request.folder / "twin.gguf"
             stack.callback(path.unlink, missing_ok=True)
             twin = write_twin(base, path)
             findings = certify(peft, updates, twin_carrier(twin), path, probes, **bounds, tick=request.tick)
             live = [t.name for t in findings.tensors if t.live]
             if not live:
-                return findings, ""
+                return findings, None
             rounded = in_the_file(peft, carrier, base.path, live, probes, n_threads=self.n_threads)
-            note = (
-                "measured on the base's F32 twin, the same values in exact arithmetic; in the file itself, "
-                f"whose kernels round activations (parity {request.base.parity['rms']:.2g} nats), the update moves "
-                f"log-probabilities by {rounded.llama_norm:.2g} nats, {rounded.relative_error:.0%} off PEFT's "
-                f"{rounded.peft_norm:.2g}"
+            return findings, FileEffect(
+                peft_norm=rounded.peft_norm, llama_norm=rounded.llama_norm, relative_error=rounded.relative_error
             )
-            return findings, note
 
-    def judge(self, findings: Findings, note: str, identical: tuple[int, int], remedy: str) -> ExportCertificate:
+    def judge(
+        self, findings: Findings, in_file: FileEffect | None, identical: tuple[int, int], remedy: str
+    ) -> ExportCertificate:
         """The certificate.
 
         Raises:
@@ -197,7 +195,13 @@ class GGUFExporter(Component):
         live = {t.name for t in findings.tensors if t.live}
         dead = [t for t in findings.tensors if not t.live]
         share = live_share(trained, live)
-        notes = [note] if note else []
+        notes = []
+        if in_file is not None:
+            notes.append(
+                "measured on the base's F32 twin, the same values in exact arithmetic; in the file itself, whose "
+                f"kernels round activations, the update moves log-probabilities by {in_file.llama_norm:.2g} nats, "
+                f"{in_file.relative_error:.0%} off PEFT's {in_file.peft_norm:.2g}"
+            )
         if dead:
             notes.append(
                 f"{len(dead)} of {len(trained)} trained tensors are dead; {share:.1%} of the adapter is evaluated"
@@ -221,6 +225,7 @@ class GGUFExporter(Component):
             identical_tensors=identical[0],
             n_tensors=identical[1],
             note="; ".join(notes),
+            in_file=in_file,
         )
 
     def vacuous(self, request: ExportRequest, updates: Mapping[str, Update], n_tensors: int) -> ExportCertificate:

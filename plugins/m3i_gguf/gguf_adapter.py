@@ -43,11 +43,11 @@ class GGUFAdapter(GGUFExporter):
             return AdapterCarrier(AdapterFile(twin, architecture, config, updates, twin_path), twin.path, updates)
 
         try:
-            findings, note = self.measure(request, updates, base, carrier, twin_carrier)
+            findings, in_file = self.measure(request, updates, base, carrier, twin_carrier)
         finally:
             twin_path.unlink(missing_ok=True)
         remedy = "use exporter=gguf_graft, which carries every tensor"
-        certificate = self.judge(findings, note, (n_tensors, n_tensors), remedy)
+        certificate = self.judge(findings, in_file, (n_tensors, n_tensors), remedy)
         return Export(model_path=None, adapter_path=path.name, certificate=certificate)
 
 

@@ -49,9 +49,9 @@ class GGUFGraft(GGUFExporter):
             return GraftCarrier(exact, updates, described=graft)
 
         carrier = GraftCarrier(graft, updates, described=graft)
-        findings, note = self.measure(request, updates, base, carrier, twin_carrier)
+        findings, in_file = self.measure(request, updates, base, carrier, twin_carrier)
         remedy = "check the architecture's mapping, a wider exporter.graft_type or a finer exporter.base_type"
-        certificate = self.judge(findings, note, count_identical(base, tuned), remedy)
+        certificate = self.judge(findings, in_file, count_identical(base, tuned), remedy)
         return Export(model_path=tuned.name, adapter_path=None, certificate=certificate)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from synthetic_run import HOSTILE, synthetic_run
 
-from m3i.artifacts import Answers, Outcome, Verdict, Verdicts
+from m3i.artifacts import Answers, FileEffect, Outcome, Verdict, Verdicts
 from m3i.errors import StageError
 from m3i.report import render_report
 from m3i.report.texts import HIDDEN, divergence, marked, text_limit
@@ -173,6 +173,18 @@ def test_dead_and_erased_tensors_are_named():
     assert dead.name in caveats["dead_tensors"]["text"]
     assert "Q4_K" in caveats["erased_updates"]["text"]
     assert caveats["certificate"]["weight"] == "major"
+
+
+def test_what_narrow_kernels_make_of_the_update_is_said():
+    arguments = synthetic_run()
+    effect = FileEffect(peft_norm=0.15, llama_norm=0.23, relative_error=0.97)
+    certificate = replaced(arguments["export"].certificate, in_file=effect)
+    arguments["export"] = replaced(arguments["export"], certificate=certificate)
+    result = build_result(**arguments)
+    caveats = {c["name"]: c for c in result["caveats"]}
+    assert caveats["narrow_kernels"]["weight"] == "major"
+    assert "0.23 nats, 97 % away from PEFT's 0.15" in caveats["narrow_kernels"]["text"]
+    assert any("by 97 % in the quantised file that answered" in line for line in summary_lines(result, report="x"))
 
 
 def test_a_sham_arm_is_called_one_and_a_leak_is_alarming():

@@ -732,6 +732,9 @@ def test_graft_over_narrower_bases(base_type, mla, tmp_path):
     after = dict(mla.session.loaded.model.named_parameters())
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert "F32 twin" in found.note
+    assert found.in_file is not None
+    assert found.in_file.relative_error > found.together.relative_error
+    assert f"{found.in_file.relative_error:.0%} off PEFT's" in found.note
     assert found.base_parity_rms < base.parity["rms"] / 20  # sharper than the kernels that it keeps out
 
 
@@ -741,6 +744,7 @@ def test_without_a_twin_the_file_itself_is_measured(gqa, tmp_path):
     found = exporter.export(request(gqa.session, base, gqa.adapter, tmp_path / "out")).certificate
     assert all(t.live for t in found.tensors)
     assert "twin" not in found.note
+    assert found.in_file is None
     assert found.base_parity_rms > 1e-5
 
 

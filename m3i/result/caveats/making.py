@@ -73,6 +73,17 @@ def export(result: Result) -> Iterator[Caveat]:
             f"What was evaluated is not what was trained.{size} {certificate['note']}".strip(),
             major=True,
         )
+    in_file = certificate["in_file"]
+    if in_file and in_file["relative_error"] is not None and in_file["relative_error"] > ERROR_BOUND:
+        yield caveat(
+            "narrow_kernels",
+            "The quantised file makes another change than the one trained",
+            f"In exact arithmetic the update arrives. The file that answered computes with rounded activations: "
+            f"there it moves log-probabilities by {in_file['llama_norm']:.2g} nats, "
+            f"{percent(in_file['relative_error'])} away from PEFT's {in_file['peft_norm']:.2g}. A wider base "
+            f"(exporter.base_type=f16 or f32) answers with the update as trained.",
+            major=True,
+        )
     peft, floor = together["peft_norm"], certificate["base_parity_rms"]
     if peft is not None and floor is not None and floor > 0.5 * peft:
         yield caveat(
