@@ -183,8 +183,8 @@ def test_what_narrow_kernels_make_of_the_update_is_said():
     result = build_result(**arguments)
     caveats = {c["name"]: c for c in result["caveats"]}
     assert caveats["narrow_kernels"]["weight"] == "major"
-    assert "0.23 nats, 97 % away from PEFT's 0.15" in caveats["narrow_kernels"]["text"]
-    assert any("by 97 % in the quantised file that answered" in line for line in summary_lines(result, report="x"))
+    assert "0.23 nats, 97\xa0% away from PEFT's 0.15" in caveats["narrow_kernels"]["text"]
+    assert any("by 97\xa0% in the quantised file that answered" in line for line in summary_lines(result, report="x"))
 
 
 def test_a_sham_arm_is_called_one_and_a_leak_is_alarming():
