@@ -17,7 +17,7 @@ from m3i.component import Component
 from m3i.display import Display
 from m3i.errors import ConfigError, did_you_mean
 from m3i.experiment import Experiment
-from m3i.lab import Lab
+from m3i.lab import Lab, core_sources
 from m3i.registry import Registry, installed
 from m3i.session import Session
 from m3i.store import Store
@@ -59,6 +59,7 @@ def run(
     registry = registry or installed()
     session = Session(experiment.target)
     preflight(experiment, session.info)
+    read_sources(experiment, registry)
     store = Store(store_root(experiment))
     lab = Lab(experiment, registry, store, Display(quiet=quiet), session)
     lab.display.begin(12 + len(experiment.observers) + len(experiment.attributors) + len(experiment.judges))
@@ -125,6 +126,13 @@ def preflight(experiment: Experiment, info: TargetInfo) -> None:
     options = experiment.settings.trace
     if options.file is not None and not Path(options.file).is_file():
         raise ConfigError(f"trace.file = {options.file!r}: there is no such file")
+
+
+def read_sources(experiment: Experiment, registry: Registry) -> None:
+    """Hashes every source that will be in a key now, while it is what Python has loaded or will load."""
+    core_sources()
+    for place, component in components(experiment).items():
+        registry.entry_of(place.partition(".")[0], component).source_hash()
 
 
 def reads_scores(experiment: Experiment) -> bool:

@@ -15,7 +15,7 @@ from m3i.component import library_version, plain, resolved_fields
 from m3i.display import Display
 from m3i.experiment import Experiment
 from m3i.interfaces import Tick
-from m3i.registry import Registry, hash_files
+from m3i.registry import Registry, hash_contents
 from m3i.session import Session
 from m3i.store import Recipe, StageRecord, Store
 
@@ -103,10 +103,16 @@ WAITING = "another process is making this; waiting for it"
 
 
 @cache
+def core_sources() -> dict[str, bytes]:
+    """Name of each file of the core → its bytes, all read at once when a run begins: later edits are not seen."""
+    root = Path(__file__).parent
+    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*.py")}
+
+
 def core_hash(modules: tuple[str, ...]) -> str:
     """Hash of the source of modules of the core."""
-    root = Path(__file__).parent
-    return hash_files([root / f"{name.replace('.', '/')}.py" for name in sorted(modules)], root)
+    names = [f"{name.replace('.', '/')}.py" for name in sorted(modules)]
+    return hash_contents((name, core_sources()[name]) for name in names)
 
 
 def run_async(coroutine: Coroutine[Any, Any, T]) -> T:

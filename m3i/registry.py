@@ -233,7 +233,12 @@ SOURCE_SUFFIXES = {".py", ".txt", ".gbnf", ".jinja"}
 
 def hash_files(files: Iterable[Path], root: Path) -> str:
     """sha256 over names (relative to `root`) and contents of `files`."""
+    return hash_contents((str(file.relative_to(root)), file.read_bytes()) for file in files)
+
+
+def hash_contents(files: Iterable[tuple[str, bytes]]) -> str:
+    """sha256 over (name, content) pairs, 16 hex digits."""
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes() + b"\0")
+    for name, content in files:
+        digest.update(name.encode() + b"\0" + content + b"\0")
     return digest.hexdigest()[:16]
