@@ -111,7 +111,7 @@ def test_two_processes_on_one_store_make_each_artifact_once(tmp_path: Path) -> N
     errors = [p.communicate()[1] for p in processes]
     assert [p.returncode for p in processes] == [0, 0], errors
     assert all(n == 1 for stage, n in stored(store).items() if stage not in ("answer", "observe"))
-    made = Counter(line.split()[1] for text in errors for line in text.splitlines() if " made " in line)
+    made = Counter(line.split()[1] for text in errors for line in text.splitlines() if " s  made " in line)
     assert max(n for stage, n in made.items() if stage not in ("answer", "observe")) == 1, errors
     results = [json.loads((out / "result.json").read_text()) for out in outs]
     assert results[0]["judges"] == results[1]["judges"]
@@ -121,7 +121,12 @@ def test_two_processes_on_one_store_make_each_artifact_once(tmp_path: Path) -> N
 def test_a_run_that_is_ended_goes_on_where_it_was(tmp_path: Path, how: signal.Signals) -> None:
     store = tmp_path / "store"
     process = subprocess.Popen(
-        command(store, out=tmp_path / "run"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        command(store, out=tmp_path / "run"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell ignores it for us
     )
     while stored(store)["trace"] == 0:
         assert process.poll() is None
