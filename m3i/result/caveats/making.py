@@ -81,7 +81,7 @@ def export(result: Result) -> Iterator[Caveat]:
             f"In exact arithmetic the update arrives. The file that answered computes with rounded activations: "
             f"there it moves log-probabilities by {in_file['llama_norm']:.2g} nats, "
             f"{percent(in_file['relative_error'])} away from PEFT's {in_file['peft_norm']:.2g}. A wider base "
-            f"(exporter.base_type=f16 or f32) answers with the update as trained.",
+            f"(exporter.base_type=f16 or f32) comes closer to the update as trained.",
             major=True,
         )
     peft, floor = together["peft_norm"], certificate["base_parity_rms"]
