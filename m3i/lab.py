@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from m3i.artifacts import Artifact
 from m3i.component import library_version, plain, resolved_fields
 from m3i.display import Display
+from m3i.errors import StoreError
 from m3i.experiment import Experiment
 from m3i.interfaces import Tick
 from m3i.registry import Registry, hash_contents
@@ -79,6 +81,21 @@ class Lab:
         self.records.append(record)
         self.display.finished(record, made(artifact))
         return artifact
+
+    def check_room(self) -> None:
+        """Refuses a run whose model files cannot fit under the store: base and tuned GGUF, at the weights' own width.
+
+        Raises:
+            StoreError: naming the store, what is free and what the run writes.
+        """
+        info, own = self.session.info, self.session.info.files.get("gguf")
+        file_bytes = Path(own).stat().st_size if own else info.n_parameters * (4 if info.dtype == "float32" else 2)
+        needed, free = file_bytes * (1 if own else 2), shutil.disk_usage(self.store.root).free
+        if free < needed:
+            raise StoreError(
+                f"the disk under the store {self.store.root} has {free / 1e9:.1f} GB free, and the model files of this "
+                f"run take about {needed / 1e9:.1f} GB; free space or choose another place with store.root=/path"
+            )
 
     def describe(self, group: str, component: Any) -> dict[str, Any]:
         """A component as it enters a key: name, distribution, version, source and every resolved option."""

@@ -72,6 +72,7 @@ def trace(lab: Lab, drawn: ProblemSet) -> Traces:
     def work(folder: Path, tick: Tick) -> Traces:
         from m3i.generation import read_traces, sample_traces
 
+        lab.check_room()
         loaded = lab.session.loaded
         if options.file is not None:
             return read_traces(Path(options.file), loaded, drawn.train, source)

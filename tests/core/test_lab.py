@@ -5,7 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import m3i
+from m3i.artifacts import TargetInfo
+from m3i.display import Display
+from m3i.errors import StoreError
+from m3i.experiment import Experiment
+from m3i.lab import Lab, core_hash
+from m3i.registry import installed
+from m3i.session import Session
+from m3i.store import Store
 
 CODE = """
 import sys
@@ -31,6 +41,24 @@ def test_an_edit_during_a_run_does_not_reach_its_keys(tmp_path: Path) -> None:
     first, second = hashes(), hashes()
     assert first[0] != second[0], "an edited module must have another hash in the next run"
     assert first[1] == second[1]
-    from m3i.lab import core_hash
-
     assert first == [core_hash(("pairs",)), core_hash(("spans",))]
+
+
+def lab_with(tmp_path: Path, n_parameters: int) -> Lab:
+    session = Session.__new__(Session)
+    session.info = TargetInfo(
+        name="big",
+        revision="0",
+        architecture="LlamaForCausalLM",
+        family="f",
+        n_layers=1,
+        n_parameters=n_parameters,
+        n_active=n_parameters,
+    )
+    return Lab(Experiment.compose(), installed(), Store(tmp_path), Display(quiet=True), session)
+
+
+def test_model_files_that_cannot_fit_are_refused_with_both_sizes(tmp_path: Path) -> None:
+    lab_with(tmp_path, 1000).check_room()
+    with pytest.raises(StoreError, match=r"GB free, and the model files of this run take about 8000000\.0 GB; .*store"):
+        lab_with(tmp_path, 10**15).check_room()
