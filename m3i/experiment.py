@@ -129,15 +129,13 @@ def refuse_unknown(config: DictConfig, path: str = "") -> None:
     """Raises ConfigError for a key that no option has: `+key=1` and YAML can add one, and nothing would read it."""
     from m3i.config_errors import unknown_option
 
-    cls = OmegaConf.get_type(config)
+    cls = OmegaConf.get_type(config) if path else Settings
     known = _fields(cls) if dataclasses.is_dataclass(cls) else None
-    if path == "":
-        known = _fields(Settings)
     for key in config:
         name = ".".join(filter(None, (path, str(key))))
         if known is not None and key not in known:
             raise ConfigError(unknown_option(name, known))
-        if OmegaConf.is_dict(config) and OmegaConf.is_missing(config, key):
+        if OmegaConf.is_missing(config, key):
             continue
         inner = config._get_node(key)
         if isinstance(inner, DictConfig) and not inner._is_none():
