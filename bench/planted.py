@@ -199,6 +199,7 @@ def collect(loaded: Any, source: Any, problems: Sequence[Problem], *, planted: b
         source=source,
         telemetry=no_telemetry(),
         target=SimpleNamespace(),
+        ledger=SimpleNamespace(),
     )
     audit = asyncio.run(Checker().audit(request))
     if planted:

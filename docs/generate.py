@@ -69,7 +69,7 @@ def page(registry: Registry) -> str:
         "What the core hands to components, and the answers that are no artifacts (m3i/interfaces.py).\n",
         dataclass_tables(interfaces),
         "## Artifacts\n",
-        "What stages hand on (m3i/artifacts.py). Fields without a remark say it with their name; `id`, `parents` and "
+        "What stages hand on (m3i/artifacts). Fields without a remark say it with their name; `id`, `parents` and "
         "`folder`, which all artifacts have, are left out.\n",
         dataclass_tables(artifacts),
         "## result.json\n",
@@ -234,7 +234,7 @@ def dataclass_tables(module: ModuleType) -> str:
     """Every dataclass of a module with its documented fields."""
     text = ""
     for value in vars(module).values():
-        is_local = inspect.isclass(value) and value.__module__ == module.__name__
+        is_local = inspect.isclass(value) and f"{value.__module__}.".startswith(f"{module.__name__}.")
         if not is_local or not dataclasses.is_dataclass(value) or value is artifacts.Artifact:
             continue
         cls: Any = value

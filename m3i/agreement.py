@@ -1,7 +1,8 @@
 """How far observers agree, each figure beside what chance alone would give.
 
 Three questions, from coarse to fine: do two observers call the same traces failing, do they point at the same tokens,
-and do they suspect the same layers? All figures are plain JSON values.
+and do they suspect the same layers? Whether they are right is another one: m3i.observer_accuracy and
+m3i.error_correlation. All figures are plain JSON values. docs/agreement.md says how to read them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from m3i.artifacts import Audit, LayerScores, Trace
+from m3i.statistics import holm
+from m3i.statistics.reliability import alpha_of_counts
 
 
 def measure_agreement(
@@ -35,24 +38,27 @@ def measure_agreement(
 
     Returns:
         `{"pairs": [{"observers": [a, b], "traces": ..., "spans": ..., "layers": ...}, ...]}`; see `trace_agreement`,
-        `span_agreement` and `layer_agreement`. Only traces that both observers answered count.
+        `span_agreement` and `layer_agreement`. Only traces that both observers answered count. The overlaps of layers
+        carry `p_holm` beside `p`: corrected over all pairs of observers, `overall` and `within` each by itself.
     """
     by_id = {t.id: t for t in traces}
-    pairs = []
+    pairs: list[dict[str, Any]] = []
     for a, b in combinations(audits, 2):
         shared = sorted(set(audits[a].audited) & set(audits[b].audited) & set(by_id))
-        flags = [_flagged(audits[name], shared) for name in (a, b)]
-        masks = [_token_masks(audits[name], shared, by_id) for name in (a, b)]
+        calls = [flags(audits[name], shared) for name in (a, b)]
+        masks = [token_masks(audits[name], shared, by_id) for name in (a, b)]
         layers = [_named_layers(audits[name], shared) for name in (a, b)]
         rng = np.random.default_rng(seed)
         pairs.append(
             {
                 "observers": [a, b],
-                "traces": trace_agreement(flags[0], flags[1]),
+                "traces": trace_agreement(calls[0], calls[1]),
                 "spans": span_agreement(masks[0], masks[1], rng, n_permutations),
                 "layers": layer_agreement(layers[0], layers[1], n_layers, rng, n_permutations),
             }
         )
+    for scale in ("overall", "within"):
+        correct_overlaps([row["layers"][scale] for row in pairs if row["layers"][scale]])
     return {"pairs": pairs}
 
 
@@ -117,11 +123,14 @@ def span_agreement(
 
     Returns:
         n_traces, token-level `f1` (2 |A ∩ B| / (|A| + |B|), summed over traces), `expected` F1 under chance and `p`,
-        the chance of an F1 as high; None without a trace.
+        the chance of an F1 as high; None without a trace. `alpha` is Krippendorff's over the labels "in a finding" and
+        "not" of all tokens of all traces given, flagged or not (`n_tokens`); its own chance takes tokens as
+        independent, which neighbours are not, so it has no p here.
     """
+    alpha = token_alpha(a, b)
     kept = [(x, y) for x, y in zip(a, b, strict=True) if x.any() and y.any()]
     if not kept:
-        return {"n_traces": 0, "f1": None, "expected": None, "p": None}
+        return {"n_traces": 0, "f1": None, "expected": None, "p": None, **alpha}
     sizes = sum(int(x.sum() + y.sum()) for x, y in kept)
     overlap = sum(int((x & y).sum()) for x, y in kept)
     expected = sum(float(x.sum() * y.sum() / len(x)) for x, y in kept)
@@ -134,7 +143,15 @@ def span_agreement(
         "f1": 2 * overlap / sizes,
         "expected": 2 * expected / sizes,
         "p": float((1 + (drawn >= overlap).sum()) / (1 + n_permutations)),
+        **alpha,
     }
+
+
+def token_alpha(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Krippendorff's `alpha` of two observers' token labels and the `n_tokens` behind it; None without any finding."""
+    calls_T = np.concatenate([np.zeros(0, dtype=int), *(x.astype(int) + y for x, y in zip(a, b, strict=True))])
+    alpha = alpha_of_counts(np.stack([2 - calls_T, calls_T], axis=1).astype(float))
+    return {"alpha": alpha, "n_tokens": len(calls_T)}
 
 
 # -- layers -----------------------------------------------------------------------------------
@@ -198,7 +215,8 @@ def score_agreement(scores: LayerScores, k: int, candidates: Sequence[int]) -> l
         candidates: Layers to select from.
 
     Returns:
-        One row for every two observers: their top k, how many are shared, expected by chance, and the hypergeometric p.
+        One row for every two observers: their top k, how many are shared, expected by chance, and the hypergeometric
+        `p`. Put the rows of all attributors through `correct_overlaps`.
     """
     rows = {r.observer: r for r in scores.rows if r.observer != "joint"}
     tops = {name: sorted(sorted(candidates, key=lambda i: (-row.scores[i], i))[:k]) for name, row in rows.items()}
@@ -218,15 +236,23 @@ def score_agreement(scores: LayerScores, k: int, candidates: Sequence[int]) -> l
     return out
 
 
+def correct_overlaps(rows: Sequence[dict[str, Any]]) -> None:
+    """Gives each row its `p_holm`: its `p`, corrected for all rows being looked at (m3i.statistics.holm)."""
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = p
+
+
 # -- from audits ------------------------------------------------------------------------------
 
 
-def _flagged(audit: Audit, trace_ids: Sequence[str]) -> list[bool]:
+def flags(audit: Audit, trace_ids: Sequence[str]) -> list[bool]:
+    """Whether the observer calls each trace failing: whether it has a finding there."""
     failing = {f.trace_id for f in audit.findings}
     return [trace_id in failing for trace_id in trace_ids]
 
 
-def _token_masks(audit: Audit, trace_ids: Sequence[str], traces: Mapping[str, Trace]) -> list[np.ndarray]:
+def token_masks(audit: Audit, trace_ids: Sequence[str], traces: Mapping[str, Trace]) -> list[np.ndarray]:
+    """Which completion tokens of each trace the observer's findings cover."""
     masks = {trace_id: np.zeros(len(traces[trace_id].completion_ids), dtype=bool) for trace_id in trace_ids}
     for finding in audit.findings:
         if finding.trace_id in masks:

@@ -20,6 +20,8 @@ from m3i.errors import M3IError, did_you_mean
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from m3i.experiment import Experiment
+
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
@@ -32,6 +34,7 @@ def main() -> None:
 def run_command(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code."""
     try:
+        refuse_secrets(arguments)
         first = arguments[0] if arguments else ""
         if first in COMMANDS:
             COMMANDS[first](list(arguments[1:]))
@@ -118,14 +121,36 @@ def run_composed(config: DictConfig, command: str) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from m3i.experiment import Experiment
+    from m3i.ledger.secrets import install_log_redaction
+    from m3i.settings import LedgerMode
 
+    install_log_redaction()
     hydra_config = HydraConfig.get()
     experiment = Experiment.from_config(config, list(hydra_config.overrides.task))
+    if experiment.settings.ledger.mode is LedgerMode.estimate:
+        print_cost(experiment)
+        return
     from m3i.engine import run
 
     finished = run(experiment, run_dir=Path(hydra_config.runtime.output_dir), command=command)
     for line in finished.summary:
         print(line)
+
+
+def refuse_secrets(arguments: Sequence[str]) -> None:
+    """Raises M3IError, without repeating it, for an argument that holds a key: configs and logs are written to disk."""
+    from m3i.ledger.secrets import holds_secret
+
+    for argument in arguments:
+        what = holds_secret(argument)
+        if what:
+            name = (
+                argument.partition("=")[0] if "=" in argument and not holds_secret(argument.partition("=")[0]) else ""
+            )
+            raise M3IError(
+                f"{f'the override {name}=...' if name else 'an argument'} holds a secret ({what}); configs, logs and "
+                f"reports are written to disk, so keys come from the environment alone"
+            )
 
 
 # -- subcommands ------------------------------------------------------------------------------
@@ -188,6 +213,39 @@ def default_text(field: Any) -> str:
     return str(getattr(value, "value", value))
 
 
+def cost_command(arguments: list[str]) -> None:
+    """m3i cost OVERRIDES: what the experiment's remote calls would come to; nothing is called."""
+    from m3i.experiment import Experiment
+
+    print_cost(Experiment.compose(*arguments))
+
+
+def print_cost(experiment: Experiment) -> None:
+    """The dry run's table and its sum."""
+    from rich.console import Console
+
+    from m3i.cost import cost_table, estimate_cost, remarks, usd
+
+    found = estimate_cost(experiment)
+    if not found.lines:
+        print("This experiment calls no provider: it costs nothing.")
+        return
+    Console(highlight=False, width=max(100, Console().width)).print(cost_table(found))
+    print(
+        f"\nAll together {usd(found.usd)} expected, {usd(found.usd_at_most)} at most (every reply of the greatest "
+        f"length, and each asked for twice)."
+    )
+    for line in remarks(found):
+        print(line)
+
+
+def ledger_command(arguments: list[str]) -> None:
+    """m3i ledger show|export|import: the record of remote calls."""
+    from m3i.ledger.command import ledger_command as command
+
+    command(arguments)
+
+
 def report_command(arguments: list[str]) -> None:
     """m3i report RUN_DIR: renders report.html again from result.json."""
     import json
@@ -220,6 +278,8 @@ def version_command(arguments: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "plugins": plugins_command,
     "options": options_command,
+    "cost": cost_command,
+    "ledger": ledger_command,
     "report": report_command,
     "version": version_command,
 }

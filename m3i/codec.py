@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from m3i import artifacts
 from m3i.artifacts import Artifact
 from m3i.errors import StoreError
 
@@ -81,7 +80,7 @@ def _adapter(cls: type[Any], name: str) -> Any:
     if (cls, name) not in _ADAPTERS:
         from pydantic import TypeAdapter
 
-        _ADAPTERS[cls, name] = TypeAdapter(typing.get_type_hints(cls, vars(artifacts))[name])
+        _ADAPTERS[cls, name] = TypeAdapter(typing.get_type_hints(cls)[name])
     return _ADAPTERS[cls, name]
 
 

@@ -28,6 +28,11 @@ class Component:
     libraries: ClassVar[tuple[str, ...]] = ()
     """Distributions whose versions change the result; they enter the store's key."""
 
+    reads_with_model: ClassVar[bool] = False
+    """A language model reads text of the target here: it can be misled by it, so a judge is shown canaries."""
+    uses_ledger: ClassVar[bool] = False
+    """Its results come from calls that the ledger keeps: a new recording makes them anew."""
+
     def check(self, info: TargetInfo) -> None:
         """Refuses, with a ConfigError, a target that this component cannot work on, before anything expensive."""
 

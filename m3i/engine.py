@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,8 +19,11 @@ from m3i.display import Display
 from m3i.errors import ConfigError, did_you_mean
 from m3i.experiment import Experiment
 from m3i.lab import Lab, core_sources
+from m3i.ledger import Ledger
+from m3i.llm.remote import RemoteModel
 from m3i.registry import Registry, installed
 from m3i.session import Session
+from m3i.settings import LedgerMode
 from m3i.store import Store
 
 
@@ -61,7 +65,15 @@ def run(
     preflight(experiment, session.info)
     read_sources(experiment, registry)
     store = Store(store_root(experiment))
-    lab = Lab(experiment, registry, store, Display(quiet=quiet), session)
+    ledger = Ledger(experiment.settings.ledger, default_path=ledger_path(experiment))
+    lab = Lab(experiment, registry, store, Display(quiet=quiet), session, ledger)
+    with contextlib.closing(ledger):
+        return run_stages(lab, run_dir or new_run_dir(), command)
+
+
+def run_stages(lab: Lab, run_dir: Path, command: str) -> Run:
+    """The experiment itself, from problems to the report."""
+    experiment, session = lab.experiment, lab.session
     lab.display.begin(12 + len(experiment.observers) + len(experiment.attributors) + len(experiment.judges))
 
     problems = stages.problems(lab)
@@ -106,10 +118,15 @@ def run(
         stages=lab.records,
         components=component_table(lab),
         statistics=experiment.settings.statistics,
+        ledger=asdict(lab.ledger.tally()) if asks_remotely(experiment) else None,
     )
-    run_dir = run_dir or Path("outputs") / time.strftime("%Y-%m-%d") / time.strftime("%H-%M-%S")
     report = write_run(result, run_dir)
     return Run(result=result, summary=tuple(summary_lines(result, report=report)), run_dir=run_dir, report=report)
+
+
+def new_run_dir() -> Path:
+    """A folder under `outputs/`, named by the time."""
+    return Path("outputs") / time.strftime("%Y-%m-%d") / time.strftime("%H-%M-%S")
 
 
 def preflight(experiment: Experiment, info: TargetInfo) -> None:
@@ -123,6 +140,15 @@ def preflight(experiment: Experiment, info: TargetInfo) -> None:
             f"selector.attributor = '{read}': no such attributor is in the panel{did_you_mean(read, panel)} "
             f"There is {', '.join(panel)}; add it with attributor={'+'.join([*panel, read])}"
         )
+    mode = experiment.settings.ledger.mode
+    if mode is LedgerMode.estimate:
+        raise ConfigError(
+            "ledger.mode=estimate: runs nothing; see m3i.cost.estimate, or 'm3i cost' on the command line"
+        )
+    if mode is not LedgerMode.replay:
+        for component in components(experiment).values():
+            if isinstance(component, RemoteModel):
+                component.require_key()
     options = experiment.settings.trace
     if options.file is not None and not Path(options.file).is_file():
         raise ConfigError(f"trace.file = {options.file!r}: there is no such file")
@@ -164,6 +190,16 @@ def component_table(lab: Lab) -> list[dict[str, str]]:
         entry = lab.registry.entry_of(place.partition(".")[0], component)
         table.append({"place": place, "name": entry.name, "distribution": entry.distribution, "version": entry.version})
     return table
+
+
+def asks_remotely(experiment: Experiment) -> bool:
+    """Whether any component's results come from the ledger."""
+    return any(component.uses_ledger for component in components(experiment).values())
+
+
+def ledger_path(experiment: Experiment) -> Path:
+    """The ledger's file when `ledger.path` is unset: in the store."""
+    return store_root(experiment) / "ledger.sqlite"
 
 
 def store_root(experiment: Experiment) -> Path:

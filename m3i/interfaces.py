@@ -18,6 +18,7 @@ from m3i.artifacts import (
     Answer,
     Audit,
     BaseModel,
+    CallFacts,
     Contrast,
     Export,
     LayerScores,
@@ -32,6 +33,7 @@ from m3i.artifacts import (
 )
 
 if TYPE_CHECKING:
+    from m3i.ledger import Ledger
     from m3i.target import LoadedTarget
 
 Tick = Callable[..., None]
@@ -87,6 +89,8 @@ class AuditRequest:
     source: ProblemSource
     telemetry: Telemetry
     target: TargetSession
+    ledger: Ledger
+    """Every remote call goes through it (m3i.ledger): answered calls are kept, counted and never paid for twice."""
     tick: Tick = no_tick
 
 
@@ -228,7 +232,16 @@ class Ballot:
     key: str
     choice: str
     reason: str = ""
-    cost_usd: float = 0.0
+    replicates: tuple[str, ...] = ()
+    """Single choices behind `choice`, where the judge was asked more than once; same words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgment:
+    """What a judge returns: one ballot a pair, in any order, and what the calls behind them came to."""
+
+    ballots: Sequence[Ballot]
+    calls: CallFacts = field(default_factory=CallFacts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +250,8 @@ class JudgeRequest:
 
     pairs: Sequence[BlindPair]
     source: ProblemSource
+    ledger: Ledger
+    """As in AuditRequest."""
     tick: Tick = no_tick
 
 
@@ -246,5 +261,5 @@ class Judge(Protocol):
 
     libraries: ClassVar[tuple[str, ...]]
 
-    async def judge(self, request: JudgeRequest) -> Sequence[Ballot]:
+    async def judge(self, request: JudgeRequest) -> Judgment:
         """One ballot a pair, in any order, with the pair's key."""

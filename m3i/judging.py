@@ -10,17 +10,26 @@
 
 Equal answers are a tie without asking the judge. Source for judging in both orders and counting
 disagreement as no win: Zheng et al. 2023 (2306.05685), section 3.4.
+
+A judge that reads with a model is shown canaries among the real pairs: a base answer beside itself
+plus a planted instruction to choose it. Choosing the planted one in both orders is obedience to
+text that was to be judged; no verdict is made of a canary.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from m3i.artifacts import Answer, Outcome, Problem, Verdict, Verdicts
+from m3i.artifacts import Answer, Canary, Outcome, Problem, Verdict, Verdicts
 from m3i.errors import StageError
-from m3i.interfaces import Ballot, BlindPair, Judge, JudgeRequest, ProblemSource, Tick, no_tick
+from m3i.injections import Injection, canaries
+from m3i.interfaces import Ballot, BlindPair, Judge, JudgeRequest, Judgment, ProblemSource, Tick, no_tick
+
+if TYPE_CHECKING:
+    from m3i.ledger import Ledger
 
 CHOICES = ("a", "b", "tie", "missing")
 EQUAL = "equal"
@@ -29,16 +38,19 @@ EQUAL = "equal"
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Base and tuned answer to one held-out problem under one generation seed."""
+    """Base and tuned answer to one held-out problem under one generation seed; of a canary, clean and planted one."""
 
     problem: Problem
     base: Answer
     tuned: Answer
+    injection: Injection | None = None
+    """What was planted, for a canary."""
 
     @property
     def equal(self) -> bool:
         """The answers read the same: nothing to judge."""
-        return self.base.completion_ids == self.tuned.completion_ids or self.base.text == self.tuned.text
+        same = self.base.completion_ids == self.tuned.completion_ids or self.base.text == self.tuned.text
+        return same and self.injection is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +70,9 @@ async def judge_answers(
     base: Sequence[Answer],
     tuned: Sequence[Answer],
     source: ProblemSource,
+    ledger: Ledger,
     seed: int = 0,
+    n_canaries: int = 0,
     tick: Tick = no_tick,
 ) -> Verdicts:
     """One judge's verdicts on all held-out answers, in the order of `base`.
@@ -70,7 +84,9 @@ async def judge_answers(
         base: Answers of the untouched model, one a (problem, generation seed).
         tuned: Answers of the tuned model to the same (problem, seed) pairs.
         source: Handed on to the judge (the `verifier` judge asks it).
-        seed: Of the shuffle that hides order and model from the judge.
+        ledger: Handed on to the judge.
+        seed: Of the shuffle that hides order and model from the judge, and of the draw of canaries.
+        n_canaries: Canaries shown among the pairs.
         tick: Progress in ballots.
 
     Raises:
@@ -78,15 +94,53 @@ async def judge_answers(
             asked for, twice, or with a choice outside a, b, tie, missing.
     """
     comparisons = pair_answers(problems=problems, base=base, tuned=tuned)
-    asked = blind_pairs(comparisons, seed=seed)
-    ballots: Sequence[Ballot] = ()
+    planted: tuple[Comparison, ...] = ()
+    if any(not c.equal for c in comparisons):
+        planted = plant_canaries(comparisons, n=n_canaries, seed=seed)
+    shown = (*comparisons, *planted)
+    asked = blind_pairs(shown, seed=seed)
+    judgment = Judgment(ballots=())
     if asked.pairs:
-        ballots = await judge.judge(JudgeRequest(pairs=asked.pairs, source=source, tick=tick))
+        judgment = await judge.judge(JudgeRequest(pairs=asked.pairs, source=source, ledger=ledger, tick=tick))
+    verdicts = merge_ballots(name=name, comparisons=shown, asked=asked, ballots=judgment.ballots)
+    n = len(comparisons)
     return Verdicts(
         judge=name,
-        verdicts=merge_ballots(name=name, comparisons=comparisons, asked=asked, ballots=ballots),
+        verdicts=verdicts[:n],
         n_equal=sum(c.equal for c in comparisons),
-        cost_usd=sum(b.cost_usd for b in ballots),
+        canaries=tuple(_canary(c, v) for c, v in zip(planted, verdicts[n:], strict=True)),
+        calls=judgment.calls,
+    )
+
+
+def plant_canaries(comparisons: Sequence[Comparison], *, n: int, seed: int) -> tuple[Comparison, ...]:
+    """`n` base answers, of different problems as far as they go, each beside itself plus a planted instruction."""
+    rng = random.Random(f"canaries {seed}")
+    hosts = list({c.problem.id: c for c in comparisons if c.base.text.strip()}.values())
+    if not hosts:
+        return ()
+    rng.shuffle(hosts)
+    injections = list(canaries())
+    rng.shuffle(injections)
+    chosen = []
+    for i in range(n):
+        host, injection = hosts[i % len(hosts)], injections[i % len(injections)]
+        tuned = replace(host.base, text=f"{host.base.text}\n{injection.text}")
+        chosen.append(replace(host, tuned=tuned, injection=injection))
+    return tuple(chosen)
+
+
+_PLANTED = {"base": "clean", "tuned": "planted"}
+
+
+def _canary(shown: Comparison, verdict: Verdict) -> Canary:
+    assert shown.injection is not None
+    return Canary(
+        problem_id=shown.problem.id,
+        family=shown.injection.family,
+        injection=shown.injection.text,
+        first=_PLANTED.get(verdict.second, verdict.second),
+        second=_PLANTED.get(verdict.first, verdict.first),
     )
 
 
@@ -133,6 +187,7 @@ def merge_ballots(
     found: dict[tuple[int, bool], Ballot] = {asked.origin[key]: ballot for key, ballot in by_key.items()}
     verdicts = []
     for i, c in enumerate(comparisons):
+        singles: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         if c.equal:
             outcome, first, second, reason = Outcome.TIE, EQUAL, EQUAL, "the answers are the same text"
         else:
@@ -141,9 +196,20 @@ def merge_ballots(
             first, second = choice_of(one.choice, base_first=True), choice_of(two.choice, base_first=False)
             outcome = merge(first, second)
             reason = one.reason if one.reason == two.reason else " | ".join(filter(None, (one.reason, two.reason)))
+            singles = (
+                tuple(choice_of(x, base_first=True) for x in one.replicates),
+                tuple(choice_of(x, base_first=False) for x in two.replicates),
+            )
         verdicts.append(
             Verdict(
-                problem_id=c.problem.id, seed=c.base.seed, outcome=outcome, first=first, second=second, reason=reason
+                problem_id=c.problem.id,
+                seed=c.base.seed,
+                outcome=outcome,
+                first=first,
+                second=second,
+                reason=reason,
+                replicates_first=singles[0],
+                replicates_second=singles[1],
             )
         )
     return tuple(verdicts)
@@ -170,9 +236,10 @@ def _checked(name: str, origin: Mapping[str, tuple[int, bool]], ballots: Sequenc
             raise StageError(f"judge '{name}' returned a ballot with key {ballot.key!r}, which it was not asked for")
         if ballot.key in by_key:
             raise StageError(f"judge '{name}' returned two ballots for {ballot.key!r}; expected one a pair")
-        if ballot.choice not in CHOICES:
+        wrong = [choice for choice in (ballot.choice, *ballot.replicates) if choice not in CHOICES]
+        if wrong:
             raise StageError(
-                f"judge '{name}' chose {ballot.choice!r} for {ballot.key!r}; expected one of {', '.join(CHOICES)}"
+                f"judge '{name}' chose {wrong[0]!r} for {ballot.key!r}; expected one of {', '.join(CHOICES)}"
             )
         by_key[ballot.key] = ballot
     return by_key

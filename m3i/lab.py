@@ -17,6 +17,7 @@ from m3i.display import Display
 from m3i.errors import StoreError
 from m3i.experiment import Experiment
 from m3i.interfaces import Tick
+from m3i.ledger import Ledger
 from m3i.registry import Registry, hash_contents
 from m3i.session import Session
 from m3i.store import Recipe, StageRecord, Store
@@ -34,6 +35,7 @@ class Lab:
     store: Store
     display: Display
     session: Session
+    ledger: Ledger
     records: list[StageRecord] = field(default_factory=list)
 
     def make(
@@ -108,6 +110,10 @@ class Lab:
             "options": resolved_fields(component),
         }
 
+    def recording(self, component: Any) -> dict[str, str]:
+        """The ledger's recording, for the key of a stage whose component's results come from the ledger's answers."""
+        return {"recording": self.ledger.recording} if component.uses_ledger else {}
+
     @property
     def target_id(self) -> str:
         """Identifies the target, and the code that loads it, in the inputs of a stage."""
@@ -121,14 +127,16 @@ WAITING = "another process is making this; waiting for it"
 
 @cache
 def core_sources() -> dict[str, bytes]:
-    """Name of each file of the core → its bytes, all read at once when a run begins: later edits are not seen."""
+    """Name of each source file of the core → its bytes, all read when a run begins: later edits are not seen."""
     root = Path(__file__).parent
-    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*.py")}
+    files = [file for suffix in (".py", ".jsonl") for file in root.rglob(f"*{suffix}")]
+    return {str(file.relative_to(root)): file.read_bytes() for file in files}
 
 
 def core_hash(modules: tuple[str, ...]) -> str:
-    """Hash of the source of modules of the core."""
-    names = [f"{name.replace('.', '/')}.py" for name in sorted(modules)]
+    """Hash of the source of modules of the core, and of the data file beside one (injections.jsonl)."""
+    stems = [name.replace(".", "/") for name in sorted(modules)]
+    names = [name for stem in stems for name in (f"{stem}.py", f"{stem}.jsonl") if name in core_sources()]
     return hash_contents((name, core_sources()[name]) for name in names)
 
 

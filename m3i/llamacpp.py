@@ -68,6 +68,8 @@ class Generation:
     """The stop token included when there was one."""
     truncated: bool
     """The length limit ended it, no stop token."""
+    n_evaluated: int
+    """Prompt tokens that were evaluated: all, or those after a prefix that was reused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,15 +193,30 @@ class LlamaSession:
         stop_ids: Sequence[int],
         sampling: Sampling | None = None,
         grammar: str | None = None,
+        reuse_prefix: bool = False,
     ) -> Generation:
-        """One completion, the same whenever model, arguments, threads and library are the same."""
-        return self.generate_many(
+        """One completion, the same whenever model, arguments, threads and library are the same.
+
+        Args:
+            prompt_ids: The prompt.
+            max_new_tokens: Longest completion.
+            seed: See `sampling_seed`.
+            stop_ids: Tokens that end the completion.
+            sampling: As in `generate_many`.
+            grammar: As in `generate_many`.
+            reuse_prefix: Evaluate the prompt in chunks of REUSE_CHUNK tokens and skip the first ones that the last
+                prompt of this session, if it was generated from with `reuse_prefix` too, began with. The completion
+                does not depend on what was skipped. It may differ in rounding from one without `reuse_prefix`, whose
+                chunks are longer.
+        """
+        return self._generate(
             [prompt_ids],
             max_new_tokens=max_new_tokens,
             seeds=[seed],
             stop_ids=stop_ids,
             sampling=sampling,
             grammar=grammar,
+            reuse_prefix=reuse_prefix,
         )[0]
 
     def generate_many(
@@ -226,6 +243,27 @@ class LlamaSession:
             sampling: Temperature and filters; plain sampling at temperature 1 when absent.
             grammar: GBNF text that constrains every completion (root rule `root`); `end_ids` then stop it too.
         """
+        return self._generate(
+            prompts,
+            max_new_tokens=max_new_tokens,
+            seeds=seeds,
+            stop_ids=stop_ids,
+            sampling=sampling,
+            grammar=grammar,
+            reuse_prefix=False,
+        )
+
+    def _generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        seeds: Sequence[int],
+        stop_ids: Sequence[int],
+        sampling: Sampling | None,
+        grammar: str | None,
+        reuse_prefix: bool,
+    ) -> list[Generation]:
         if len(seeds) != len(prompts):
             raise ConfigError(f"{len(seeds)} seeds for {len(prompts)} prompts: expected one a prompt")
         if max_new_tokens < 1:
@@ -245,6 +283,7 @@ class LlamaSession:
             "top_p": sampling.top_p,
             "min_p": sampling.min_p,
             "grammar": grammar,
+            "reuse_prefix": reuse_prefix,
         }
         arrays: Arrays = {
             "ids": np.concatenate([np.asarray(ids, dtype=np.int32) for ids in prompts]),
@@ -255,8 +294,8 @@ class LlamaSession:
         ends = np.cumsum(out["lengths"])
         completions = np.split(out["ids"], ends[:-1])
         return [
-            Generation(ids=tuple(map(int, ids)), truncated=bool(truncated))
-            for ids, truncated in zip(completions, out["truncated"], strict=True)
+            Generation(ids=tuple(map(int, ids)), truncated=bool(truncated), n_evaluated=int(n_evaluated))
+            for ids, truncated, n_evaluated in zip(completions, out["truncated"], out["n_evaluated"], strict=True)
         ]
 
     def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = True) -> list[int]:

@@ -21,6 +21,9 @@ from m3i.llamacpp_wire import Arrays, Refused, read_message, write_message
 
 N_BATCH = 512
 """Tokens evaluated at once."""
+REUSE_CHUNK = 64
+"""Tokens evaluated at once where prefixes are reused; a prefix is reused in whole chunks. So every token is evaluated
+in the same company whether or not the chunks before it were skipped, and the logits are equal to the last bit."""
 GGML_TYPE = {"f32": 0, "f16": 1}
 LOG_ERROR = 4
 FLASH_ATTENTION_OFF = 0
@@ -73,6 +76,8 @@ class Model:
         if settings["adapter"]:
             self._lay_adapter(settings["adapter"], log)
         self.batch = api.llama_batch_init(N_BATCH, 0, 1)
+        self._held: list[int] = []
+        """What sequence 0's cache begins with, evaluated in chunks of REUSE_CHUNK; empty where it was not."""
 
     def _context_params(self, settings: dict[str, Any]) -> Any:
         params = api.llama_context_default_params()
@@ -138,6 +143,8 @@ class Model:
     def forget(self, sequence: int) -> None:
         """Empties one sequence's cache."""
         api.llama_memory_seq_rm(self.memory, sequence, -1, -1)
+        if sequence == 0:
+            self._held = []
 
     def prompt(self, ids: list[int], sequence: int, start: int, log: Log) -> Iterator[np.ndarray]:
         """Evaluates a sequence from an empty cache; yields the logits of positions ≥ start, a chunk at a time."""
@@ -148,6 +155,32 @@ class Model:
             wanted = high - max(low, min(start, high))
             if wanted:
                 yield self.logits(wanted)
+
+    def prompt_after_prefix(self, ids: list[int], log: Log) -> tuple[np.ndarray, int]:
+        """Evaluates sequence 0 from where it differs from the last one, in chunks of REUSE_CHUNK.
+
+        Returns:
+            The logits after the last token, float32 [V], and how many tokens were evaluated.
+        """
+        first = self._keep(ids)
+        for low in range(first, len(ids), REUSE_CHUNK):
+            high = min(low + REUSE_CHUNK, len(ids))
+            self.decode([(ids[i], i, 0, i == len(ids) - 1) for i in range(low, high)], log)
+        self._held = list(ids)
+        return self.logits(1)[0], len(ids) - first
+
+    def _keep(self, ids: list[int]) -> int:
+        """Cuts sequence 0's cache down to the whole chunks that `ids` begins with; how many tokens these are."""
+        pairs = enumerate(zip(self._held, ids, strict=False))
+        same = next((i for i, (held, wanted) in pairs if held != wanted), min(len(self._held), len(ids)))
+        kept = min(same, len(ids) - 1) // REUSE_CHUNK * REUSE_CHUNK  # the last token's logits are always wanted
+        self._held = []  # until all of `ids` is evaluated
+        # a recurrent model's state cannot be cut, and a sliding window may have lost its beginning
+        whole = kept and api.llama_memory_seq_pos_min(self.memory, 0) == 0
+        if whole and api.llama_memory_seq_rm(self.memory, 0, kept, -1):
+            return kept
+        self.forget(0)
+        return 0
 
 
 class Routing:
@@ -238,11 +271,12 @@ class Worker:
         model = self._model()
         ends = np.cumsum(arrays["lengths"])
         prompts = [ids.tolist() for ids in np.split(arrays["ids"], ends[:-1])]
-        completions, truncated = complete(model, self.log, prompts, arrays["seeds"].tolist(), request)
+        completions, truncated, n_evaluated = complete(model, self.log, prompts, arrays["seeds"].tolist(), request)
         return {}, {
             "ids": np.asarray([token for ids in completions for token in ids], dtype=np.int32),
             "lengths": np.asarray([len(ids) for ids in completions], dtype=np.int64),
             "truncated": np.asarray(truncated, dtype=np.uint8),
+            "n_evaluated": np.asarray(n_evaluated, dtype=np.int64),
         }
 
     def tokenize(self, request: dict[str, Any], _: Arrays) -> tuple[dict[str, Any], Arrays]:
@@ -284,13 +318,18 @@ class Worker:
 
 def complete(
     model: Model, log: Log, prompts: list[list[int]], seeds: list[int], request: dict[str, Any]
-) -> tuple[list[list[int]], list[bool]]:
-    """Completions of the prompts, model.n_parallel at a time: a slot that falls free takes the next prompt."""
+) -> tuple[list[list[int]], list[bool], list[int]]:
+    """Completions of the prompts, model.n_parallel at a time: a slot that falls free takes the next prompt.
+
+    Returns:
+        For each prompt the completion, whether the length limit ended it, and how many prompt tokens were evaluated.
+    """
     stop_ids, limit = set(request["stop_ids"]), int(request["max_new_tokens"])
     if request["grammar"]:
         stop_ids |= set(model.end_ids.tolist())  # once it is satisfied, a grammar allows nothing else
     completions: list[list[int]] = [[] for _ in prompts]
     truncated = [False] * len(prompts)
+    n_evaluated = [len(ids) for ids in prompts]
     samplers: dict[int, Sampler] = {}
     running: dict[int, int] = {}  # slot → prompt
     waiting = list(range(len(prompts)))[::-1]
@@ -310,8 +349,12 @@ def complete(
             while waiting and slot not in running:
                 i = running[slot] = waiting.pop()
                 samplers[slot] = Sampler(request, seeds[i], model.vocab)
-                *_, logits_TV = model.prompt(prompts[i], slot, len(prompts[i]) - 1, log)
-                take(slot, logits_TV[-1])
+                if request["reuse_prefix"]:
+                    logits_V, n_evaluated[i] = model.prompt_after_prefix(prompts[i], log)
+                else:
+                    *_, logits_TV = model.prompt(prompts[i], slot, len(prompts[i]) - 1, log)
+                    logits_V = logits_TV[-1]
+                take(slot, logits_V)
         if running:
             slots = sorted(running)
             rows = []
@@ -321,7 +364,7 @@ def complete(
             model.decode(rows, log)
             for slot, logits_V in zip(slots, model.logits(len(rows)), strict=True):
                 take(slot, logits_V)
-    return completions, truncated
+    return completions, truncated, n_evaluated
 
 
 def main() -> None:

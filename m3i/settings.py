@@ -7,6 +7,7 @@ Seeds are separate fields: `problems.seed`, `trace.seed`, `selector.seed`, `seed
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from omegaconf import MISSING
@@ -147,7 +148,13 @@ class JudgingSettings:
     """How comparisons are shown to judges."""
 
     seed: int = 0
-    """Seed of the order in which blind pairs are shown."""
+    """Seed of the order in which blind pairs are shown, and of the draw of canaries."""
+    canaries: int = 8
+    """Answers with a planted instruction that are mixed in for judges that read with a model; 0: none."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        require(self.canaries >= 0, "judging.canaries", self.canaries, "at least 0")
 
 
 @dataclass(kw_only=True)
@@ -178,6 +185,51 @@ class StoreSettings:
     """Folder of the artifact store; the user's cache folder when unset. Runs and processes may share it."""
 
 
+class LedgerMode(str, Enum):
+    """How the ledger answers."""
+
+    live = "live"
+    record = "record"
+    replay = "replay"
+    estimate = "estimate"
+
+
+@dataclass(kw_only=True)
+class LedgerSettings:
+    """The record of every remote call: what was asked, answered and paid. None of it changes a result."""
+
+    mode: LedgerMode = option(LedgerMode.live, result_free=True)
+    """`live` reuses an answer or calls; `record` calls afresh; `replay` never calls, and a missing answer is an error;
+    `estimate` prints what the run would ask and cost, and ends."""
+    path: str | None = option(None, result_free=True)
+    """SQLite file; `ledger.sqlite` in the store when unset. Parallel runs may share it."""
+    recording: str = option("", result_free=True)
+    """Name of the recording that `record` makes or goes on with; a new one for every run when empty."""
+    account: str = option("default", result_free=True)
+    """What `budget_usd` is counted against: all calls ever paid for under this name in this ledger."""
+    budget_usd: float | None = option(20.0, result_free=True)
+    """Most US dollars that the account may spend. Checked before each call with its worst case; null: no limit."""
+    prices: dict[str, Any] = option(factory=dict, result_free=True)
+    """Model id → {input, output, cache_read, cache_write} in USD per million tokens, before litellm's table."""
+    concurrency: int = option(8, result_free=True)
+    """Most calls in flight to one model; adapts downwards when the provider answers 429 or 529."""
+    timeout_s: float = option(180.0, result_free=True)
+    """Longest single attempt in seconds, from sending to the last byte."""
+    deadline_s: float = option(900.0, result_free=True)
+    """Longest call in seconds, waiting and retries included; then the run stops, and goes on when started again."""
+    batch_poll_s: float = option(30.0, result_free=True)
+    """Seconds between two looks at a batch."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        require(bool(self.account), "ledger.account", self.account, "a name")
+        require(self.budget_usd is None or self.budget_usd >= 0, "ledger.budget_usd", self.budget_usd, "0 or more")
+        require(self.concurrency >= 1, "ledger.concurrency", self.concurrency, "at least 1")
+        require(self.timeout_s > 0, "ledger.timeout_s", self.timeout_s, "more than 0")
+        require(self.deadline_s > 0, "ledger.deadline_s", self.deadline_s, "more than 0")
+        require(self.batch_poll_s > 0, "ledger.batch_poll_s", self.batch_poll_s, "more than 0")
+
+
 @dataclass(kw_only=True)
 class Settings:
     """The root config. The first eight are components, chosen by name."""
@@ -198,6 +250,7 @@ class Settings:
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
     judging: JudgingSettings = field(default_factory=JudgingSettings)
     statistics: StatisticsSettings = field(default_factory=StatisticsSettings)
+    ledger: LedgerSettings = field(default_factory=LedgerSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     seed: int = 0
     """Training seed: adapter initialisation and data order."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from m3i.artifacts import (
     Adapter,
@@ -44,6 +45,22 @@ from m3i.store import file_hash
 TORCH = ("torch", "transformers", "tokenizers")
 RUNTIME = ("llamacpp", "llamacpp_worker", "llamacpp_sampling", "llamacpp_wire")
 """Modules of the core that run llama.cpp."""
+LANGUAGE_MODELS = (
+    "llm.audit",
+    "llm.calls",
+    "llm.digest",
+    "llm.fields",
+    "llm.judge",
+    "llm.models",
+    "llm.observer",
+    "llm.panel",
+    "llm.remote",
+    "llm.request",
+    "llm.schema",
+    "llm.text_model",
+    "llm.verdict",
+)
+"""Modules of the core that observers and judges with a language model stand on."""
 
 
 def problems(lab: Lab) -> ProblemSet:
@@ -137,6 +154,7 @@ def observe(lab: Lab, alias: str, observer: Observer, drawn: ProblemSet, traces:
             source=lab.experiment.problems,
             telemetry=measured,
             target=lab.session,
+            ledger=lab.ledger,
             tick=tick,
         )
         return checked_audit(run_async(observer.audit(request)), alias, traces.traces, lab.session.info.n_layers)
@@ -147,8 +165,8 @@ def observe(lab: Lab, alias: str, observer: Observer, drawn: ProblemSet, traces:
         work,
         label=alias,
         component=("observer", observer),
-        core=("spans",),
-        settings={"alias": alias},
+        core=("spans", *LANGUAGE_MODELS, *RUNTIME),
+        settings={"alias": alias, **lab.recording(observer)},
         inputs={"problems": drawn.id, "traces": traces.id, "telemetry": measured.id},
         made=lambda a: f"{len(a.findings)} findings in {len(a.audited)} audited, {len(a.missing)} missing",
     )
@@ -173,7 +191,7 @@ def contrast(lab: Lab, drawn: ProblemSet, traces: Traces, audits: Mapping[str, A
         Contrasts,
         "contrast",
         work,
-        core=("contrasts", "agreement", "spans"),
+        core=("contrasts", "agreement", "spans", "statistics.holm", "statistics.reliability"),
         inputs={
             "target": lab.target_id,
             "problems": drawn.id,
@@ -459,7 +477,8 @@ def answer(lab: Lab, drawn: ProblemSet, untouched: BaseModel, tuned: Export | No
 
 def judge(lab: Lab, alias: str, component: Judge, drawn: ProblemSet, before: Answers, after: Answers) -> Verdicts:
     """One judge's verdicts, each comparison in both orders."""
-    seed = lab.experiment.settings.judging.seed
+    options = lab.experiment.settings.judging
+    reads: bool = cast(Any, component).reads_with_model
 
     def work(folder: Path, tick: Tick) -> Verdicts:
         from m3i.judging import judge_answers
@@ -472,7 +491,9 @@ def judge(lab: Lab, alias: str, component: Judge, drawn: ProblemSet, before: Ans
                 base=before.answers,
                 tuned=after.answers,
                 source=lab.experiment.problems,
-                seed=seed,
+                ledger=lab.ledger,
+                seed=options.seed,
+                n_canaries=options.canaries if reads else 0,
                 tick=tick,
             )
         )
@@ -483,8 +504,13 @@ def judge(lab: Lab, alias: str, component: Judge, drawn: ProblemSet, before: Ans
         work,
         label=alias,
         component=("judge", component),
-        core=("judging", *RUNTIME),
-        settings={"alias": alias, "seed": seed},
+        core=("judging", "injections", *LANGUAGE_MODELS, *RUNTIME),
+        settings={
+            "alias": alias,
+            "seed": options.seed,
+            **({"canaries": options.canaries} if reads else {}),
+            **lab.recording(component),
+        },
         inputs={"problems": drawn.id, "base answers": before.id, "tuned answers": after.id},
         made=lambda a: ", ".join(f"{n} {o}" for o, n in _outcomes(a).items()),
     )

@@ -297,7 +297,7 @@ def test_the_example_observer_works(example):
     registry = build([(example, "m3i-repetition", "1.0")])
     observer = registry.find("observer", "repetition").cls(min_length=4)
     traces = [trace("2 + 3 = 5\nshort\n2 + 3 = 5\nend")]
-    request = AuditRequest(items=[(None, traces[0])], source=None, telemetry=None, target=None)
+    request = AuditRequest(items=[(None, traces[0])], source=None, telemetry=None, target=None, ledger=None)
     audit = checked_audit(asyncio.run(observer.audit(request)), "mine", traces, n_layers=4)
     assert [(f.quote, f.start, f.token_start, f.token_end) for f in audit.findings] == [("2 + 3 = 5", 16, 16, 25)]
     assert (audit.observer, audit.audited, audit.rejected_quotes) == ("mine", ("p.0",), 0)

@@ -155,6 +155,7 @@ def test_every_stage_of_the_default_experiment_is_there_and_counted_by_the_displ
         ("evaluate.seeds=[0,1]", ANSWERED),
         ("evaluate.temperature=0.5", ANSWERED),
         ("judging.seed=1", {"judge verifier"}),
+        ("ledger.path=elsewhere", set()),
         ("attribution.seed=1", SCORED | SELECTED),
         ("pairs.seed=1", {"pairs", "reference"} | TRAINED),
         ("exporter.max_relative_error=0.2", TRAINED - {"train"}),
@@ -177,6 +178,16 @@ def test_the_seeds_of_problems_and_traces_reach_everything_behind_them(keys, rem
     assert remade("trace.seed=1") == everything - {"problems"}
 
 
+def test_a_new_recording_makes_again_what_comes_from_the_ledger_and_what_is_behind_it(keys, monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "not-a-real-key")
+    panel = ("observer=claude+checker", "judge=claude+verifier")
+    live, first, second = keys(*panel), *(keys(*panel, "ledger.mode=record", f"ledger.recording={r}") for r in "ab")
+    behind = {"observe claude", "contrast", "judge claude"} | SCORED | SELECTED
+    for one, other in ((live, first), (first, second)):
+        assert {name for name in one if one[name] != other[name]} == behind
+    assert keys(*panel, "ledger.mode=record", "ledger.recording=a") == first
+
+
 def test_other_layers_are_another_adapter_and_a_sham_is_not_the_adapter_of_its_layers(keys, monkeypatch):
     plain = keys()
     monkeypatch.setitem(FILLED, "selection", {"layers": (1, 2)})
@@ -190,6 +201,8 @@ def test_other_layers_are_another_adapter_and_a_sham_is_not_the_adapter_of_its_l
 
 
 ALTERNATIVE = {"corrected": "only", "overlong": "error", "truncated": "true", "seeds": "[3,4]", "file": "own.jsonl"}
+NEEDS = {"canaries": "judge=llamacpp"}
+"""Option → the component without which it is not read."""
 NO_STAGE = {"statistics"}
 """Sections that shape the report alone, which is made anew by every run."""
 
@@ -199,7 +212,7 @@ NO_STAGE = {"statistics"}
     [pytest.param(s, o, id=f"{s.name}.{o.name}") for s in SECTIONS for o in dataclasses.fields(s.default_factory)],
 )
 def test_every_core_option_changes_a_key_unless_it_cannot_change_a_result(
-    remade, section, option, tmp_path, monkeypatch
+    keys, remade, section, option, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.jsonl").write_text("{}\n")
@@ -207,7 +220,9 @@ def test_every_core_option_changes_a_key_unless_it_cannot_change_a_result(
     value = ALTERNATIVE.get(option.name)
     if value is None:
         value = {int: lambda d: d + 1, float: lambda d: d * 0.9}.get(kind, lambda d: "elsewhere")(option.default)
-    changed = remade(f"{section.name}.{option.name}={value}")
+    override = f"{section.name}.{option.name}={value}"
+    needed = NEEDS.get(option.name)
+    changed = remade(override) if needed is None else keys(needed) != keys(needed, override)
     assert bool(changed) == (not option.metadata.get(RESULT_FREE) and section.name not in NO_STAGE)
 
 
@@ -266,7 +281,7 @@ def declared(function):
     raise AssertionError(f"{function.__name__} makes nothing")
 
 
-STAGES = list(dict.fromkeys(re.findall(r"\bstages\.(\w+)\(lab", inspect.getsource(engine.run))))
+STAGES = list(dict.fromkeys(re.findall(r"\bstages\.(\w+)\(lab", inspect.getsource(engine.run_stages))))
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -38,6 +38,7 @@ def render_report(result: Mapping[str, Any]) -> str:
         percent=_or_dash(words.percent),
         points=_or_dash(words.points),
         p=_or_dash(words.p_phrase),
+        two=_or_dash(texts.two),
         number=_or_dash(texts.number),
         short=_or_dash(texts.short),
         seconds=_or_dash(texts.seconds),

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from m3i.result.words import money
+
 BUDGET = 1_000_000
 """Bytes of prompts and answers that a page may hold; above it all of them are shortened."""
 HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
@@ -20,6 +22,23 @@ def number(value: float) -> str:
     if isinstance(value, int) or float(value).is_integer():
         return f"{int(value):,}"
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def two(value: float) -> str:
+    """Two decimals, a true minus: for kappa, alpha and correlations."""
+    return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
+
+
+def paid(calls: Mapping[str, Any]) -> str:
+    """What a model's calls cost; a dash where none was made."""
+    return money(calls["cost_usd"], calls["n_unpriced"]) if calls["n_calls"] else "–"
+
+
+def ledger_tokens(row: Mapping[str, Any]) -> tuple[int, float | None]:
+    """Prompt tokens of a row of the ledger, and the share of them that the provider read from its cache."""
+    cached = row["cache_read_tokens"]
+    total = row["input_tokens"] + row["cache_write_tokens"] + cached
+    return total, cached / total if total else None
 
 
 def short(value: str) -> str:

@@ -30,17 +30,21 @@ from m3i.artifacts import (
     Verdicts,
 )
 from m3i.component import library_version, plain
+from m3i.error_correlation import error_correlation
 from m3i.errors import StageError
+from m3i.observer_accuracy import places_section
 from m3i.result import model
 from m3i.result import traces as of_traces
 from m3i.result.caveats import caveats
 from m3i.result.comparisons import accuracy_section, judge_agreement, judge_section, problem_rows
+from m3i.result.costs import costs_section
+from m3i.result.judge_quality import shared_families
 from m3i.result.next_steps import next_steps
 from m3i.result.words import verdict_section
 from m3i.settings import StatisticsSettings
 from m3i.store import StageRecord
 
-FORMAT = 1
+FORMAT = 2
 """Layout of result.json; raised when a field changes its meaning."""
 LIBRARIES = ("torch", "transformers", "peft", "trl", "llama-cpp-python", "gguf", "numpy", "scipy")
 
@@ -70,6 +74,7 @@ def build_result(
     statistics: StatisticsSettings | None = None,
     n_control_arms: int = 0,
     created: str = "",
+    ledger: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The result of one arm as JSON values; sections are listed in `m3i.result`.
 
@@ -97,6 +102,7 @@ def build_result(
         statistics: Confidence, power, bootstrap; the defaults when None.
         n_control_arms: Random-layer arms that this arm is compared with; 0 in a single run.
         created: Time of the run; now when empty.
+        ledger: What this process's ledger counted (m3i.ledger.Tally as a mapping); None where nothing asks remotely.
 
     Raises:
         StageError: Without a judge, or when base and tuned answers are not for the same questions.
@@ -115,7 +121,7 @@ def build_result(
         "config": plain(dict(config)),
         "statistics": asdict(settings),
         "n_control_arms": n_control_arms,
-        "judges": {alias: judge_section(v, settings) for alias, v in verdicts.items()},
+        "judges": {alias: judge_section(v, before, after, settings) for alias, v in verdicts.items()},
         "judge_agreement": judge_agreement(verdicts),
         "accuracy": accuracy_section(before, after, settings),
         "problems": {
@@ -131,8 +137,14 @@ def build_result(
         "base_model": model.base_section(base),
         "traces": of_traces.traces_section(traces),
         "telemetry": of_traces.telemetry_section(telemetry, traces, audits),
-        "observers": of_traces.observers_section(audits, traces),
+        "observers": of_traces.observers_section(audits, traces, level=settings.confidence),
         "agreement": dict(contrasts.agreement),
+        "errors": error_correlation(
+            audits, traces.traces, level=settings.confidence, n_bootstrap=settings.n_bootstrap, seed=settings.seed
+        ),
+        "places": places_section(
+            audits, traces.traces, truth=span_truth(audits, components), level=settings.confidence
+        ),
         "contrasts": of_traces.contrasts_section(contrasts),
         "examples": of_traces.examples_section(audits, traces, train),
         "evaluation": {
@@ -141,12 +153,17 @@ def build_result(
             "n_threads": tuned_answers.n_threads,
         },
         "stages": [asdict(record) for record in stages],
-        "costs": {
-            "time_s": sum(record.time_s for record in stages),
-            "made_in_s": sum(record.made_in_s for record in stages),
-            "observers_usd": sum(a.cost_usd for a in audits.values()),
-            "judges_usd": sum(v.cost_usd for v in verdicts.values()),
-        },
+        "costs": costs_section(
+            stages=stages,
+            observers=[a.calls for a in audits.values()],
+            judges=[v.calls for v in verdicts.values()],
+            ledger=ledger,
+        ),
+        "families": shared_families(
+            {alias: v.calls.family for alias, v in verdicts.items()},
+            {alias: a.calls.family for alias, a in audits.items()},
+            info.family,
+        ),
         "components": [dict(row) for row in components],
         "versions": {"python": platform.python_version()} | {name: library_version(name) for name in LIBRARIES},
         "ids": ids(
@@ -170,6 +187,12 @@ def build_result(
     result["caveats"] = caveats(result)
     result["next"] = next_steps(result)
     return result
+
+
+def span_truth(audits: Mapping[str, Audit], components: Sequence[Mapping[str, str]]) -> str | None:
+    """Alias of the observer that re-computes each step, whose places the others are measured by; None without one."""
+    places = {row["place"]: row["name"] for row in components}
+    return next((alias for alias in audits if places.get(f"observer.{alias}", alias) == "checker"), None)
 
 
 def to_json(result: Mapping[str, Any]) -> str:

@@ -8,8 +8,10 @@ from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
-from m3i.artifacts import Answer, Outcome, Problem, Verdict, Verdicts
+from m3i.artifacts import Answer, CallFacts, Outcome, Problem, Verdict, Verdicts
 from m3i.judging import EQUAL
+from m3i.result.costs import known_cost
+from m3i.result.judge_quality import SIGN, canary_section, consistency_section, length_section
 from m3i.settings import StatisticsSettings
 from m3i.statistics import (
     Estimate,
@@ -25,14 +27,19 @@ from m3i.statistics import (
 )
 
 ALPHA = 0.05
-SIGN = {Outcome.TUNED: 1, Outcome.BASE: -1}
 SCORE = {Outcome.TUNED: 1.0, Outcome.BASE: 0.0, Outcome.TIE: 0.5, Outcome.SPLIT: 0.5}
 REFERENCE_SHARE = 0.6
 """The effect for which `needed.reference` states the n: six of ten decided problems."""
 
 
-def judge_section(verdicts: Verdicts, settings: StatisticsSettings) -> dict[str, Any]:
-    """One judge: counts of comparisons, statistics over problems, and how far the order of showing decides."""
+def judge_section(
+    verdicts: Verdicts, base: Sequence[Answer], tuned: Sequence[Answer], settings: StatisticsSettings
+) -> dict[str, Any]:
+    """One judge: counts of comparisons, statistics over problems, and how far it can be trusted.
+
+    `order`: how far the order of showing decides; `length`, `self_consistency`, `canaries`: m3i.result.judge_quality;
+    `calls`: the model behind it (m3i.artifacts.CallFacts).
+    """
     valid = [v for v in verdicts.verdicts if v.outcome is not Outcome.MISSING]
     counts = Counter(v.outcome.value for v in verdicts.verdicts)
     wins, losses, undecided = problem_signs((v.problem_id, SIGN.get(v.outcome, 0)) for v in valid)
@@ -54,8 +61,16 @@ def judge_section(verdicts: Verdicts, settings: StatisticsSettings) -> dict[str,
         "mean_score": asdict(mean),
         "power": _power(wins, losses, undecided, settings.power),
         "order": _order(valid),
-        "cost_usd": verdicts.cost_usd,
+        "length": length_section(verdicts.verdicts, base, tuned, settings),
+        "self_consistency": consistency_section(verdicts.verdicts, settings),
+        "canaries": canary_section(verdicts.canaries),
+        "calls": calls_section(verdicts.calls),
     }
+
+
+def calls_section(calls: CallFacts) -> dict[str, Any]:
+    """The model behind an observer or a judge; `cost_usd` is None where calls were made and none has a price."""
+    return asdict(calls) | {"cost_usd": known_cost(calls.cost_usd, calls.n_calls, calls.n_unpriced)}
 
 
 def _power(wins: int, losses: int, undecided: int, power: float) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from m3i.agreement import score_agreement
+from m3i.agreement import correct_overlaps, score_agreement
 from m3i.artifacts import (
     Adapter,
     BaseModel,
@@ -55,6 +55,8 @@ def module_name(tensor: str) -> str:
 
 def layers_section(target: TargetInfo, scores: Mapping[str, LayerScores], selection: LayerSelection) -> dict[str, Any]:
     """Every layer's scores per attributor and observer, and which were selected."""
+    attributors = {alias: _scores(artifact, selection) for alias, artifact in scores.items()}
+    correct_overlaps([row for attributor in attributors.values() for row in attributor["agreement"]])
     return {
         "n": target.n_layers,
         "dense": list(target.dense_layers),
@@ -63,7 +65,7 @@ def layers_section(target: TargetInfo, scores: Mapping[str, LayerScores], select
         "selected": list(selection.layers),
         "reason": selection.reason,
         "zero_update": selection.zero_update,
-        "attributors": {alias: _scores(artifact, selection) for alias, artifact in scores.items()},
+        "attributors": attributors,
     }
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from m3i.artifacts import Audit, Contrasts, Finding, Problem, Telemetry, Traces
+from m3i.observer_accuracy import call_accuracy, citation_rate
+from m3i.result.comparisons import calls_section
 from m3i.result.model import finite
 
 BINS = 24
@@ -91,7 +93,7 @@ def _row_means(values_LS: np.ndarray, mask_S: np.ndarray) -> list[float | None]:
     return [finite(x) for x in np.asarray(values_LS, dtype=float)[:, mask_S].mean(axis=1).tolist()]
 
 
-def observers_section(audits: Mapping[str, Audit], traces: Traces) -> dict[str, Any]:
+def observers_section(audits: Mapping[str, Audit], traces: Traces, *, level: float) -> dict[str, Any]:
     """One entry an observer: what it found, how that compares with the verifier, what it missed and cost."""
     right = {t.id: t.correct for t in traces.traces}
     section = {}
@@ -112,9 +114,9 @@ def observers_section(audits: Mapping[str, Audit], traces: Traces) -> dict[str, 
             "right_audited": len(right_audited),
             "right_flagged": sum(t in flagged for t in right_audited),
             "layers_named": dict(Counter(str(layer) for f in audit.findings for layer in f.layers).most_common()),
-            "rejected_quotes": audit.rejected_quotes,
-            "n_calls": audit.n_calls,
-            "cost_usd": audit.cost_usd,
+            "citations": citation_rate(audit, level=level),
+            "accuracy": call_accuracy(audit, traces.traces, level=level),
+            "calls": calls_section(audit.calls),
             "notes": list(audit.notes),
         }
     return section

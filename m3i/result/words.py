@@ -196,6 +196,16 @@ def percent(value: float) -> str:
     return f"{x:.1f}\u00a0%" if fine else f"{x:.0f}\u00a0%"
 
 
+def money(cost_usd: float | None, n_unpriced: int = 0) -> str:
+    """US dollars; `unknown` for None, else with a note on the `n_unpriced` calls that the amount leaves out."""
+    if cost_usd is None:
+        return "unknown"
+    amount = f"${cost_usd:.2f}" if cost_usd >= 0.1 or cost_usd == 0 else f"${cost_usd:.2g}"
+    if cost_usd and cost_usd < 0.0001:
+        amount = "under $0.0001"
+    return f"{amount} + {count(n_unpriced, 'call')} of unknown price" if n_unpriced else amount
+
+
 def points(value: float) -> str:
     """A difference of shares in percentage points, with its sign."""
     return f"{100 * value:+.1f}\u00a0points".replace("-", "−")

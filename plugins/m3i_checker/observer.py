@@ -46,7 +46,6 @@ class Checker(Component):
             findings=tuple(findings),
             audited=tuple(audited),
             missing=missing,
-            n_calls=0,
             notes=(
                 f"first failures by kind: {kinds}",
                 f"{by_step} of {len(findings)} findings quote a wrong step, the others a wrong answer",

@@ -9,14 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3i.agreement import (
+    correct_overlaps,
     layer_agreement,
     measure_agreement,
     overlap_p,
     score_agreement,
     span_agreement,
+    token_alpha,
     trace_agreement,
 )
 from m3i.artifacts import Audit, Finding, LayerScores, ScoreRow, Trace
+from m3i.statistics import krippendorff_alpha
 
 
 def rng():
@@ -87,6 +90,23 @@ def test_spans_count_only_where_both_call_the_trace_failing():
     assert span_agreement([], [], rng(), 10)["f1"] is None
 
 
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40), st.integers(1, 39))
+def test_alpha_of_tokens_is_krippendorffs_however_they_are_cut_into_traces(labels, cut):
+    a, b = (np.array(side, dtype=bool) for side in zip(*labels, strict=True))
+    found = token_alpha([a[:cut], a[cut:]], [b[:cut], b[cut:]])
+    assert found["n_tokens"] == len(labels)
+    assert found["alpha"] == pytest.approx(krippendorff_alpha([a.tolist(), b.tolist()]))
+
+
+def test_alpha_counts_traces_that_only_one_observer_flags():
+    both = span_agreement([mask(10, (2, 6))], [mask(10, (2, 6))], rng(), 10)
+    one = span_agreement([mask(10, (2, 6)), mask(10)], [mask(10, (2, 6)), mask(10, (0, 4))], rng(), 10)
+    assert (both["alpha"], both["f1"]) == (1.0, 1.0)
+    assert one["f1"] == 1.0
+    assert one["alpha"] < 0.7
+    assert span_agreement([mask(5)], [mask(5)], rng(), 10)["alpha"] is None
+
+
 def test_identical_spans_in_many_traces_are_no_chance():
     masks = [mask(20, (i, i + 3)) for i in range(12)]
     found = span_agreement(masks, masks, rng(), 999)
@@ -117,23 +137,24 @@ def test_agreement_within_traces_is_seen():
     }
 
 
+def trace_of(name, n, *, problem="p", correct=False):
+    return Trace(
+        id=name,
+        problem_id=problem,
+        sample=0,
+        prompt_ids=(1,),
+        completion_ids=(5,) * n,
+        text="abcdefghijklmnopqrstuvwxyz"[:n],
+        offsets=tuple((j, j + 1) for j in range(n)),
+        logprobs=(0.0,) * n,
+        correct=correct,
+        answer=None,
+        truncated=True,
+    )
+
+
 def test_the_whole_table_is_json_and_counts_shared_traces_alone():
-    traces = [
-        Trace(
-            id=f"t{i}",
-            problem_id="p",
-            sample=i,
-            prompt_ids=(1,),
-            completion_ids=(5,) * 6,
-            text="abcdef",
-            offsets=tuple((j, j + 1) for j in range(6)),
-            logprobs=(0.0,) * 6,
-            correct=False,
-            answer=None,
-            truncated=True,
-        )
-        for i in range(4)
-    ]
+    traces = [trace_of(f"t{i}", 6) for i in range(4)]
 
     def audit(name, hits, layers, audited):
         findings = tuple(
@@ -166,6 +187,32 @@ def test_the_whole_table_is_json_and_counts_shared_traces_alone():
     assert ab["spans"]["n_traces"] == 1
     assert ab["layers"]["overall"]["shared"] == 1
     assert found == measure_agreement(audits, traces, n_layers=6, n_permutations=50)
+    # One pair names layers at all, so there is nothing to correct for.
+    assert ab["layers"]["overall"]["p_holm"] == ab["layers"]["overall"]["p"]
+
+
+def test_overlaps_are_corrected_over_all_pairs_of_observers():
+    traces = [trace_of(f"t{i}", 6) for i in range(3)]
+    audits = {
+        name: Audit(
+            observer=name,
+            findings=tuple(
+                Finding(
+                    trace_id=t.id, quote="b", start=1, end=2, token_start=1, token_end=2, kind="k", reason="",
+                    layers=layers,
+                )
+                for t in traces
+            ),
+            audited=tuple(t.id for t in traces),
+        )
+        for name, layers in {"a": (1, 2, 3, 4, 5), "b": (2, 3, 4, 5, 6), "c": (20, 21, 22, 23, 5)}.items()
+    }  # fmt: skip
+    pairs = measure_agreement(audits, traces, n_layers=27, n_permutations=20)["pairs"]
+    overall = {tuple(p["observers"]): p["layers"]["overall"] for p in pairs}
+    assert overall["a", "b"]["shared"] == 4
+    assert overall["a", "b"]["p"] == pytest.approx(0.0014, abs=5e-5)
+    assert overall["a", "b"]["p_holm"] == pytest.approx(3 * overall["a", "b"]["p"])
+    assert overall["a", "c"]["p_holm"] == overall["b", "c"]["p_holm"] == 1.0
 
 
 def test_scores_of_two_observers_compare_by_their_top_layers():
@@ -179,3 +226,9 @@ def test_scores_of_two_observers_compare_by_their_top_layers():
     assert (found["first"], found["second"], found["shared"]) == ([1, 2], [2, 3], 1)
     assert found["expected"] == 1.0
     assert found["p"] == pytest.approx(5 / 6)
+
+
+def test_top_layers_are_corrected_over_all_rows_of_all_attributors():
+    rows = [{"p": 0.03}, {"p": 0.0014}, {"p": 0.5}]
+    correct_overlaps(rows)
+    assert [row["p_holm"] for row in rows] == pytest.approx([0.06, 0.0042, 0.5])

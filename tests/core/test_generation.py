@@ -6,16 +6,14 @@ import re
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import DeepseekV2Config, DeepseekV2ForCausalLM, PreTrainedTokenizerFast
+from small_models import EOS, byte_tokenizer, small_deepseek, wrap
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from m3i.artifacts import Problem, TargetInfo, Verification
 from m3i.errors import ConfigError, InputError
 from m3i.generation import character_offsets, completion_logprobs, draw_tokens, read_traces, sample_noise, sample_traces
 from m3i.target import LoadedTarget
-
-EOS = 2
-SPECIAL = ["<pad>", "<bos>", "<eos>"]
 
 
 class ContainsSeven:
@@ -37,59 +35,10 @@ PROBLEMS = tuple(
 )
 
 
-def byte_tokenizer():
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate([*SPECIAL, *alphabet])}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    core.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
-    names = dict(zip(("pad_token", "bos_token", "eos_token"), SPECIAL, strict=True))
-    return PreTrainedTokenizerFast(tokenizer_object=core, **names)
-
-
 @pytest.fixture(scope="module")
 def loaded():
-    torch.manual_seed(0)
-    tokenizer = byte_tokenizer()
-    config = DeepseekV2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=4,
-        first_k_dense_replace=1,
-        num_attention_heads=4,
-        q_lora_rank=None,
-        kv_lora_rank=32,
-        qk_nope_head_dim=16,
-        qk_rope_head_dim=16,
-        v_head_dim=16,
-        n_routed_experts=8,
-        num_experts_per_tok=2,
-        n_shared_experts=1,
-        moe_intermediate_size=32,
-        topk_method="greedy",
-        max_position_embeddings=128,
-        initializer_range=0.1,
-        bos_token_id=1,
-        eos_token_id=EOS,
-    )
-    model = DeepseekV2ForCausalLM(config).eval().requires_grad_(False)
-    model.set_experts_implementation("eager")
-    with torch.no_grad():
-        for layer in model.model.layers[1:]:
-            layer.mlp.gate.weight.normal_(std=0.3)  # transformers starts routers at zero
-    info = TargetInfo(
-        name="small",
-        revision="0",
-        architecture="DeepseekV2ForCausalLM",
-        family="deepseek",
-        n_layers=4,
-        n_parameters=0,
-        n_active=0,
-        config=config.to_dict(),
-    )
     # a random model seldom draws the end of sequence: a few bytes stop it too
-    return LoadedTarget(info=info, model=model, tokenizer=tokenizer, stop_ids=(EOS, 5, 6, 7, 8, 9, 10, 11))
+    return wrap(small_deepseek(), byte_tokenizer(), name="small", stop_ids=(EOS, 5, 6, 7, 8, 9, 10, 11))
 
 
 def sample(loaded, problems=PROBLEMS, **changes):

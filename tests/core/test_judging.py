@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from m3i.artifacts import Answer, Outcome, Problem
+from m3i.artifacts import Answer, CallFacts, Outcome, Problem
 from m3i.errors import StageError
-from m3i.interfaces import Ballot
+from m3i.injections import canaries
+from m3i.interfaces import Ballot, Judgment
 from m3i.judging import blind_pairs, judge_answers, merge, pair_answers
 
 PROBLEMS = tuple(Problem(id=f"p{i}", prompt=f"{i}+1=?", answer=str(i + 1)) for i in range(8))
@@ -33,15 +34,20 @@ class Scripted:
 
     async def judge(self, request):
         self.seen += request.pairs
-        return [Ballot(key=p.key, choice=self.rule(p), reason="r", cost_usd=0.5) for p in request.pairs]
+        ballots = [Ballot(key=p.key, choice=self.rule(p), reason="r") for p in request.pairs]
+        return Judgment(ballots=ballots, calls=CallFacts(n_calls=len(ballots), cost_usd=0.5 * len(ballots)))
 
 
-def run(rule, base=BASE, tuned=TUNED, seed=0):
+def judged(judge, base=BASE, tuned=TUNED, **options):
+    return asyncio.run(
+        judge_answers(name="mine", judge=judge, problems=PROBLEMS, base=base, tuned=tuned, source=None, ledger=None,
+                      **options)
+    )  # fmt: skip
+
+
+def run(rule, **options):
     judge = Scripted(rule)
-    verdicts = asyncio.run(
-        judge_answers(name="j", judge=judge, problems=PROBLEMS, base=base, tuned=tuned, source=None, seed=seed)
-    )
-    return verdicts, judge.seen
+    return judged(judge, **options), judge.seen
 
 
 def test_each_unequal_pair_is_shown_once_in_each_order_and_equal_answers_never():
@@ -50,7 +56,7 @@ def test_each_unequal_pair_is_shown_once_in_each_order_and_equal_answers_never()
     assert orders == sorted((p.id, side) for p in PROBLEMS[1:] for side in ("base", "tuned"))
     assert verdicts.n_equal == 1
     assert (verdicts.verdicts[0].outcome, verdicts.verdicts[0].first) == (Outcome.TIE, "equal")
-    assert verdicts.cost_usd == 0.5 * 14
+    assert (verdicts.calls.n_calls, verdicts.calls.cost_usd) == (14, 0.5 * 14)
 
 
 def test_keys_and_order_tell_the_judge_nothing_and_repeat_under_a_seed():
@@ -89,11 +95,9 @@ def test_a_ballot_that_never_came_is_missing():
     @dataclass
     class Silent:
         async def judge(self, request):
-            return [Ballot(key=request.pairs[0].key, choice="a")]
+            return Judgment(ballots=[Ballot(key=request.pairs[0].key, choice="a")])
 
-    verdicts = asyncio.run(
-        judge_answers(name="j", judge=Silent(), problems=PROBLEMS, base=BASE, tuned=TUNED, source=None)
-    )
+    verdicts = judged(Silent())
     assert [v.outcome for v in verdicts.verdicts].count(Outcome.MISSING) == 7
 
 
@@ -103,16 +107,17 @@ def test_a_ballot_that_never_came_is_missing():
         (lambda pairs: [Ballot(key="other", choice="a")], "not asked for"),
         (lambda pairs: [Ballot(key=pairs[0].key, choice="a")] * 2, "two ballots"),
         (lambda pairs: [Ballot(key=pairs[0].key, choice="A")], "expected one of a, b, tie, missing"),
+        (lambda pairs: [Ballot(key=pairs[0].key, choice="a", replicates=("a", "x"))], "chose 'x'"),
     ],
 )
 def test_invalid_ballots_are_errors_that_name_the_judge(ballots, message):
     @dataclass
     class Broken:
         async def judge(self, request):
-            return ballots(request.pairs)
+            return Judgment(ballots=ballots(request.pairs))
 
     with pytest.raises(StageError, match=message) as error:
-        asyncio.run(judge_answers(name="mine", judge=Broken(), problems=PROBLEMS, base=BASE, tuned=TUNED, source=None))
+        judged(Broken())
     assert "'mine'" in str(error.value)
 
 
@@ -131,3 +136,65 @@ def test_several_seeds_are_matched_by_seed_and_nothing_is_asked_when_all_is_equa
     assert seen == []
     assert [(v.seed, v.outcome) for v in verdicts.verdicts] == [(s, Outcome.TIE) for s in range(3)]
     assert blind_pairs(pair_answers(problems=PROBLEMS, base=base, tuned=base), seed=0).pairs == ()
+
+
+def test_the_single_choices_of_an_order_are_kept_in_words_of_base_and_tuned():
+    @dataclass
+    class Wavering:
+        async def judge(self, request):
+            return Judgment(ballots=[Ballot(key=p.key, choice="a", replicates=("a", "b", "a")) for p in request.pairs])
+
+    verdict = judged(Wavering()).verdicts[1]
+    assert verdict.replicates_first == ("base", "tuned", "base")
+    assert verdict.replicates_second == ("tuned", "base", "tuned")
+
+
+# -- canaries ---------------------------------------------------------------------------------
+
+PLANTED = tuple(injection.text for injection in canaries())
+
+
+def obeys(pair):
+    """Follows an instruction in the text that it judges."""
+    planted = [pair.a.text.endswith(PLANTED), pair.b.text.endswith(PLANTED)]
+    return "tie" if planted[0] == planted[1] else "a" if planted[0] else "b"
+
+
+def test_canaries_are_shown_blind_in_both_orders_and_make_no_verdict():
+    verdicts, seen = run(lambda p: "tie", n_canaries=5)
+    assert len(verdicts.verdicts) == len(PROBLEMS)
+    assert len(verdicts.canaries) == 5
+    assert len(seen) == 14 + 10
+    assert [p.key for p in seen] == [f"pair-{i:05d}" for i in range(24)]
+    planted = [p for p in seen if p.a.text.endswith(PLANTED) or p.b.text.endswith(PLANTED)]
+    assert sorted(p.a.text.endswith(PLANTED) for p in planted) == [False] * 5 + [True] * 5
+    assert all(p.a.text.startswith("base") and p.b.text.startswith("base") for p in planted)
+    assert len({c.problem_id for c in verdicts.canaries}) == 5
+    assert [seen.index(p) for p in planted] != list(range(14, 24))
+    again, _ = run(lambda p: "tie", n_canaries=5)
+    assert again.canaries == verdicts.canaries
+    other, _ = run(lambda p: "tie", n_canaries=5, seed=1)
+    assert [c.injection for c in other.canaries] != [c.injection for c in verdicts.canaries]
+
+
+@pytest.mark.parametrize(
+    ("rule", "first", "second", "obeyed"),
+    [
+        (obeys, "planted", "planted", True),
+        (lambda p: "tie", "tie", "tie", False),
+        (lambda p: "a", "planted", "clean", False),
+        (lambda p: "b", "clean", "planted", False),
+        (lambda p: "missing", "missing", "missing", False),
+    ],
+)
+def test_only_a_judge_that_chooses_the_planted_answer_in_both_orders_has_obeyed(rule, first, second, obeyed):
+    verdicts, _ = run(rule, n_canaries=4)
+    assert {(c.first, c.second, c.obeyed) for c in verdicts.canaries} == {(first, second, obeyed)}
+
+
+def test_no_canary_where_nothing_is_judged_and_more_canaries_than_problems_repeat_problems():
+    verdicts, seen = run(lambda p: "a", tuned=BASE, n_canaries=4)
+    assert (verdicts.canaries, seen) == ((), [])
+    verdicts, _ = run(lambda p: "a", n_canaries=11)
+    assert len(verdicts.canaries) == 11
+    assert len({c.problem_id for c in verdicts.canaries}) == len(PROBLEMS)

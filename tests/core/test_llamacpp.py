@@ -267,6 +267,60 @@ def test_grammar(mini):
         assert session.generate([3], max_new_tokens=1, seed=0, stop_ids=[]).ids
 
 
+# -- reusing a prefix ---------------------------------------------------------------------------
+
+STEM = token_ids(200, seed=99)
+FAMILY = [STEM + token_ids(50, seed=1), STEM + token_ids(30, seed=2), STEM[:100] + token_ids(80, seed=3), STEM[:64]]
+"""Prompts that share their beginnings."""
+
+
+def generated(session, prompt, **changes):
+    arguments = {"max_new_tokens": 20, "seed": 5, "stop_ids": [2], "sampling": Sampling(temperature=0.0)}
+    return session.generate(prompt, **{**arguments, **changes})
+
+
+def test_a_shared_prefix_is_evaluated_once(mini):
+    with LlamaSession(mini.path, n_ctx=512) as session:
+        found = [generated(session, prompt, reuse_prefix=True) for prompt in FAMILY]
+        # whole chunks of 64: 3 of 200 shared tokens, 1 of 100, and none of 64, as the last token is always evaluated
+        assert [g.n_evaluated for g in found] == [250, 230 - 192, 180 - 64, 64]
+        again = [generated(session, FAMILY[3], reuse_prefix=True) for _ in range(2)]
+        assert [g.n_evaluated for g in again] == [64, 64]
+        plain = [generated(session, prompt) for prompt in FAMILY]
+        assert [g.n_evaluated for g in plain] == [len(prompt) for prompt in FAMILY]
+    assert [g.ids for g in found] == [g.ids for g in plain]
+    assert again[0] == again[1] == found[3]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_what_was_asked_before_does_not_change_a_reply(mini, temperature):
+    how = {"sampling": Sampling(temperature=temperature), "reuse_prefix": True}
+    alone = []
+    for prompt in FAMILY:
+        with LlamaSession(mini.path, n_ctx=512) as session:
+            alone.append(generated(session, prompt, **how).ids)
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 1, 3, 0]):
+        with LlamaSession(mini.path, n_ctx=512) as session:
+            assert [generated(session, FAMILY[i], **how).ids for i in order] == [alone[i] for i in order]
+
+
+def test_a_cache_made_otherwise_is_not_reused(mini):
+    with LlamaSession(mini.path, n_ctx=512, n_parallel=2) as session:
+        assert generated(session, FAMILY[0], reuse_prefix=True).n_evaluated == 250
+        expected = generated(session, FAMILY[1], reuse_prefix=True)
+        assert expected.n_evaluated == 38
+        for between in (
+            lambda: generated(session, FAMILY[0]),
+            lambda: session.logprobs(FAMILY[0]),
+            lambda: session.generate_many(FAMILY[:2], max_new_tokens=2, seeds=[0, 1], stop_ids=[2]),
+            lambda: session.load(mini.path),
+        ):
+            between()
+            after = generated(session, FAMILY[1], reuse_prefix=True)
+            assert after.n_evaluated == 230
+            assert after.ids == expected.ids
+
+
 # -- the process ------------------------------------------------------------------------------
 
 

@@ -2,19 +2,23 @@
 
 import json
 import os
+import random
 import re
 import shutil
 from pathlib import Path
 
 import pytest
-from synthetic_run import HOSTILE, synthetic_run
+from synthetic_run import HOSTILE, call_facts, synthetic_run
 
-from m3i.artifacts import Answers, FileEffect, Outcome, Verdict, Verdicts
+from m3i.artifacts import Answers, CallFacts, Canary, FileEffect, Outcome, Verdict, Verdicts
 from m3i.errors import StageError
 from m3i.report import render_report
 from m3i.report.texts import HIDDEN, divergence, marked, text_limit
 from m3i.result import build_result, summary_lines, to_json, write_run
 from m3i.result.comparisons import judge_agreement
+from m3i.result.judge_quality import canary_section, consistency_section, length_section, shared_families
+from m3i.result.words import money
+from m3i.settings import StatisticsSettings
 
 
 def result_of(**options):
@@ -212,13 +216,302 @@ def test_a_judge_of_the_targets_family_is_flagged():
     assert "same_family" in names(build_result(**arguments))
 
 
+# -- observers and judges that read with a model ------------------------------------------------
+
+
+def answer_of(i, n_tokens, *, correct=True, seed=0):
+    base = synthetic_run(n_held_out=1)["base_answers"].answers[0]
+    return replaced(base, problem_id=str(i), seed=seed, completion_ids=(1,) * n_tokens, correct=correct)
+
+
+def verdict_on(i, outcome, *, seed=0, **changes):
+    return Verdict(problem_id=str(i), seed=seed, outcome=Outcome(outcome), first=outcome, second=outcome, **changes)
+
+
+def test_a_judge_of_length_is_seen_also_where_correctness_is_held_fixed():
+    base = [answer_of(i, 20, correct=i % 2 == 0) for i in range(40)]
+    tuned = [answer_of(i, 10 + i, correct=i % 4 == 0) for i in range(40)]
+    longest = [verdict_on(i, "tuned" if 10 + i > 20 else "base") for i in range(40)]
+    found = length_section(longest, base, tuned, StatisticsSettings())
+    assert found["all"]["n"] == 40
+    assert found["all"]["rho"] > 0.7
+    assert found["all"]["p"] < 0.001
+    assert found["equally_right"]["n"] == 30
+    assert found["equally_right"]["p"] < 0.001
+    shuffled = [verdict_on(i, ("tuned", "base", "tie")[i * 7 % 3]) for i in range(40)]
+    assert length_section(shuffled, base, tuned, StatisticsSettings())["all"]["p"] > 0.2
+
+
+def test_seeds_of_a_problem_are_one_unit_of_length_and_missing_or_equal_count_for_nothing():
+    base = [answer_of(i, 20, seed=s) for i in range(6) for s in (0, 1)]
+    tuned = [answer_of(i, 20 + i, seed=s) for i in range(6) for s in (0, 1)]
+    verdicts = [verdict_on(i, "tuned" if i > 2 else "tie", seed=s) for i in range(6) for s in (0, 1)]
+    assert length_section(verdicts, base, tuned, StatisticsSettings())["all"]["n"] == 6
+    silent = [replaced(v, outcome=Outcome.MISSING) for v in verdicts[:2]]
+    equal = [replaced(v, outcome=Outcome.TIE, first="equal", second="equal") for v in verdicts[2:4]]
+    assert length_section([*silent, *equal, *verdicts[4:]], base, tuned, StatisticsSettings())["all"]["n"] == 4
+
+
+def test_self_consistency_is_the_agreement_of_every_two_replicates():
+    settings = StatisticsSettings()
+    verdicts = [
+        verdict_on(0, "base", replicates_first=("base", "base", "tuned"), replicates_second=("base",) * 3),
+        verdict_on(
+            1, "tie", replicates_first=("tie", "missing", "tie"), replicates_second=("tie", "missing", "missing")
+        ),
+    ]
+    found = consistency_section(verdicts, settings)
+    assert found["n_ballots"] == 3
+    assert found["value"] == pytest.approx((1 / 3 + 1 + 1) / 3)
+    assert consistency_section([verdict_on(0, "base", replicates_first=("base",))], settings) is None
+
+
+def canary(first, second, family="override"):
+    return Canary(problem_id="p", family=family, injection=f"{first} {second}", first=first, second=second)
+
+
+def test_canaries_are_counted_against_a_random_judge():
+    rows = [canary("planted", "planted"), canary("planted", "planted", "encoded"), canary("planted", "clean")]
+    rows += [canary("clean", "clean"), canary("tie", "tie"), canary("planted", "missing")]
+    found = canary_section(rows)
+    assert found["outcomes"] == {"obeyed": 2, "resisted": 1, "tie": 1, "split": 1, "missing": 1}
+    assert (found["n"], found["obeyed"]) == (5, 2)
+    assert found["p"] == pytest.approx(1 - 0.75**5 - 5 * 0.25 * 0.75**4)
+    assert found["families"] == {"encoded": {"n": 1, "obeyed": 1}, "override": {"n": 4, "obeyed": 1}}
+    assert canary_section(())["p"] is None
+
+
+def test_families_are_shared_only_between_models():
+    none = shared_families({"verifier": "", "claude": "claude"}, {"checker": "", "gemini": "gemini"}, "smollm")
+    assert none == []
+    rows = shared_families({"gemini": "gemini"}, {"a": "gemini", "b": "claude"}, "Claude")
+    assert [(r["alias"], r["with_group"], r["with_alias"]) for r in rows] == [
+        ("gemini", "observer", "a"), ("b", "target", ""),
+    ]  # fmt: skip
+
+
+def by_name(arguments):
+    """Name → the caveats of that name."""
+    found = {}
+    for caveat in json.loads(to_json(build_result(**arguments)))["caveats"]:
+        found.setdefault(caveat["name"], []).append(caveat)
+    return found
+
+
+def headed_by(alias, arguments, **changes):
+    """The run with another judge for the headline, and changes to it."""
+    panel = dict(arguments["verdicts"])
+    head = replaced(panel.pop(alias), **changes)
+    return arguments | {"verdicts": {alias: head, **panel}}
+
+
+def test_a_judge_of_an_observers_family_limits_the_headline():
+    arguments = synthetic_run(models=True)
+    assert "judge_observer_family" not in by_name(arguments)
+    related = headed_by("gpt", arguments, calls=call_facts("claude"))
+    (found,) = by_name(related)["judge_observer_family"]
+    assert found["weight"] == "major"
+    assert found["title"] == "Judge 'gpt' is of the same model family as observer 'claude' (claude)"
+    limits = next(line for line in summary_lines(build_result(**related)) if line.startswith("Limits"))
+    assert found["title"] in limits
+    aside = arguments | {"verdicts": arguments["verdicts"] | {"gpt": related["verdicts"]["gpt"]}}
+    assert by_name(aside)["judge_observer_family"][0]["weight"] == "minor"
+
+
+def test_the_targets_own_family_judging_or_observing():
+    arguments = synthetic_run(models=True)
+    assert "same_family" not in by_name(arguments)
+    (judge,) = by_name(headed_by("gpt", arguments, calls=call_facts("m3i")))["same_family"]
+    assert (judge["weight"], judge["title"]) == ("major", "Judge 'gpt' is of the target's own family (m3i)")
+    claude = replaced(arguments["audits"]["claude"], calls=call_facts("m3i"))
+    (observer,) = by_name(arguments | {"audits": arguments["audits"] | {"claude": claude}})["same_family"]
+    assert (observer["weight"], observer["title"][:17]) == ("minor", "Observer 'claude'")
+
+
+@pytest.mark.parametrize(
+    ("obeyed", "n", "weight", "words"),
+    [(0, 8, None, ""), (1, 8, "minor", "Chance could explain it"), (5, 8, "major", "decides its verdicts"),
+     (2, 3, "major", "decides its verdicts"), (8, 19, "minor", "Chance"), (9, 19, "major", "decides")],
+)  # fmt: skip
+def test_obedience_is_a_major_caveat_when_it_is_no_chance_or_half(obeyed, n, weight, words):
+    rows = tuple(canary("planted", "planted") if i < obeyed else canary("clean", "clean") for i in range(n))
+    if (obeyed, n) == (8, 19):
+        assert canary_section(rows)["p"] > 0.05
+    found = by_name(headed_by("gpt", synthetic_run(models=True), canaries=rows)).get("obeyed_canaries", [])
+    assert [c["weight"] for c in found] == ([weight] if weight else [])
+    assert all(words in c["text"] for c in found)
+
+
+def test_an_obedient_judge_beside_the_headline_is_a_minor_matter():
+    arguments = synthetic_run(models=True)
+    gpt = replaced(arguments["verdicts"]["gpt"], canaries=(canary("planted", "planted"),) * 8)
+    (found,) = by_name(arguments | {"verdicts": arguments["verdicts"] | {"gpt": gpt}})["obeyed_canaries"]
+    assert found["weight"] == "minor"
+
+
+def test_a_taste_for_length_is_said_once():
+    arguments = synthetic_run(models=True)
+    assert not {"length_all", "length_equally_right"} & set(by_name(arguments))
+    sizes = {a.problem_id: i for i, a in enumerate(arguments["base_answers"].answers)}
+    tuned = tuple(
+        replaced(
+            a, completion_ids=(1,) * (1 + sizes[a.problem_id]), text=f"{a.text} {sizes[a.problem_id]}", correct=True
+        )
+        for a in arguments["tuned_answers"].answers
+    )
+    long = tuple(
+        Verdict(problem_id=a.problem_id, seed=a.seed, outcome=o, first=o.value, second=o.value)
+        for a in tuned
+        for o in [Outcome.TUNED if len(a.completion_ids) > 60 else Outcome.BASE]
+    )
+    changed = arguments | {
+        "tuned_answers": replaced(arguments["tuned_answers"], answers=tuned),
+        "verdicts": {"gpt": replaced(arguments["verdicts"]["gpt"], verdicts=long)},
+    }
+    found = by_name(changed)
+    assert "length_all" not in found
+    (said,) = found["length_equally_right"]
+    assert "tends to choose the longer of two equally right answers" in said["title"]
+    right = tuple(replaced(a, correct=False) for a in arguments["base_answers"].answers)
+    unequal = changed | {"base_answers": replaced(arguments["base_answers"], answers=right)}
+    assert "The longer answer may be the better one" in by_name(unequal)["length_all"][0]["text"]
+
+
+@pytest.mark.parametrize(("again", "speaks"), [("tuned", True), ("base", False)])
+def test_a_judge_that_does_not_repeat_itself(again, speaks):
+    arguments = synthetic_run(models=True)
+    verdicts = tuple(
+        replaced(v, replicates_first=("base", again), replicates_second=("base", "base") if again == "base" else ())
+        for v in arguments["verdicts"]["gpt"].verdicts
+    )
+    found = by_name(headed_by("gpt", arguments, verdicts=verdicts))
+    assert ("inconsistent_judge" in found) == speaks
+
+
+def test_a_panel_that_errs_together_is_said_to_be_smaller():
+    arguments = synthetic_run(models=True)
+    assert "shared_mistakes" not in by_name(arguments)
+    claude = arguments["audits"]["claude"]
+    flagged = sorted({f.trace_id for f in claude.findings})
+    poor = replaced(claude, findings=tuple(f for f in claude.findings if f.trace_id in flagged[::2]))
+    echo = replaced(poor, observer="gemini", calls=arguments["audits"]["gemini"].calls)
+    arguments["audits"] = arguments["audits"] | {"claude": poor, "gemini": echo}
+    (found,) = by_name(arguments)["shared_mistakes"]
+    assert found["title"] == "2 observers are worth 1.0 independent ones"
+    page = render_report(json.loads(to_json(build_result(**arguments))))
+    assert "2 observers are worth 1.0 independent ones" in page
+    assert "an observer that is itself the verifier" in page
+
+
+def test_a_panel_with_many_errors_that_are_its_members_own_is_no_matter():
+    arguments = synthetic_run(models=True)
+    rng, any_finding = random.Random(3), arguments["audits"]["checker"].findings[0]
+    for name in ("claude", "gemini"):
+        calls = [t.id for t in arguments["traces"].traces if t.correct == (rng.random() < 0.3)]
+        findings = tuple(replaced(any_finding, trace_id=t) for t in calls)
+        arguments["audits"] = arguments["audits"] | {name: replaced(arguments["audits"][name], findings=findings)}
+    panel = build_result(**arguments)["errors"]["panel"]
+    assert panel["mean_phi"]["low"] < 0 < panel["mean_phi"]["high"]
+    assert "shared_mistakes" not in by_name(arguments)
+
+
+def test_places_are_measured_by_the_checker_under_any_alias():
+    result = result_of(models=True)
+    assert result["places"]["truth"] == "checker"
+    assert set(result["places"]["observers"]) == {"claude", "gemini"}
+    assert "Do they find the place?" in render_report(result)
+    arguments = synthetic_run(models=True)
+    arguments["audits"] = {"truth" if name == "checker" else name: audit for name, audit in arguments["audits"].items()}
+    assert build_result(**arguments)["places"] == {"truth": "", "observers": {}}
+    arguments["components"] = [
+        {"place": "observer.truth", "name": "checker", "distribution": "m3i", "version": "0.1.0"},
+    ]
+    assert build_result(**arguments)["places"]["truth"] == "truth"
+
+
+def test_quotes_that_are_invented_or_ambiguous_are_told_apart():
+    plain = by_name(synthetic_run())
+    assert not {"rejected_quotes", "ambiguous_quotes"} & set(plain)
+    found = by_name(synthetic_run(models=True))
+    assert len(found["rejected_quotes"]) == len(found["ambiguous_quotes"]) == 2
+    assert "not in the trace 3 times" in found["rejected_quotes"][0]["title"]
+    assert "interval" in found["rejected_quotes"][0]["text"]
+
+
+def test_two_models_behind_one_name():
+    arguments = synthetic_run(models=True)
+    assert "several_models" not in by_name(arguments)
+    facts = call_facts("gpt", answered_by={"gpt-may": 30, "gpt-june": 10})
+    (found,) = by_name(headed_by("gpt", arguments, calls=facts))["several_models"]
+    assert "30 × gpt-may, 10 × gpt-june" in found["text"]
+
+
+# -- costs --------------------------------------------------------------------------------------
+
+
+def test_an_unknown_cost_is_never_nothing():
+    arguments = synthetic_run(models=True)
+    known = result_of(models=True)["costs"]
+    assert known["observers_usd"] == pytest.approx(0.74)
+    assert (known["observers_calls"], known["observers_unpriced"], known["judges_calls"]) == (80, 0, 40)
+    assert "unknown_cost" not in by_name(arguments)
+    unpriced = headed_by("gpt", arguments, calls=call_facts("gpt", cost_usd=0.0, n_unpriced=40))
+    result = json.loads(to_json(build_result(**unpriced)))
+    assert result["costs"]["judges_usd"] is None
+    assert result["judges"]["gpt"]["calls"]["cost_usd"] is None
+    assert "The cost of 40 model calls is not known" in [c["title"] for c in result["caveats"]]
+    assert "40 calls, unknown" in render_report(result)
+    partly = headed_by("gpt", arguments, calls=call_facts("gpt", cost_usd=0.2, n_unpriced=3))
+    assert "$0.20 + 3 calls of unknown price" in render_report(json.loads(to_json(build_result(**partly))))
+
+
+def test_the_ledgers_tally_is_a_table():
+    result = result_of(models=True)
+    rows = {row["model"]: row for row in result["costs"]["ledger"]["rows"]}
+    assert rows["claude-large"]["cost_usd"] == 0.37
+    assert rows["house/model"]["cost_usd"] is None
+    assert rows["house/model"]["saved_usd"] is None
+    page = render_report(result)
+    assert "3 × 429" in page
+    assert "74\xa0% cached" in page
+    assert "Prices: litellm 1.106.2." in page
+    assert "Calls and costs" not in render_report(result_of())
+    replayed = synthetic_run(models=True)
+    replayed["ledger"] = replayed["ledger"] | {"rows": ()}
+    assert "asked nothing anew" in render_report(json.loads(to_json(build_result(**replayed))))
+
+
+def test_a_component_that_asks_no_model_has_no_row_and_no_price():
+    result = result_of()
+    assert result["observers"]["checker"]["calls"] == json.loads(json.dumps(vars(CallFacts())))
+    page = render_report(result)
+    assert "The models behind" not in page
+    assert "$" not in page.split('id="observers"')[1].split('id="traces"')[0]
+
+
+@pytest.mark.parametrize(
+    ("cost", "unpriced", "words"),
+    [(None, 4, "unknown"), (0.0, 0, "$0.00"), (1.234, 0, "$1.23"), (0.0042, 0, "$0.0042"), (1e-6, 0, "under $0.0001"),
+     (0.5, 1, "$0.50 + 1 call of unknown price")],
+)  # fmt: skip
+def test_money_in_words(cost, unpriced, words):
+    assert money(cost, unpriced) == words
+
+
+def test_models_and_prompts_are_named_in_the_page():
+    page = render_report(result_of(models=True))
+    for words in ("claude-large-2026 (40)", "audit 1", "5e5e5e5e5e5e", "Would a judge obey an answer?", "2 of 8"):
+        assert words in page
+
+
 # -- the page without a browser -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {}, {"hostile": True}, {"zero_update": True}, {"moe": False, "n_layers": 30, "n_held_out": 1},
+        {}, {"hostile": True}, {"zero_update": True}, {"models": True}, {"models": True, "hostile": True},
+        {"moe": False, "n_layers": 30, "n_held_out": 1},
         {"n_layers": 27, "selected": (6, 7, 8, 10, 13), "seeds": (0, 1)}, {"n_layers": 80, "selected": (40,)},
     ],
 )  # fmt: skip
@@ -233,8 +526,9 @@ def test_the_page_is_self_contained_small_and_repeatable(options):
     assert "@import" not in page
 
 
-def test_text_of_models_stays_text():
-    page = render_report(result_of(hostile=True))
+@pytest.mark.parametrize("models", [False, True])
+def test_text_of_models_stays_text(models):
+    page = render_report(result_of(hostile=True, models=models))
     assert "&lt;script&gt;document.title" in page
     assert "{{ 7*7 }}" in page
     assert "<img" not in page
@@ -335,7 +629,8 @@ def runs(tmp_path_factory):
     """Name → (page, result) of runs written to disk."""
     options = {
         "plain": {}, "hostile": {"hostile": True}, "sham": {"zero_update": True},
-        "deep": {"n_layers": 27, "selected": (6, 7, 8, 10, 13), "seeds": (0, 1), "hostile": True},
+        "deep": {"n_layers": 27, "selected": (6, 7, 8, 10, 13), "seeds": (0, 1), "hostile": True, "models": True},
+        "models": {"models": True},
     }  # fmt: skip
     folder = tmp_path_factory.mktemp("runs")
     made = {}
@@ -358,7 +653,7 @@ def open_page(browser, report: Path, width=1400, scheme="light"):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", ["plain", "hostile", "sham", "deep"])
+@pytest.mark.parametrize("name", ["plain", "hostile", "sham", "deep", "models"])
 def test_no_console_message_no_request_and_the_files_numbers(browser, runs, name):
     report, result = runs[name]
     page, said = open_page(browser, report)
@@ -394,7 +689,7 @@ def test_hostile_text_is_read_not_run(browser, runs):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [320, 390, 768, 1400])
-@pytest.mark.parametrize("name", ["hostile", "deep"])
+@pytest.mark.parametrize("name", ["hostile", "deep", "models"])
 def test_nothing_runs_over_the_edge_even_with_everything_open(browser, runs, name, width):
     page, _ = open_page(browser, runs[name][0], width)
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")

@@ -3,77 +3,24 @@
 import numpy as np
 import pytest
 import torch
-from transformers import DeepseekV2Config, DeepseekV2ForCausalLM, LlamaConfig, LlamaForCausalLM
+from small_models import small_deepseek, small_llama, wrap
 
 import m3i.telemetry as telemetry_module
-from m3i.artifacts import TargetInfo, Trace
+from m3i.artifacts import Trace
 from m3i.errors import StageError
-from m3i.target import LoadedTarget
 from m3i.telemetry import choose_traces, measure_telemetry, read_router
 
 VOCABULARY = 50
 
 
-def wrap(model, n_experts=0):
-    config = model.config
-    info = TargetInfo(
-        name="random",
-        revision="0",
-        architecture=type(model).__name__,
-        family="test",
-        n_layers=config.num_hidden_layers,
-        n_parameters=0,
-        n_active=0,
-        n_experts=n_experts,
-    )
-    model.eval().requires_grad_(False)
-    return LoadedTarget(info=info, model=model, tokenizer=None, stop_ids=(2,))
-
-
 @pytest.fixture(scope="module")
 def deepseek():
-    torch.manual_seed(0)
-    config = DeepseekV2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=4,
-        first_k_dense_replace=1,
-        num_attention_heads=4,
-        q_lora_rank=None,
-        kv_lora_rank=32,
-        qk_nope_head_dim=16,
-        qk_rope_head_dim=16,
-        v_head_dim=16,
-        n_routed_experts=8,
-        num_experts_per_tok=2,
-        n_shared_experts=1,
-        moe_intermediate_size=32,
-        topk_method="greedy",
-        max_position_embeddings=128,
-        initializer_range=0.1,
-    )
-    model = DeepseekV2ForCausalLM(config)
-    model.set_experts_implementation("eager")
-    for layer in model.model.layers[1:]:
-        torch.nn.init.normal_(layer.mlp.gate.weight, std=0.3)
-    return wrap(model, n_experts=8)
+    return wrap(small_deepseek(vocab_size=VOCABULARY))
 
 
 @pytest.fixture(scope="module")
 def llama():
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=48,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.1,
-        tie_word_embeddings=True,
-    )
-    return wrap(LlamaForCausalLM(config))
+    return wrap(small_llama(vocab_size=VOCABULARY))
 
 
 def make_traces(n, seed=0):

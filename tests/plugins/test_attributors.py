@@ -10,74 +10,23 @@ from m3i_attribution.attribution_patching import AttributionPatching
 from m3i_attribution.baselines import measure_baseline
 from m3i_attribution.logit_lens import LogitLens, decompose
 from m3i_attribution.votes import Votes
-from transformers import DeepseekV2Config, DeepseekV2ForCausalLM, LlamaConfig, LlamaForCausalLM
+from small_models import small_deepseek, small_llama, wrap
 
-from m3i.artifacts import Audit, Contrast, Finding, TargetInfo, Trace
+from m3i.artifacts import Audit, Contrast, Finding, Trace
 from m3i.errors import ConfigError, StageError
 from m3i.interfaces import AttributionRequest
-from m3i.target import LoadedTarget
 
 VOCABULARY = 40
 
 
-def wrap(model):
-    info = TargetInfo(
-        name="random",
-        revision="0",
-        architecture=type(model).__name__,
-        family="test",
-        n_layers=model.config.num_hidden_layers,
-        n_parameters=0,
-        n_active=0,
-    )
-    model.eval().requires_grad_(False)
-    return LoadedTarget(info=info, model=model, tokenizer=None, stop_ids=(2,))
-
-
 def random_deepseek():
-    torch.manual_seed(0)
-    config = DeepseekV2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=5,
-        first_k_dense_replace=1,
-        num_attention_heads=4,
-        q_lora_rank=None,
-        kv_lora_rank=32,
-        qk_nope_head_dim=16,
-        qk_rope_head_dim=16,
-        v_head_dim=16,
-        n_routed_experts=8,
-        num_experts_per_tok=2,
-        n_shared_experts=1,
-        moe_intermediate_size=32,
-        topk_method="greedy",
-        max_position_embeddings=128,
-        initializer_range=0.1,
-        attn_implementation="eager",
-    )
-    model = DeepseekV2ForCausalLM(config)
-    model.set_experts_implementation("eager")
-    for layer in model.model.layers[1:]:
-        torch.nn.init.normal_(layer.mlp.gate.weight, std=0.3)
+    model = small_deepseek(vocab_size=VOCABULARY, num_hidden_layers=5, attn_implementation="eager")
     torch.nn.init.normal_(model.model.norm.weight, mean=1.0, std=0.2)
     return wrap(model)
 
 
 def random_llama():
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=48,
-        intermediate_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.1,
-        tie_word_embeddings=True,
-    )
-    return wrap(LlamaForCausalLM(config))
+    return wrap(small_llama(vocab_size=VOCABULARY, num_hidden_layers=4))
 
 
 MODELS = {"deepseek": random_deepseek, "llama": random_llama}

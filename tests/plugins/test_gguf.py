@@ -25,24 +25,21 @@ from m3i_gguf.updates import live_share, read_updates
 from m3i_gguf.vocabulary import pre_tokenizer, vocabulary
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from small_models import byte_tokenizer, small_deepseek, small_llama, wrap
+from tokenizers import Tokenizer, models
 from transformers import (
     DeepseekV2Config,
     DeepseekV2ForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
 
-from m3i.artifacts import Adapter, BaseModel, LayerSelection, TargetInfo, Trace, TrainingCertificate
+from m3i.artifacts import Adapter, BaseModel, LayerSelection, Trace, TrainingCertificate
 from m3i.errors import ConfigError, DeadTensorError, InputError, StageError
 from m3i.interfaces import ExportRequest
 from m3i.llamacpp import LlamaFailed, LlamaSession
-from m3i.target import LoadedTarget
 
 MLA = ("q_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj")
 LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj")
-SPECIAL = ["<pad>", "<bos>", "<eos>"]
 LAYERS = (1, 2)
 TRAINING = TrainingCertificate(
     tensors=(), n_trainable=0, n_frozen_tensors=0, frozen_identical=True, frozen_without_gradient=True
@@ -57,88 +54,35 @@ class Session:
         self.info = loaded.info
 
 
-def byte_tokenizer(merges=()):
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = [*SPECIAL, *alphabet, *("".join(pair) for pair in merges)]
-    core = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(words)}, merges=list(merges)))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    core.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
-    names = dict(zip(("pad_token", "bos_token", "eos_token"), SPECIAL, strict=True))
-    return PreTrainedTokenizerFast(tokenizer_object=core, **names)
-
-
 TOKENIZER = byte_tokenizer()
 N_VOCAB = len(TOKENIZER)
 
 
 def target(model, **info):
-    config = model.config.to_dict()
-    facts = {
-        "name": "mini",
-        "revision": "0",
-        "architecture": type(model).__name__,
-        "family": "none",
-        "n_layers": config["num_hidden_layers"],
-        "n_parameters": 1,
-        "n_active": 1,
-        "config": config,
-    }
-    if "n_routed_experts" in config:
-        dense = tuple(range(config["first_k_dense_replace"]))
-        facts |= {"n_experts": config["n_routed_experts"], "n_experts_active": 2, "dense_layers": dense}
-    return Session(LoadedTarget(info=TargetInfo(**{**facts, **info}), model=model, tokenizer=TOKENIZER, stop_ids=(2,)))
+    return Session(wrap(model, TOKENIZER, **info))
 
 
 def deepseek(**changes):
-    torch.manual_seed(0)
     sizes = {
-        "vocab_size": N_VOCAB,
-        "hidden_size": 64,
         "intermediate_size": 128,
-        "num_hidden_layers": 4,
-        "first_k_dense_replace": 1,
-        "num_attention_heads": 4,
-        "q_lora_rank": None,
-        "kv_lora_rank": 32,
         "qk_nope_head_dim": 32,  # as wide as the latent: a k_b that is not transposed fits too
-        "qk_rope_head_dim": 16,
-        "v_head_dim": 16,
-        "n_routed_experts": 8,
-        "num_experts_per_tok": 2,
         "n_shared_experts": 2,
-        "moe_intermediate_size": 32,
-        "topk_method": "greedy",
         "norm_topk_prob": False,
         "n_group": None,
         "topk_group": None,
         "max_position_embeddings": 512,
-        "initializer_range": 0.1,
         "tie_word_embeddings": False,
     }
-    model = DeepseekV2ForCausalLM(DeepseekV2Config(**{**sizes, **changes})).eval()
-    model.set_experts_implementation("eager")
-    return target(model.requires_grad_(False))
+    return target(small_deepseek(router_std=None, **sizes | changes))
 
 
 def llama(**changes):
-    torch.manual_seed(0)
-    sizes = {
-        "vocab_size": N_VOCAB,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 512,
-        "initializer_range": 0.1,
-        "tie_word_embeddings": False,
-    }
-    model = LlamaForCausalLM(LlamaConfig(**{**sizes, **changes})).eval()
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": 512, "tie_word_embeddings": False}
+    model = small_llama(seed=0, **sizes | changes)
     for name, parameter in model.named_parameters():
         if name.endswith(".bias"):
             torch.nn.init.normal_(parameter, std=0.5)
-    return target(model.requires_grad_(False))
+    return target(model)
 
 
 def traces(n=3, length=40):

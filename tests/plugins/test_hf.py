@@ -19,6 +19,7 @@ from m3i_hf import DeepseekV2Lite, HfTarget, SmolLM2
 from m3i_hf.deepseek import REVISIONS, published_config, published_info
 from m3i_hf.hub import is_local
 from m3i_hf.smollm2 import find_gguf, read_gguf, require_same_vocabulary
+from small_models import small_deepseek, small_llama
 
 from m3i import hf_resources
 from m3i.errors import ConfigError, InputError
@@ -40,50 +41,15 @@ def save_tokenizer(folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>").save_pretrained(folder)
 
 
-def tiny_deepseek():
-    import torch
-    from transformers import DeepseekV2Config, DeepseekV2ForCausalLM
+IDS = {"vocab_size": 48, "eos_token_id": 0, "bos_token_id": None}
 
-    torch.manual_seed(0)
-    config = DeepseekV2Config(
-        vocab_size=48,
-        hidden_size=64,
-        intermediate_size=96,
-        moe_intermediate_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        q_lora_rank=None,
-        kv_lora_rank=32,
-        qk_nope_head_dim=16,
-        qk_rope_head_dim=16,
-        v_head_dim=16,
-        n_routed_experts=8,
-        num_experts_per_tok=2,
-        n_shared_experts=1,
-        first_k_dense_replace=1,
-        eos_token_id=0,
-        bos_token_id=None,
-    )
-    return DeepseekV2ForCausalLM(config).eval()
+
+def tiny_deepseek():
+    return small_deepseek(router_std=None, **IDS)
 
 
 def tiny_llama(tie: bool):
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=48,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=tie,
-        eos_token_id=0,
-        bos_token_id=None,
-    )
-    return LlamaForCausalLM(config).eval()
+    return small_llama(tie_word_embeddings=tie, num_hidden_layers=2, **IDS)
 
 
 @pytest.fixture(scope="module")

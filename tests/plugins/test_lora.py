@@ -15,15 +15,8 @@ from m3i_lora.placement import lora_config, place
 from m3i_lora.shared_model import borrowed, fingerprints
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from torch import nn
-from transformers import (
-    DeepseekV2Config,
-    DeepseekV2ForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-)
+from small_models import EOS, byte_tokenizer, small_deepseek, small_llama, wrap
+from transformers import DeepseekV2Config, DeepseekV2ForCausalLM
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
@@ -33,96 +26,22 @@ from m3i.artifacts import (
     PreferencePair,
     PreferencePairs,
     ReferenceLogprobs,
-    TargetInfo,
 )
 from m3i.errors import ConfigError, StageError
 from m3i.interfaces import TrainRequest, no_tick
 from m3i.reference import reference_logprobs
-from m3i.target import LoadedTarget
 
-SPECIAL = ["<pad>", "<bos>", "<eos>"]
-EOS = 2
 N_LAYERS = 4
 MLA = ("self_attn.q_proj", "self_attn.kv_a_proj_with_mqa", "self_attn.kv_b_proj", "self_attn.o_proj")
 
 
-def byte_tokenizer():
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate([*SPECIAL, *alphabet])}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    core.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
-    names = dict(zip(("pad_token", "bos_token", "eos_token"), SPECIAL, strict=True))
-    return PreTrainedTokenizerFast(tokenizer_object=core, **names)
-
-
 def deepseek(**changes):
-    sizes = {
-        "vocab_size": 259,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": N_LAYERS,
-        "first_k_dense_replace": 1,
-        "num_attention_heads": 4,
-        "q_lora_rank": None,
-        "kv_lora_rank": 32,
-        "qk_nope_head_dim": 16,
-        "qk_rope_head_dim": 16,
-        "v_head_dim": 16,
-        "n_routed_experts": 8,
-        "num_experts_per_tok": 2,
-        "n_shared_experts": 1,
-        "moe_intermediate_size": 32,
-        "topk_method": "greedy",
-        "max_position_embeddings": 128,
-        "initializer_range": 0.2,
-        "bos_token_id": 1,
-        "eos_token_id": EOS,
-    }
-    torch.manual_seed(0)
-    model = DeepseekV2ForCausalLM(DeepseekV2Config(**sizes | changes))
-    model.set_experts_implementation("eager")
-    for layer in model.model.layers[1:]:
-        nn.init.normal_(layer.mlp.gate.weight, std=0.3)  # transformers starts routers at zero
-    return wrap_as_target(model)
+    return wrap(small_deepseek(initializer_range=0.2, num_hidden_layers=N_LAYERS, **changes), byte_tokenizer())
 
 
 def llama():
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=259,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=N_LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        initializer_range=0.2,
-        attention_dropout=0.3,
-        tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=EOS,
-    )
-    return wrap_as_target(LlamaForCausalLM(config))
-
-
-def wrap_as_target(model):
-    model.eval().requires_grad_(False)
-    config = model.config.to_dict()
-    moe = config["model_type"] == "deepseek_v2"
-    info = TargetInfo(
-        name=f"small {config['model_type']}",
-        revision="0",
-        architecture=type(model).__name__,
-        family="none",
-        n_layers=config["num_hidden_layers"],
-        n_parameters=0,
-        n_active=0,
-        n_experts=8 if moe else 0,
-        dense_layers=(0,) if moe else (),
-        config=config,
-    )
-    return LoadedTarget(info=info, model=model, tokenizer=byte_tokenizer(), stop_ids=(EOS,))
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": N_LAYERS, "initializer_range": 0.2}
+    return wrap(small_llama(seed=0, attention_dropout=0.3, **sizes), byte_tokenizer())
 
 
 class Session:
@@ -404,7 +323,7 @@ def test_the_loss_and_its_gradient_are_those_of_unmodified_trl(loaded, tmp_path,
             torch.manual_seed(9)  # a start away from B = 0, where every loss would be log 2
             for name, parameter in trainer.model.named_parameters():
                 if "lora_" in name:
-                    nn.init.normal_(parameter, std=0.05)
+                    torch.nn.init.normal_(parameter, std=0.05)
             trainer.model.train()
             loss = trainer.compute_loss(trainer.model, batch)
             loss.backward()
@@ -501,7 +420,7 @@ def test_a_gate_that_is_wrapped_but_inert_is_found(tmp_path):
     def forward(hidden_states):
         flat = hidden_states.view(-1, hidden_states.shape[-1])
         gate = block.gate.get_base_layer() if hasattr(block.gate, "get_base_layer") else block.gate
-        scores = nn.functional.linear(flat.float(), gate.weight.float()).softmax(-1)
+        scores = torch.nn.functional.linear(flat.float(), gate.weight.float()).softmax(-1)
         weights, chosen = scores.topk(gate.top_k, dim=-1)
         return block.experts(flat, chosen, weights).view(hidden_states.shape) + block.shared_experts(hidden_states)
 
@@ -668,7 +587,7 @@ def test_parameter_counts_of_deepseek_v2_lite(modules, n_trainable):
     config = DeepseekV2Config.from_dict(json.loads(LITE.read_text()))
     with torch.device("meta"):
         model = DeepseekV2ForCausalLM(config)
-    loaded = wrap_as_target(model)
+    loaded = wrap(model)
     assert loaded.info.n_layers == 27
     placement = place(loaded, (6, 7, 8, 10, 13), modules)
     wrapped = get_peft_model(model, lora_config(placement, rank=16, alpha=32))

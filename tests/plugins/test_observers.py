@@ -54,7 +54,9 @@ def run(observer, items, source=None, telemetry=None):
         router_entropy_RS=empty,
         expert_load_RE=empty,
     )
-    request = AuditRequest(items=items, source=source or ArithmeticProblems(), telemetry=telemetry, target=None)
+    request = AuditRequest(
+        items=items, source=source or ArithmeticProblems(), telemetry=telemetry, target=None, ledger=None
+    )
     audit = asyncio.run(observer.audit(request))
     by_id = {t.id: t for _, t in items}
     for finding in audit.findings:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from m3i.result.caveats import evidence, layers, making
+from m3i.result.caveats import evidence, layers, making, readers
 from m3i.result.caveats.caveat import Caveat, Result
 
 __all__ = ["RULES", "caveats"]
@@ -19,10 +19,15 @@ RULES: tuple[Callable[[Result], Iterator[Caveat]], ...] = (
     evidence.capability,
     evidence.answers,
     evidence.judges,
+    readers.families,
+    readers.canaries,
+    readers.habits,
     making.training,
     making.export,
     layers.attribution,
     layers.observers,
+    readers.shared_mistakes,
+    readers.calls,
 )
 
 

@@ -180,16 +180,20 @@ def judges(result: Result) -> Iterator[Caveat]:
 
 
 def _same_family(result: Result) -> Iterator[Caveat]:
+    """By the options' own words, for components that do not say of which family their model is."""
     family = result["target"]["family"].lower()
     for group in ("judge", "observer"):
         members = result["config"].get(group)
         if not family or not isinstance(members, Mapping):
             continue
         for alias, options in members.items():
+            if result[f"{group}s"].get(alias, {"calls": {"family": ""}})["calls"]["family"]:
+                continue
             values = options.values() if isinstance(options, Mapping) else []
             if any(isinstance(v, str) and family in v.lower() for v in values):
                 yield caveat(
                     "same_family",
                     f"{group.capitalize()} '{alias}' is of the target's own family ({family})",
                     "Models favour text of their own kind (Panickssery et al. 2404.13076).",
+                    major=group == "judge" and alias == first_judge(result)["judge"],
                 )

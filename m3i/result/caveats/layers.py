@@ -65,12 +65,7 @@ def observers(result: Result) -> Iterator[Caveat]:
                 f"Observer '{alias}' gave no valid audit of {count(observer['n_missing'], 'trace')}",
                 "They count as not audited, never as free of failures.",
             )
-        if observer["rejected_quotes"]:
-            yield caveat(
-                "rejected_quotes",
-                f"Observer '{alias}' quoted text that is not in the trace {count(observer['rejected_quotes'], 'time')}",
-                "Those findings were dropped.",
-            )
+        yield from _citations(alias, observer["citations"])
         wrong, flagged = observer["wrong_audited"], observer["wrong_flagged"]
         if wrong and flagged / wrong < 0.5:
             yield caveat(
@@ -93,4 +88,22 @@ def observers(result: Result) -> Iterator[Caveat]:
             "Most findings gave no contrast",
             f"{contrasts['n']} findings became a wrong-against-right token; {lost} did not: "
             f"{tally(contrasts['left_out'])}.",
+        )
+
+
+def _citations(alias: str, citations: Mapping[str, Any]) -> Iterator[Caveat]:
+    rate = citations["rate"]
+    if citations["hallucinated"]:
+        yield caveat(
+            "rejected_quotes",
+            f"Observer '{alias}' quoted text that is not in the trace {count(citations['hallucinated'], 'time')}",
+            f"{percent(rate['value'])} of its {count(rate['n'], 'finding')} ({percent(rate['level'])} interval "
+            f"{percent(rate['low'])} to {percent(rate['high'])}). They were dropped.",
+        )
+    if citations["ambiguous"]:
+        yield caveat(
+            "ambiguous_quotes",
+            f"Observer '{alias}' left open which place it means {count(citations['ambiguous'], 'time')}",
+            "The quote stands in the trace more than once, and no step says which is meant. Those findings were "
+            "dropped.",
         )

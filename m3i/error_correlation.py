@@ -1,0 +1,276 @@
+"""Whether observers make the same mistakes, and so how many independent ones a panel is worth.
+
+Two observers that agree may both be right or both be wrong. Where a verifier says which traces fail, each observer's
+errors are known, and it is their correlation that tells a second opinion from an echo. Kim et al. 2025 (2506.07962)
+find it large between language models, the larger the better they are. All figures are plain JSON values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from m3i.agreement import flags
+from m3i.artifacts import Audit, Trace
+from m3i.statistics import holm
+
+UNDEFINED = 0.05
+"""Share of bootstrap draws without errors to correlate above which no interval is given."""
+
+
+def error_correlation(
+    audits: Mapping[str, Audit],
+    traces: Sequence[Trace],
+    *,
+    level: float = 0.95,
+    n_bootstrap: int = 2000,
+    n_permutations: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Correlation of the observers' errors against the verifier: pair by pair, and for the panel as a whole.
+
+    Args:
+        audits: Observer's alias → its audit. Without a finding in an audited trace an observer calls it right.
+        traces: The audited traces, with the verifier's word on each (`Trace.correct`).
+        level: Confidence level of the panel's interval.
+        n_bootstrap: Draws of problems behind it.
+        n_permutations: Draws behind each pair's p.
+        seed: Of both.
+
+    Returns:
+        `pairs`: one row for every two observers (`pair_errors`, and `p_holm`, corrected over the pairs); `panel`: the
+        effective number of observers (`panel_errors`).
+    """
+    by_id = {t.id: t for t in traces}
+    pairs = []
+    for a, b in combinations(audits, 2):
+        shared = sorted(set(audits[a].audited) & set(audits[b].audited) & set(by_id))
+        errors_ON = _errors(audits, (a, b), shared, by_id)
+        row = pair_errors(
+            errors_ON[0],
+            errors_ON[1],
+            wrong_N=np.array([not by_id[t].correct for t in shared], dtype=bool),
+            problems=[by_id[t].problem_id for t in shared],
+            rng=np.random.default_rng(seed),
+            n_permutations=n_permutations,
+        )
+        pairs.append({"observers": [a, b], **row})
+    for row, p in zip(pairs, holm([row["p"] for row in pairs]), strict=True):
+        row["p_holm"] = p
+    common = sorted(set(by_id).intersection(*(audit.audited for audit in audits.values())))
+    panel = panel_errors(
+        dict(zip(audits, _errors(audits, tuple(audits), common, by_id), strict=True)),
+        problems=[by_id[t].problem_id for t in common],
+        level=level,
+        n_bootstrap=n_bootstrap,
+        rng=np.random.default_rng(seed),
+    )
+    return {"pairs": pairs, "panel": panel}
+
+
+def _errors(
+    audits: Mapping[str, Audit], names: Sequence[str], trace_ids: Sequence[str], by_id: Mapping[str, Trace]
+) -> np.ndarray:
+    """1 where an observer's call differs from the verifier's; observers × traces."""
+    wrong_N = np.array([not by_id[t].correct for t in trace_ids], dtype=bool)
+    called_ON = np.array([flags(audits[name], trace_ids) for name in names], dtype=bool)
+    error_ON: np.ndarray = called_ON.reshape(len(names), len(trace_ids)) != wrong_N
+    return error_ON
+
+
+# -- two observers ----------------------------------------------------------------------------
+
+
+def pair_errors(
+    a_N: np.ndarray,
+    b_N: np.ndarray,
+    *,
+    wrong_N: np.ndarray,
+    problems: Sequence[str],
+    rng: np.random.Generator,
+    n_permutations: int,
+) -> dict[str, Any]:
+    """How far two observers err on the same traces.
+
+    Args:
+        a_N: Whether the first observer errs on each trace.
+        b_N: The other.
+        wrong_N: Whether each trace is wrong by the verifier.
+        problems: Problem of each trace.
+        rng: For the permutations.
+        n_permutations: Their number.
+
+    Returns:
+        n; first_errors, second_errors; `shared_errors` and how many are `expected_errors` of observers that err
+        independently; `shared_share` of all traces on which either errs, and `expected_share`; `phi`, the correlation
+        of the two 0/1 vectors, None (with a `reason`) where one of them never varies; `phi_given_truth`, the same
+        within wrong and within right traces, which is free of what two observers share by merely being better at one
+        of the two; `p`, the chance of so many shared errors when the second observer's are dealt out anew: whole
+        problems among those with as many traces, and the samples within each problem.
+
+    Source: Pearson's phi (Yule 1912); p as in Phipson & Smyth 2010.
+    """
+    n, n_a, n_b, both = len(a_N), int(a_N.sum()), int(b_N.sum()), int((a_N & b_N).sum())
+    expected = n_a * n_b / n if n else 0.0
+    either = n_a + n_b - both
+    row: dict[str, Any] = {
+        "n": n,
+        "first_errors": n_a,
+        "second_errors": n_b,
+        "shared_errors": both,
+        "expected_errors": expected,
+        "shared_share": both / either if either else None,
+        "expected_share": expected / (n_a + n_b - expected) if either else None,
+        "phi": None,
+        "phi_given_truth": None,
+        "p": None,
+        "reason": "",
+    }
+    constant = [side for side, count in (("first", n_a), ("second", n_b)) if count in (0, n)]
+    if constant:
+        row["reason"] = f"the {' and the '.join(constant)} observer never errs here, or always does"
+        return row
+    row["phi"] = _correlation(a_N.astype(float), b_N.astype(float))
+    row["phi_given_truth"] = _correlation(_centred(a_N, wrong_N), _centred(b_N, wrong_N))
+    drawn = _dealt(a_N, b_N, problems, rng, n_permutations)
+    row["p"] = float((1 + (drawn >= both).sum()) / (1 + n_permutations))
+    return row
+
+
+def _correlation(x_N: np.ndarray, y_N: np.ndarray) -> float | None:
+    x_N, y_N = x_N - x_N.mean(), y_N - y_N.mean()
+    size = float(np.sqrt((x_N**2).sum() * (y_N**2).sum()))
+    return max(-1.0, min(1.0, float(x_N @ y_N) / size)) if size > 1e-12 else None
+
+
+def _centred(error_N: np.ndarray, wrong_N: np.ndarray) -> np.ndarray:
+    """Errors less their rate among the wrong traces, or the right ones."""
+    out = error_N.astype(float)
+    for group in (wrong_N, ~wrong_N):
+        if group.any():
+            out[group] -= out[group].mean()
+    return out
+
+
+def _dealt(
+    a_N: np.ndarray, b_N: np.ndarray, problems: Sequence[str], rng: np.random.Generator, draws: int
+) -> np.ndarray:
+    """Shared errors when b's problems, and its samples within problems, are shuffled; one value a draw."""
+    rows: dict[str, list[int]] = {}
+    for i, problem in enumerate(problems):
+        rows.setdefault(problem, []).append(i)
+    sizes: dict[int, list[list[int]]] = {}
+    for members in rows.values():
+        sizes.setdefault(len(members), []).append(members)
+    shared_D = np.zeros(draws, dtype=int)
+    for blocks in sizes.values():
+        index_CS = np.array(blocks)
+        a_CS, b_CS = a_N[index_CS], b_N[index_CS]
+        for draw in range(draws):
+            dealt_CS = rng.permuted(b_CS[rng.permutation(len(blocks))], axis=1)
+            shared_D[draw] += int((a_CS & dealt_CS).sum())
+    return shared_D
+
+
+# -- the panel --------------------------------------------------------------------------------
+
+
+def panel_errors(
+    errors: Mapping[str, np.ndarray],
+    *,
+    problems: Sequence[str],
+    level: float = 0.95,
+    n_bootstrap: int = 2000,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """How many independent observers a panel is worth.
+
+    n observers whose errors have mean correlation r reduce the variance of their mean error as much as
+
+        n_eff = n / (1 + (n − 1) r)
+
+    independent ones; n copies of one observer are worth 1. A negative r counts as 0: no panel is worth more than its
+    members. An observer that never errs on these traces (one that is itself the verifier), or always does, has no
+    variance to correlate: it is left out, with the reason, and does not count among n.
+
+    Args:
+        errors: Alias → whether it errs on each trace; all answered all of these traces.
+        problems: Problem of each trace; whole problems are drawn for the interval.
+        level: Confidence level.
+        n_bootstrap: Draws.
+        rng: For the draws.
+
+    Returns:
+        observers that count, `left_out` (alias → reason), n_traces, n_problems; `mean_phi` and `n_eff`, each with
+        value, low, high; all None with a `reason` where fewer than two observers count; low and high None with a
+        reason where too many draws hold no error of some observer.
+
+    Source: the design effect 1 + (n − 1) r of Kish 1965, Survey Sampling, section 5.4; percentile interval over
+    problems as in m3i.statistics.cluster_mean.
+    """
+    n_traces = len(problems)
+    left_out = {
+        alias: f"{'makes no errors' if not error_N.any() else 'errs everywhere'} on these traces: nothing to correlate"
+        for alias, error_N in errors.items()
+        if error_N.all() or not error_N.any()
+    }
+    names = [alias for alias in errors if alias not in left_out]
+    section: dict[str, Any] = {
+        "observers": names,
+        "left_out": left_out,
+        "n_traces": n_traces,
+        "n_problems": len(set(problems)),
+        "level": level,
+        "mean_phi": {"value": None, "low": None, "high": None},
+        "n_eff": {"value": None, "low": None, "high": None},
+        "reason": "",
+    }
+    if len(names) < 2:
+        section["reason"] = f"it takes two observers that err sometimes, and here is {'one' if names else 'none'}"
+        return section
+    error_ON = np.array([errors[name] for name in names], dtype=float)
+    value = float(_mean_phi(*_sums(error_ON, np.zeros(n_traces, dtype=int), np.ones((1, 1))))[0])
+    _, index_N = np.unique(np.asarray(problems), return_inverse=True)
+    n_problems = section["n_problems"]
+    weight_BC = rng.multinomial(n_problems, np.full(n_problems, 1 / n_problems), size=n_bootstrap).astype(float)
+    drawn_B = _mean_phi(*_sums(error_ON, index_N, weight_BC))
+    known_B = drawn_B[np.isfinite(drawn_B)]
+    section["mean_phi"]["value"] = value
+    section["n_eff"]["value"] = effective_number(len(names), value)
+    if len(known_B) < (1 - UNDEFINED) * n_bootstrap:
+        section["reason"] = "too few errors for an interval"
+        return section
+    low, high = (float(x) for x in np.quantile(known_B, [(1 - level) / 2, (1 + level) / 2]))
+    section["mean_phi"] |= {"low": low, "high": high}
+    section["n_eff"] |= {"low": effective_number(len(names), high), "high": effective_number(len(names), low)}
+    return section
+
+
+def effective_number(n: int, mean_phi: float) -> float:
+    """Kish's n / (1 + (n − 1) r), with a negative r counted as 0."""
+    return n / (1 + (n - 1) * max(0.0, mean_phi))
+
+
+def _sums(error_ON: np.ndarray, index_N: np.ndarray, weight_BC: np.ndarray) -> tuple[np.ndarray, ...]:
+    """For each draw of clusters: rows, errors of each observer, shared errors of every two."""
+    n_clusters = weight_BC.shape[1]
+    size_C = np.bincount(index_N, minlength=n_clusters).astype(float)
+    error_CO = np.zeros((n_clusters, len(error_ON)))
+    np.add.at(error_CO, index_N, error_ON.T)
+    shared_COP = np.zeros((n_clusters, len(error_ON), len(error_ON)))
+    np.add.at(shared_COP, index_N, error_ON.T[:, :, None] * error_ON.T[:, None, :])
+    return weight_BC @ size_C, weight_BC @ error_CO, np.einsum("bc,cop->bop", weight_BC, shared_COP)
+
+
+def _mean_phi(n_B: np.ndarray, error_BO: np.ndarray, shared_BOP: np.ndarray) -> np.ndarray:
+    """Mean phi over every two observers, one value a draw; NaN where an observer's errors do not vary."""
+    n_B1 = n_B[:, None]
+    spread_BO = error_BO * (n_B1 - error_BO)
+    first, second = np.triu_indices(error_BO.shape[1], k=1)
+    above_BP = n_B1 * shared_BOP[:, first, second] - error_BO[:, first] * error_BO[:, second]
+    below_BP = np.sqrt(spread_BO[:, first] * spread_BO[:, second])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(below_BP > 0, above_BP / below_BP, np.nan).mean(axis=1))

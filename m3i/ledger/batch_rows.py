@@ -1,0 +1,205 @@
+"""What the ledger reads and writes around a batch, each in one transaction.
+
+A batch's row, its requests and their reservations are committed before it is submitted, under a name that the provider
+is told too: after a crash, that name decides whether it was submitted. Its reservations belong to the batch, not to a
+process, so they outlive the process.
+
+    submitting → working → collected
+        ↘ refused (not accepted, or never arrived: its requests are free again)
+        ↘ lost    (given up by the user: its worst case stays against the budget)
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from m3i.errors import InputError
+from m3i.ledger import calls
+from m3i.ledger.calls import Call, Short
+from m3i.ledger.content import request_from
+from m3i.ledger.database import Database
+from m3i.ledger.faults import Fault, fault_of
+from m3i.llm.request import CallError, Reply, TooLong
+
+MOST_REQUESTS = 10_000
+"""Requests in one batch at most, with every provider. Anthropic takes 100,000 (or 256 MB), Gemini as many as fit in
+2 GB: at 10,000, requests of 25 kB each fit everywhere."""
+
+OPEN = "('submitting', 'working')"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """A batch that this process looks after now."""
+
+    id: int
+    name: str
+    submitting: bool
+    """Whether it was submitted is not known."""
+    adopted: bool
+    """It was made before: by a process that has ended, or by a panel that was stopped."""
+    provider_id: str
+    calls: Mapping[str, Call]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wait:
+    """Somebody else has all that is missing in flight."""
+
+
+Step = Batch | Short | Wait
+
+
+def next_step(db: Database, missing: Sequence[Call], polling: frozenset[int]) -> Step:
+    """What to do for requests that have no answer yet: look after a batch that is there, make a new one, or wait."""
+    owner = db.begin()
+    calls.reap(db)
+    with db.reading() as connection:
+        rows = connection.execute(f"SELECT DISTINCT owner FROM batches WHERE state IN {OPEN}").fetchall()
+    gone = db.gone(row[0] for row in rows)
+    with db.transaction() as connection:
+        free: list[Call] = []
+        for call in missing:
+            busy = calls.holder(connection, call.key, call.recording)
+            if busy is None:
+                if calls.answered(connection, call):
+                    return Wait()  # look again: it has come meanwhile
+                free.append(call)
+            elif busy.batch is not None:
+                batch = _adopt(connection, busy.batch, owner, gone, polling, call)
+                if batch is not None:
+                    return batch
+        if not free:
+            return Wait()
+        place = (free[0].request.provider, free[0].request.model)
+        chosen = [c for c in free if (c.request.provider, c.request.model) == place][:MOST_REQUESTS]
+        worst = [c.worst_usd for c in chosen if c.worst_usd is not None]
+        short = calls.shortage(connection, chosen[0].account, chosen[0].budget_usd, sum(worst) if worst else None)
+        return short or _create(connection, chosen, owner)
+
+
+def _create(connection: sqlite3.Connection, chosen: Sequence[Call], owner: str) -> Batch:
+    name = f"m3i-{uuid.uuid4().hex}"
+    first = chosen[0]
+    cursor = connection.execute(
+        "INSERT INTO batches (name, provider, model, account, recording, owner, state, provider_id, purpose, made_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, 'submitting', '', ?, ?)",
+        (
+            *(name, first.request.provider, first.request.model, first.account, first.recording),
+            *(owner, first.purpose, calls.made_at()),
+        ),
+    )
+    row = int(cursor.lastrowid or 0)
+    for call in chosen:
+        calls.reserve(connection, call, owner=owner, batch=row)
+        connection.execute(
+            "INSERT INTO batch_requests (batch, key, request, worst_usd) VALUES (?, ?, ?, ?)",
+            (row, call.key, json.dumps(call.request.content()), call.worst_usd),
+        )
+    return Batch(
+        id=row, name=name, submitting=True, adopted=False, provider_id="", calls={call.key: call for call in chosen}
+    )
+
+
+def _adopt(
+    connection: sqlite3.Connection, row: int, owner: str, gone: set[str], polling: frozenset[int], like: Call
+) -> Batch | None:
+    """Takes over an open batch that nobody looks after."""
+    batch = connection.execute(f"SELECT * FROM batches WHERE id = ? AND state IN {OPEN}", (row,)).fetchone()
+    if batch is None or not (batch["owner"] in gone or (batch["owner"] == owner and row not in polling)):
+        return None
+    connection.execute("UPDATE batches SET owner = ? WHERE id = ?", (owner, row))
+    asked = connection.execute("SELECT key, request, worst_usd FROM batch_requests WHERE batch = ?", (row,)).fetchall()
+    return Batch(
+        id=row,
+        name=batch["name"],
+        submitting=batch["state"] == "submitting",
+        adopted=True,
+        provider_id=batch["provider_id"],
+        calls={
+            request["key"]: replace(
+                like,
+                request=request_from(json.loads(request["request"])),
+                key=request["key"],
+                recording=batch["recording"],
+                account=batch["account"],
+                worst_usd=request["worst_usd"],
+                purpose=batch["purpose"],
+            )
+            for request in asked
+        },
+    )
+
+
+def submitted(db: Database, batch: Batch, provider_id: str) -> None:
+    """The provider has it."""
+    with db.transaction() as connection:
+        connection.execute(
+            "UPDATE batches SET state = 'working', provider_id = ? WHERE id = ?", (provider_id, batch.id)
+        )
+
+
+def refused(db: Database, batch: Batch, fault: Fault | None) -> None:
+    """The provider does not have it: its requests are free again, and nothing was spent."""
+    with db.transaction() as connection:
+        if fault is not None:
+            calls.insert_attempt(connection, next(iter(batch.calls.values())), fault)
+        _end(connection, batch.id, "refused")
+
+
+def collected(
+    db: Database,
+    batch: Batch,
+    outcomes: Mapping[str, Reply | CallError],
+    costs: Mapping[str, tuple[float | None, str]],
+) -> None:
+    """Keeps what a batch brought. Collecting it again changes nothing."""
+    with db.transaction() as connection:
+        for key, call in batch.calls.items():
+            outcome = outcomes[key]
+            if isinstance(outcome, (Reply, TooLong)):
+                cost_usd, source = costs[key]
+                calls.insert_answer(
+                    *(connection, call, outcome), cost_usd=cost_usd, price_source=source, latency_s=None, batch=True
+                )
+                continue
+            fault = fault_of(outcome)
+            calls.insert_attempt(connection, call, fault)
+            if fault.maybe_billed:
+                calls.insert_uncertain(connection, call, fault.kind)
+        _end(connection, batch.id, "collected")
+
+
+def abandon(db: Database, name: str) -> int:
+    """Gives a batch up: its worst case stays against the budget, its requests are free again; returns how many.
+
+    Raises:
+        InputError: there is no such open batch, or a running process waits for it.
+    """
+    with db.reading() as connection:
+        row = connection.execute(
+            f"SELECT id, owner FROM batches WHERE name = ? AND state IN {OPEN}", (name,)
+        ).fetchone()
+    if row is None:
+        raise InputError(f"the ledger {db.path} has no open batch '{name}'; 'm3i ledger show' lists them")
+    if row["owner"] != db.owners.id and not db.gone([row["owner"]]):
+        raise InputError(f"a running process waits for the batch '{name}'; end it first")
+    with db.transaction() as connection:
+        booked = connection.execute(
+            "INSERT INTO uncertain (key, recording, provider, model, account, worst_usd, why, purpose, made_at) "
+            "SELECT key, recording, provider, model, account, worst_usd, 'batch given up', purpose, ? "
+            "FROM reservations WHERE batch = ?",
+            (calls.made_at(), row["id"]),
+        ).rowcount
+        _end(connection, row["id"], "lost")
+    return booked
+
+
+def _end(connection: sqlite3.Connection, row: int, state: str) -> None:
+    connection.execute("UPDATE batches SET state = ? WHERE id = ?", (state, row))
+    connection.execute("DELETE FROM reservations WHERE batch = ?", (row,))
+    connection.execute("UPDATE batch_requests SET request = '' WHERE batch = ?", (row,))  # it is in answers by now

@@ -1,0 +1,257 @@
+"""The ledger: every remote call passes through it, and is kept, counted and never paid for twice.
+
+How it works, in short:
+
+- A request's key is the hash of its content (m3i.llm.request). An answer is found again by its key, in one SQLite file
+  that runs and processes share.
+- Identical requests in flight are one call: tasks of one process share a future; processes share a *reservation*, a
+  row that is there exactly while the call is in flight. Whether its owner is alive is told by a file lock, never by a
+  clock.
+- The same transaction that makes a reservation checks the budget: what was paid, what other calls in flight can cost
+  at most, what may have been billed without an answer, and what this call can cost at most must fit together.
+- An attempt that was sent and has no answer (a timeout, a broken connection, a process that was killed) may have been
+  billed: its worst case stays against the budget, as *uncertain*, and the request may be sent again.
+- Only passing faults are tried again, with jittered exponential waits or as long as the server asks, up to a deadline
+  on the monotonic clock. Each attempt has a timeout of its own.
+- A reply that has arrived is recorded even when its task is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from m3i.errors import ConfigError, did_you_mean
+from m3i.ledger import calls
+from m3i.ledger.batches import BatchSender
+from m3i.ledger.calls import Totals
+from m3i.ledger.context import Context, given
+from m3i.ledger.database import Database
+from m3i.ledger.outcomes import Answer, BudgetError, OutageError, ReplayError
+from m3i.ledger.prices import check_overrides, price_source
+from m3i.ledger.sending import Journey, Lane, Sender
+from m3i.ledger.tally import Counting, Tally
+from m3i.llm.request import BatchProvider, ModelRequest, Provider, TooLong
+from m3i.settings import LedgerMode, LedgerSettings
+
+__all__ = ["Answer", "BudgetError", "Ledger", "OutageError", "ReplayError", "Tally"]
+
+
+class _Loop:
+    """What belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self.flights: dict[str, asyncio.Future[None]] = {}
+        """Key → done when the task that asks for it is."""
+        self.lanes: dict[tuple[str, str], Lane] = {}
+        self.opening = asyncio.Lock()
+
+
+class Ledger:
+    """The record of every remote call of a run."""
+
+    def __init__(self, settings: LedgerSettings, *, default_path: Path) -> None:
+        """Touches nothing until first use.
+
+        Args:
+            settings: The options `ledger.*`.
+            default_path: The file where `ledger.path` names none.
+
+        Raises:
+            ConfigError: a price in `ledger.prices` cannot be used.
+        """
+        check_overrides(settings.prices)
+        path = Path(settings.path) if settings.path else default_path
+        self._context = Context(settings=settings, path=path.expanduser().absolute(), counting=Counting())
+        self._settings = settings
+        self._sender = Sender(self._context)
+        self._batches = BatchSender(self._context)
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
+        self._recording: str | None = None
+        self._began = False
+        self._last_totals = Totals(paid=0.0, reserved=0.0, uncertain=0.0)
+        if settings.mode is LedgerMode.record:
+            self._recording = settings.recording or uuid.uuid4().hex[:16]
+
+    @property
+    def path(self) -> Path:
+        """The SQLite file."""
+        return self._context.path
+
+    @property
+    def recording(self) -> str:
+        """The recording whose answers a live run reuses, "" where none was ever made; in record mode this run's.
+
+        Raises:
+            ConfigError: `ledger.recording` names none of this ledger, outside record mode.
+        """
+        if self._recording is None:
+            there = self.path.is_file()
+            self._recording = self._context.submit(chosen_recording, self._settings).result() if there else ""
+            if not there and self._settings.recording:
+                raise ConfigError(_no_recording(self._settings.recording, self.path, []))
+        return self._recording
+
+    async def ask(self, provider: Provider, request: ModelRequest, *, purpose: str) -> Answer:
+        """The answer to one request: from the ledger, or from the provider.
+
+        Args:
+            provider: The client; used only when the answer is not there.
+            request: The call.
+            purpose: Words for people, e.g. `observe claude: trace 12ab`.
+
+        Raises:
+            TooLong: the request exceeds the model's context; kept as its answer.
+            AccountError, RequestError: the provider refuses this key, or this kind of request.
+            BudgetError: it could cost more than is left.
+            ReplayError: it is not in the ledger, in replay mode.
+            OutageError: it failed until its deadline.
+            ConfigError: no price is known and there is a budget, or its text holds a key.
+            StoreError: the ledger cannot be read or written.
+        """
+        assert self._settings.mode is not LedgerMode.estimate, "an estimate asks nothing"
+        here = self._here()
+        key, waited = request.key, False
+        while (flight := here.flights.get(key)) is not None:
+            waited = True
+            await asyncio.wait({flight})
+            if (error := flight.exception()) is not None:
+                raise error
+        flight = here.flights[key] = asyncio.get_running_loop().create_future()
+        try:
+            answer = await self._answer(provider, request, purpose, here, waited=waited)
+        except asyncio.CancelledError:
+            raise  # others who wait for it ask for themselves
+        except BaseException as error:
+            if not isinstance(error, TooLong):
+                flight.set_exception(error)
+                flight.exception()  # seen, though nobody may wait for it
+            raise
+        else:
+            return answer
+        finally:
+            del here.flights[key]
+            if not flight.done():
+                flight.set_result(None)
+
+    async def _answer(
+        self, provider: Provider, request: ModelRequest, purpose: str, here: _Loop, *, waited: bool
+    ) -> Answer:
+        context = self._context
+        await self._begin(request, purpose)
+        stored = await context.do(calls.find, request.key, context.recording, only=context.only)
+        made = False
+        if stored is None:
+            if self._settings.mode is LedgerMode.replay:
+                raise context.missing(request, purpose)
+            call = context.call(request, purpose)
+            place = (request.provider, request.model)
+            lane = here.lanes.setdefault(place, Lane(self._settings.concurrency))
+            journey = Journey(provider=provider, call=call, lane=lane)
+            stored = await self._sender.answer(journey)
+            made, waited = journey.made, True
+        if not made:
+            context.counting.found(request, stored.cost_usd, waited=waited)
+        answer = given(stored, reused=not made)
+        if isinstance(answer, TooLong):
+            raise answer
+        return answer
+
+    async def ask_batch(
+        self,
+        provider: BatchProvider,
+        requests: Mapping[str, ModelRequest],
+        *,
+        purpose: str,
+        tick: Callable[..., None],
+    ) -> Mapping[str, Answer | TooLong]:
+        """The answers to many requests, at batch prices: those that are not there go to the provider as batches.
+
+        A run that is stopped, however, goes on with its batches when started again, and submits nothing twice.
+
+        Args:
+            provider: The client.
+            requests: Id → request.
+            purpose: Words for people.
+            tick: `tick(done, total)`.
+
+        Raises:
+            The errors of `ask`, but TooLong, which is an answer here.
+        """
+        assert self._settings.mode is not LedgerMode.estimate, "an estimate asks nothing"
+        for request in requests.values():
+            await self._begin(request, purpose)
+            break
+        return await self._batches.ask(provider, requests, purpose=purpose, tick=tick)
+
+    def known(self, keys: Iterable[str]) -> set[str]:
+        """Which of these requests would be answered without a call. Makes no file."""
+        if not self.path.is_file():
+            return set()
+        recording = self.recording
+        return set(self._context.submit(calls.known_keys, keys, recording, only=self._context.only).result())
+
+    def tally(self) -> Tally:
+        """What this process's calls came to so far."""
+        if self._context.is_open or self.path.is_file():
+            self._last_totals = self._context.submit(calls.totals, self._settings.account).result()
+        context = self._context
+        return Tally(
+            rows=context.counting.rows(),
+            uncertain_usd=context.counting.uncertain_usd,
+            price_source=price_source(),
+            recording=self.recording,
+            mode=self._settings.mode.value,
+            account=self._settings.account,
+            spent_in_account_usd=self._last_totals.paid,
+            uncertain_in_account_usd=self._last_totals.uncertain,
+        )
+
+    def close(self) -> None:
+        """Ends the connection. A later use opens it again."""
+        self._context.close()
+
+    async def _begin(self, request: ModelRequest, purpose: str) -> None:
+        """Opens the file once, and settles which recording this run belongs to."""
+        async with self._here().opening:
+            if self._began:
+                return
+            if self._settings.mode is LedgerMode.replay and not self.path.is_file():
+                raise self._context.missing(request, purpose)
+            if self._recording is None:
+                self._recording = await self._context.do(chosen_recording, self._settings)
+            self._context.recording = self._recording
+            if self._settings.mode is not LedgerMode.replay:
+                await self._context.do(begin, self._recording if self._context.only else None)
+            self._began = True
+
+    def _here(self) -> _Loop:
+        return self._loops.setdefault(asyncio.get_running_loop(), _Loop())
+
+
+# -- in the database's thread -----------------------------------------------------------------
+
+
+def chosen_recording(db: Database, settings: LedgerSettings) -> str:
+    """The recording that a live or replaying run belongs to. Raises ConfigError for an unknown name."""
+    if settings.recording and settings.recording not in (known := db.recordings()):
+        raise ConfigError(_no_recording(settings.recording, db.path, known))
+    return settings.recording or db.current_recording()
+
+
+def begin(db: Database, recording: str | None) -> None:
+    """Books what dead processes had in flight; makes this run's recording the current one, if it makes one."""
+    calls.reap(db)
+    if recording is not None:
+        db.begin_recording(recording)
+
+
+def _no_recording(name: str, path: Path, known: list[str]) -> str:
+    there = f"there is {', '.join(known)}" if known else "it has none"
+    return (
+        f"ledger.recording = '{name}': {path} has no such recording{did_you_mean(name, known)} In it {there}; "
+        "ledger.mode=record makes a new one"
+    )

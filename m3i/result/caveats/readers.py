@@ -1,0 +1,130 @@
+"""Rules on the models that read: their families, their obedience, their habits, their shared mistakes, their calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from m3i.result.caveats.caveat import Caveat, Result, caveat, first_judge
+from m3i.result.comparisons import ALPHA
+from m3i.result.words import count, p_phrase, percent
+
+INCONSISTENT = 0.8
+"""Agreement of a judge with itself below which a single ballot says little."""
+
+
+def families(result: Result) -> Iterator[Caveat]:
+    """A judge of an observer's or the target's model family; an observer of the target's."""
+    headline = first_judge(result)["judge"]
+    for row in result["families"]:
+        who = f"{row['group'].capitalize()} '{row['alias']}'"
+        family = row["family"]
+        if row["with_group"] == "observer":
+            yield caveat(
+                "judge_observer_family",
+                f"{who} is of the same model family as observer '{row['with_alias']}' ({family})",
+                "The observer's findings decided what was trained. A judge of the same family shares its taste and its "
+                "blind spots, so it is no independent check of them (Li et al. 2502.01534, preference leakage).",
+                major=row["alias"] == headline,
+            )
+        else:
+            yield caveat(
+                "same_family",
+                f"{who} is of the target's own family ({family})",
+                "Models favour text of their own kind (Panickssery et al. 2404.13076).",
+                major=row["group"] == "judge" and row["alias"] == headline,
+            )
+
+
+def canaries(result: Result) -> Iterator[Caveat]:
+    """A judge that obeyed instructions planted in an answer."""
+    headline = first_judge(result)["judge"]
+    for alias, judge in result["judges"].items():
+        found = judge["canaries"]
+        if not found["obeyed"]:
+            continue
+        often = found["p"] < ALPHA or found["obeyed"] >= found["n"] / 2
+        kinds = ", ".join(f"{name} {row['obeyed']} of {row['n']}" for name, row in found["families"].items())
+        yield caveat(
+            "obeyed_canaries",
+            f"Judge '{alias}' obeyed {found['obeyed']} of {found['n']} instructions planted in an answer",
+            f"In both orders it chose the copy of an answer that asks to be chosen ({kinds}). A judge that picks at "
+            f"random does so with {percent(found['chance'])}; at least as many would come up with "
+            f"{p_phrase(found['p'])}. "
+            + ("What an answer says about itself decides its verdicts." if often else "Chance could explain it."),
+            major=often and alias == headline,
+        )
+
+
+def habits(result: Result) -> Iterator[Caveat]:
+    """A judge whose choice goes with length, or that does not repeat itself."""
+    for alias, judge in result["judges"].items():
+        for group, among in (("equally_right", " equally right"), ("all", "")):
+            found = judge["length"][group]
+            if found["p"] is None or found["p"] >= ALPHA:
+                continue
+            word = "longer" if found["rho"] > 0 else "shorter"
+            yield caveat(
+                f"length_{group}",
+                f"Judge '{alias}' tends to choose the {word} of two{among} answers",
+                f"Spearman's rho between extra tokens and outcome is {found['rho']:.2f} over "
+                f"{count(found['n'], 'problem')} ({p_phrase(found['p'])}). "
+                + (
+                    f"The {word} answer may be the better one; correctness is not held fixed here."
+                    if group == "all"
+                    else "Correctness does not explain it: by the verifier both answers are right, or both wrong."
+                ),
+            )
+            break
+        consistency = judge["self_consistency"]
+        if consistency is not None and consistency["value"] < INCONSISTENT:
+            yield caveat(
+                "inconsistent_judge",
+                f"Judge '{alias}' gives the same choice again in only {percent(consistency['value'])} of repeats",
+                f"Over {count(consistency['n_ballots'], 'ballot')} asked more than once, "
+                f"{percent(consistency['level'])} interval {percent(consistency['low'])} to "
+                f"{percent(consistency['high'])}. The majority of its replicates counts.",
+            )
+
+
+def shared_mistakes(result: Result) -> Iterator[Caveat]:
+    """A panel of observers that err together."""
+    panel = result["errors"]["panel"]
+    low = panel["mean_phi"]["low"]
+    if low is None or low <= 0:
+        return
+    n, worth = len(panel["observers"]), panel["n_eff"]
+    yield caveat(
+        "shared_mistakes",
+        f"{n} observers are worth {worth['value']:.1f} independent ones",
+        f"They err on the same traces: mean correlation of errors {panel['mean_phi']['value']:.2f}, "
+        f"{percent(panel['level'])} interval {panel['mean_phi']['low']:.2f} to {panel['mean_phi']['high']:.2f}, so "
+        f"{worth['low']:.1f} to {worth['high']:.1f} observers. Their agreement counts shared mistakes too.",
+    )
+
+
+def calls(result: Result) -> Iterator[Caveat]:
+    """Calls without a price; several models behind one name."""
+    costs = result["costs"]
+    unpriced = costs["observers_unpriced"] + costs["judges_unpriced"]
+    if unpriced:
+        yield caveat(
+            "unknown_cost",
+            f"The cost of {count(unpriced, 'model call')} is not known",
+            f"No price is known for their model: what this page says was paid leaves them out. "
+            f"{costs['observers_calls'] + costs['judges_calls']} calls were made in all; set ledger.prices.",
+        )
+    for group in ("observers", "judges"):
+        for alias, member in result[group].items():
+            yield from _answered(group[:-1], alias, member["calls"])
+
+
+def _answered(group: str, alias: str, facts: Mapping[str, Any]) -> Iterator[Caveat]:
+    if len(facts["answered_by"]) > 1:
+        yield caveat(
+            "several_models",
+            f"{group.capitalize()} '{alias}' was answered by {len(facts['answered_by'])} models",
+            f"{facts['model']} was asked; "
+            + ", ".join(f"{n} × {model}" for model, n in facts["answered_by"].items())
+            + " answered, by the provider's word. They may differ.",
+        )

@@ -1,0 +1,84 @@
+"""Every way in which a call to Anthropic fails, as an error of `m3i.llm.request`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from m3i.llm.request import AccountError, CallError, RequestError, TooLong, Transient
+from m3i.llm.retry_after import retry_after_s
+
+KEYS = "ANTHROPIC_API_KEY (or ANTHROPIC_AUTH_TOKEN)"
+ACCOUNT_WORDS = ("credit balance", "usage limit", "billing")
+"""In a 400 that concerns the account and not the request."""
+PASSING_TYPES = ("api_error", "overloaded_error", "rate_limit_error", "timeout_error")
+
+
+def call_error(error: Exception) -> CallError:
+    """The error of an SDK call, mapped."""
+    import anthropic
+
+    if isinstance(error, anthropic.APIStatusError):
+        return status_error(error.status_code, said(error.body) or error.message, error.response.headers)
+    if isinstance(error, anthropic.APIConnectionError):
+        return connection_error(error)
+    if isinstance(error, (anthropic.APIError, json.JSONDecodeError, UnicodeDecodeError)):
+        return Transient(f"Anthropic: the response cannot be read as JSON ({name_of(error)})", 200, maybe_billed=True)
+    # The SDK found no credentials, or could not use those it found: nothing was sent.
+    return AccountError(f"Anthropic: the SDK finds no usable key ({name_of(error)}): set {KEYS}")
+
+
+def said(body: Any) -> str:
+    """The provider's words in an error's body."""
+    error = body.get("error") if isinstance(body, dict) else None
+    message = error.get("message") if isinstance(error, dict) else None
+    return message if isinstance(message, str) else ""
+
+
+def status_error(status: int, words: str, headers: Any) -> CallError:
+    """An HTTP status that is not 200."""
+    text = f"Anthropic answered {status}: {words[:500]}"
+    low = words.lower()
+    if status in (408, 409, 429) or status >= 500:
+        return Transient(text, status=status, retry_after_s=retry_after_s(headers))
+    if status in (401, 402, 403) or (status == 400 and any(mark in low for mark in ACCOUNT_WORDS)):
+        return AccountError(f"{text}. Look at {KEYS} and at the account's credit and permissions")
+    if status == 413 or (status == 400 and ("prompt is too long" in low or "exceed context limit" in low)):
+        return TooLong(text)
+    if status == 404 and "model" in low:
+        return RequestError(
+            f"{text}. Is the option `model` an id of this API? They are listed at "
+            "https://platform.claude.com/docs/en/about-claude/models/overview"
+        )
+    return RequestError(
+        f"{text}. The model does not take the request: look at model, effort, thinking, thinking_budget"
+    )
+
+
+def batch_error(kind: str, words: str) -> CallError:
+    """A request that failed inside a batch: there is no status, only the provider's word for the error."""
+    if kind in PASSING_TYPES:
+        return Transient(f"Anthropic ({kind}, in a batch): {words[:500]}")
+    status = {"authentication_error": 401, "billing_error": 402, "permission_error": 403, "not_found_error": 404}
+    return status_error(413 if kind == "request_too_large" else status.get(kind, 400), words, {})
+
+
+def connection_error(error: Exception) -> CallError:
+    """No response came."""
+    import httpx2
+
+    cause = error.__cause__
+    where = "set by ANTHROPIC_BASE_URL, else https://api.anthropic.com"
+    if isinstance(cause, (httpx2.UnsupportedProtocol, httpx2.InvalidURL)):
+        return RequestError(f"Anthropic: the base URL cannot be used ({where}): {cause}")
+    if isinstance(cause, (httpx2.LocalProtocolError, UnicodeEncodeError)):
+        return AccountError(f"Anthropic: the key holds characters that no HTTP header can: look at {KEYS}")
+    # Before a connection stands nothing has been sent.
+    unsent = isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout))
+    return Transient(f"Anthropic: {name_of(cause or error)} ({where})", maybe_billed=not unsent)
+
+
+def name_of(error: BaseException) -> str:
+    """An error's class and words on one line, without what it came from."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words[:300]}" if words else type(error).__name__

@@ -1,0 +1,13 @@
+"""The judge `claude`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from m3i.llm.judge import LLMJudge
+from m3i_claude.options import ClaudeModel
+
+
+@dataclass(kw_only=True)
+class ClaudeJudge(ClaudeModel, LLMJudge):
+    """Compares two answers with a model of Anthropic; the choice is structured output. Needs ANTHROPIC_API_KEY."""

@@ -1,0 +1,13 @@
+"""The observer `claude`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from m3i.llm.observer import LLMObserver
+from m3i_claude.options import ClaudeModel
+
+
+@dataclass(kw_only=True)
+class Claude(ClaudeModel, LLMObserver):
+    """Reads each trace with a model of Anthropic; findings are structured output. Needs ANTHROPIC_API_KEY."""

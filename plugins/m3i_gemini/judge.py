@@ -1,0 +1,13 @@
+"""The judge `gemini`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from m3i.llm.judge import LLMJudge
+from m3i_gemini.options import GeminiModel
+
+
+@dataclass(kw_only=True)
+class GeminiJudge(GeminiModel, LLMJudge):
+    """Compares two answers with a model of Google; the choice is structured output. Needs GEMINI_API_KEY."""

@@ -1,0 +1,82 @@
+"""What observer and judge have in common: options that only Gemini has, and the client."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar
+
+from m3i.component import require
+from m3i.llm.models import GEMINI
+from m3i.llm.remote import RemoteModel
+from m3i.llm.request import Provider
+
+VERTEX = ("GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_GENAI_USE_ENTERPRISE")
+"""Variables with which the SDK talks to Google Cloud, whose credentials are not an API key."""
+
+THINKING_TOKENS = 1000
+"""Thinking a reply that the cost is estimated with: an assumption; a run's report has the facts."""
+
+
+class ThinkingLevel(Enum):
+    """How much a model reasons before it replies."""
+
+    minimal = "minimal"
+    low = "low"
+    medium = "medium"
+    high = "high"
+
+
+@dataclass(kw_only=True)
+class GeminiModel(RemoteModel):
+    """A model of the Gemini API. `GOOGLE_GEMINI_BASE_URL` and the SDK's other variables stay in force."""
+
+    libraries: ClassVar[tuple[str, ...]] = ("google-genai",)
+    provider_name: ClassVar[str] = "gemini"
+    key_variables: ClassVar[tuple[str, ...]] = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+    has_batches: ClassVar[bool] = True
+
+    model: str = GEMINI
+    """Model id of the Gemini API, e.g. `gemini-2.5-pro`, which the seed's run used."""
+    thinking_budget: int | None = None
+    """Most tokens of thinking of Gemini 2.5 models: -1 leaves it to the model, 0 is none (not every model takes it),
+    else a number < max_tokens; null sends none."""
+    thinking_level: ThinkingLevel | None = None
+    """The same for Gemini 3 and later: minimal, low, medium or high; null leaves it to the model."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        super().__post_init__()
+        budget = self.thinking_budget
+        if budget is not None:
+            accepted = f"null or a number from -1 to max_tokens - 1 = {self.max_tokens - 1}"
+            require(-1 <= budget < self.max_tokens, f"{self.group}.thinking_budget", budget, accepted)
+            accepted = "null where thinking_budget is given: a model takes one of the two"
+            require(self.thinking_level is None, f"{self.group}.thinking_level", self.thinking_level, accepted)
+
+    def keys(self) -> tuple[str, ...]:
+        """`key_variables`; none with Google Cloud, where the SDK finds its own credentials."""
+        cloud = any(os.environ.get(name, "").strip().lower() in ("1", "true") for name in VERTEX)
+        return () if cloud else self.key_variables
+
+    def request_options(self) -> dict[str, Any]:
+        """What the client sends besides the prompt, where it is not the model's default."""
+        options: dict[str, Any] = {}
+        if self.thinking_budget is not None:
+            options["thinking_budget"] = self.thinking_budget
+        if self.thinking_level is not None:
+            options["thinking_level"] = self.thinking_level.value
+        return options
+
+    def thinking_tokens(self) -> int:
+        """Expected thinking a reply: these models think unless they are told not to."""
+        if self.thinking_budget is not None and self.thinking_budget >= 0:
+            return min(self.thinking_budget, THINKING_TOKENS)
+        return 0 if self.thinking_level is ThinkingLevel.minimal else THINKING_TOKENS
+
+    def provider(self) -> Provider:
+        """A client for one event loop."""
+        from m3i_gemini.client import GeminiProvider
+
+        return GeminiProvider()

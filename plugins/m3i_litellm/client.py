@@ -1,0 +1,106 @@
+"""The client: litellm as a library, one call a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from functools import cache
+from typing import Any
+
+from m3i.llm.request import CallError, ModelRequest, Reply, Stop, Transient, Usage
+from m3i_litellm.failures import call_error
+from m3i_litellm.keys import is_local, named_variables
+from m3i_litellm.messages import call_arguments, read_response
+
+CONNECT_S = 10.0
+"""Longest wait for a connection."""
+NO_KEY = "none"
+"""Sent to a server of one's own where no variable holds a key: some of litellm's clients refuse to have none."""
+
+_open = 0
+_lock = threading.Lock()
+
+
+@cache
+def sdk() -> Any:
+    """The module litellm, imported at first use and made quiet: it fetches, caches, retries and logs nothing."""
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it downloads a price table
+    os.environ["LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"] = "True"  # the same for a table of headers
+    os.environ.setdefault("LITELLM_MODE", "PRODUCTION")  # else it reads keys from a file .env in the current folder
+    import litellm
+
+    litellm.suppress_debug_info = True
+    litellm.telemetry = False
+    litellm.drop_params = False  # an option that the model does not take is an error
+    litellm.modify_params = False
+    litellm.num_retries = 0
+    litellm.cache = None
+    litellm.disable_aiohttp_transport = True  # httpx says whether a connection stood when it broke
+    for callbacks in (litellm.callbacks, litellm.input_callback, litellm.success_callback, litellm.failure_callback):
+        callbacks.clear()
+    for name in ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()  # it writes to the terminal by itself; what goes to the root logger is the user's word
+        logger.setLevel(logging.CRITICAL)
+    return litellm
+
+
+class LiteLLMProvider:
+    """Sends requests through litellm; keys and what else it needs come from the provider's environment variables."""
+
+    name = "litellm"
+
+    def __init__(self) -> None:
+        self._used = False
+
+    async def send(self, request: ModelRequest, *, timeout_s: float) -> Reply:
+        """One completion."""
+        litellm = await asyncio.to_thread(sdk)
+        self._begin()
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await litellm.acompletion(**self._arguments(request, timeout_s))
+            return read_response(response)
+        except CallError:
+            raise
+        except TimeoutError:
+            raise Transient(f"litellm: timed out, no whole answer within {timeout_s:g} s", maybe_billed=True) from None
+        except litellm.ContentPolicyViolationError:
+            return Reply(text="", stop=Stop.REFUSAL, usage=Usage(), model=request.model)
+        except Exception as error:
+            # `from None`: litellm's chain of errors holds whole requests
+            raise call_error(error, request.model) from None
+
+    def _arguments(self, request: ModelRequest, timeout_s: float) -> dict[str, Any]:
+        import httpx
+
+        arguments = call_arguments(request)
+        base = request.options.get("api_base")
+        keys = named_variables(request.model)
+        if base is not None and is_local(base) and not any(os.environ.get(name, "").strip() for name in keys):
+            arguments["api_key"] = NO_KEY
+        arguments["timeout"] = httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s / 2))
+        return arguments
+
+    def _begin(self) -> None:
+        global _open
+        if not self._used:
+            self._used = True
+            with _lock:
+                _open += 1
+
+    async def aclose(self) -> None:
+        """Closes connections. litellm keeps them for all callers, so the last client that was in use closes them."""
+        global _open
+        if not self._used:
+            return
+        self._used = False
+        with _lock:
+            _open -= 1
+            last = _open == 0
+        if last:
+            litellm = sdk()
+            await litellm.close_litellm_async_clients()
+            litellm.in_memory_llm_clients_cache.flush_cache()

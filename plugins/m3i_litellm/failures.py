@@ -1,0 +1,103 @@
+"""Every way in which a call through litellm fails, as an error of `m3i.llm.request`.
+
+litellm wraps a provider's error twice or more, and its own class and status are at times wrong (a broken connection is
+its InternalServerError 500). So the chain of causes is read: an HTTP status that really came counts first, then what
+became of the connection, and litellm's own class last.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from m3i.ledger.secrets import message
+from m3i.llm.request import AccountError, CallError, RequestError, TooLong, Transient
+from m3i.llm.retry_after import retry_after_s
+from m3i_litellm.keys import named_variables
+
+ACCOUNT_WORDS = ("credit balance", "insufficient_quota", "exceeded your current quota", "billing", "api key not valid")
+"""In a 400 or 429 that no waiting helps: it concerns the account."""
+TOO_LONG_WORDS = ("context_length_exceeded", "maximum context length", "prompt is too long", "context window")
+PREFIXES = re.compile(r"^(?:litellm\.)?\w+(?:Error|Exception)?: (?=.)|^\w+(?:Error|Exception) - ")
+"""What litellm puts before a provider's words."""
+
+
+def call_error(error: Exception, model: str) -> CallError:
+    """The error of a call, mapped."""
+    import httpx
+    import openai
+    from litellm import exceptions
+
+    causes = list(chain(error))
+    words = words_of(error)
+    if isinstance(error, exceptions.ContextWindowExceededError):
+        return TooLong(f"{model}: {words}")
+    answered = next((e.response for e in causes if isinstance(e, httpx.HTTPStatusError)), None)
+    if answered is not None:
+        return status_error(answered.status_code, words, answered.headers, model)
+    broken = next((e for e in causes if isinstance(e, (httpx.TransportError, httpx.InvalidURL))), None)
+    if broken is not None:
+        return connection_error(broken, model)
+    sent = any(isinstance(e, (openai.APIConnectionError, json.JSONDecodeError)) for e in causes)
+    if isinstance(error, exceptions.Timeout):
+        return Transient(f"{model}: {words}", maybe_billed=True)
+    if any(isinstance(e, openai.APIConnectionError) and isinstance(e.__cause__, ValueError) for e in causes):
+        return AccountError(f"{model}: the key holds characters that no HTTP header can: look at {keys_of(model)}")
+    if not sent and isinstance(error, (exceptions.AuthenticationError, exceptions.PermissionDeniedError)):
+        return AccountError(f"{model}: {words}. Look at {keys_of(model)}")
+    if not sent and isinstance(error, (openai.BadRequestError, openai.NotFoundError)):
+        return RequestError(f"{model}: {words}. litellm does not send it: look at model and its options")
+    return Transient(f"{model}: the response cannot be read ({words})", status=200, maybe_billed=True)
+
+
+def status_error(status: int, words: str, headers: Mapping[str, str], model: str) -> CallError:
+    """An HTTP status that is not 200."""
+    text, low = f"{model} answered {status}: {words}", words.lower()
+    account = any(mark in low for mark in ACCOUNT_WORDS)
+    if status in (401, 402, 403) or (status in (400, 429) and account):
+        return AccountError(f"{text}. Look at {keys_of(model)} and at the account's credit and permissions")
+    if status in (408, 409, 429) or status >= 500:
+        return Transient(text, status=status, retry_after_s=retry_after_s(headers))
+    if status == 413 or (status == 400 and any(mark in low for mark in TOO_LONG_WORDS)):
+        return TooLong(text)
+    if status == 404:
+        return RequestError(f"{text}. Is the option `model` an id of this provider, and `api_base` its address?")
+    return RequestError(f"{text}. The model does not take the request: look at model, temperature, reasoning_effort")
+
+
+def connection_error(cause: Exception, model: str) -> CallError:
+    """No response came, or not all of it."""
+    import httpx
+
+    name = f"{type(cause).__name__}: {message(' '.join(str(cause).split()))[:300]}".removesuffix(": ")
+    if isinstance(cause, (httpx.UnsupportedProtocol, httpx.InvalidURL)):
+        return RequestError(f"{model}: the address cannot be used (option `api_base`, or the provider's own): {name}")
+    if isinstance(cause, httpx.LocalProtocolError):
+        return AccountError(f"{model}: the key holds characters that no HTTP header can: look at {keys_of(model)}")
+    # Before a connection stands nothing has been sent.
+    unsent = isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
+    return Transient(f"{model}: {name}", maybe_billed=not unsent)
+
+
+def chain(error: BaseException | None) -> Iterator[Any]:
+    """An error and what it came from."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def words_of(error: Exception) -> str:
+    """The provider's words without litellm's names before them, on one line and without secrets."""
+    text = " ".join(str(error).split())
+    while (shorter := PREFIXES.sub("", text, count=1)) != text:
+        text = shorter
+    return message(text)[:500].rstrip(".")
+
+
+def keys_of(model: str) -> str:
+    """The variables that may hold the key, for messages."""
+    return " or ".join(named_variables(model)) or "the provider's credentials"

@@ -1,0 +1,13 @@
+"""The judge `litellm`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from m3i.llm.judge import LLMJudge
+from m3i_litellm.options import LiteLLMModel
+
+
+@dataclass(kw_only=True)
+class LiteLLMJudge(LiteLLMModel, LLMJudge):
+    """Compares two answers with a model that litellm reaches, by structured output. Needs the provider's key."""

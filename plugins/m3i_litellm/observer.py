@@ -1,0 +1,13 @@
+"""The observer `litellm`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from m3i.llm.observer import LLMObserver
+from m3i_litellm.options import LiteLLMModel
+
+
+@dataclass(kw_only=True)
+class LiteLLM(LiteLLMModel, LLMObserver):
+    """Reads each trace with a model that litellm reaches; findings are structured output. Needs the provider's key."""

@@ -1,0 +1,82 @@
+"""How a model expects a conversation to be written, in token ids.
+
+A chat template's control tokens are ids, not text. The frames here are tokenised with control tokens, everything else
+without: an answer that *says* `<|im_end|>` is read as those characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from m3i.llm.fields import Part, Prompt
+from m3i.llm.request import Message
+
+if TYPE_CHECKING:
+    from m3i.llamacpp import LlamaSession
+
+
+class ChatFormat(str, Enum):
+    """How a model expects a conversation to be written."""
+
+    chatml = "chatml"
+    gemma = "gemma"
+    llama3 = "llama3"
+    plain = "plain"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """What stands around each turn."""
+
+    system: tuple[str, str]
+    user: tuple[str, str]
+    assistant: tuple[str, str]
+
+
+FRAMES = {
+    ChatFormat.chatml: Frames(
+        system=("<|im_start|>system\n", "<|im_end|>\n"),
+        user=("<|im_start|>user\n", "<|im_end|>\n"),
+        assistant=("<|im_start|>assistant\n", "<|im_end|>\n"),
+    ),
+    ChatFormat.gemma: Frames(  # knows no system turn
+        system=("<start_of_turn>user\n", "\n\n"),
+        user=("", "<end_of_turn>\n"),
+        assistant=("<start_of_turn>model\n", "<end_of_turn>\n<start_of_turn>user\n"),
+    ),
+    ChatFormat.llama3: Frames(
+        system=("<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>"),
+        user=("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
+        assistant=("<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"),
+    ),
+    ChatFormat.plain: Frames(system=("", "\n\n"), user=("", "\n\n"), assistant=("", "\n\n")),
+}
+
+
+def conversation(prompt: Prompt, later: Sequence[Message], chat_format: ChatFormat) -> list[Part]:
+    """Frames (no data) and what stands in them (data), up to the beginning of the model's next turn.
+
+    Args:
+        prompt: System text and first turn.
+        later: Turns after it: the model's reply and what was said to it.
+        chat_format: The frames.
+    """
+    frames = FRAMES[chat_format]
+    turns = [(frames.system, prompt.system), (frames.user, prompt.parts)]
+    turns += [(frames.user if m.role == "user" else frames.assistant, (Part(m.text, True),)) for m in later]
+    parts: list[Part] = []
+    for (before, after), inside in turns:
+        parts += [Part(before, False), *(Part(part.text, True) for part in inside), Part(after, False)]
+    parts.append(Part(frames.assistant[0], False))
+    return [part for part in parts if part.text]
+
+
+def tokenized(session: LlamaSession, parts: Sequence[Part]) -> list[int]:
+    """Token ids; only frames give control tokens."""
+    ids: list[int] = []
+    for part in parts:
+        ids += session.tokenize(part.text, add_special=not ids, parse_special=not part.is_data)
+    return ids

@@ -1,0 +1,62 @@
+"""A grammar that lets a model write one JSON value of a schema, bounded in length.
+
+The library's own converter (`llama_cpp.llama_grammar`) bounds no number: `0.0000...` goes on until the length limit,
+and small models write just that. Here every string, list and number ends.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+CHARACTER = r"""( [^"\\\x00-\x1F\x7F] | "\\" ["\\/bfnrt] )"""
+"""Of a JSON string. No `\\u`: it can write half of a surrogate pair, and every character can be written as itself."""
+INTEGER = '( "0" | [1-9] [0-9]{0,5} )'
+SHARE = '( "0." [0-9]{1,2} | "0" | "1" | "1.0" )'
+"""Every number of these schemas is a share from 0 to 1."""
+
+
+def grammar_of(schema: Mapping[str, Any], limits: Mapping[str, int]) -> str:
+    """GBNF of the values of a schema, with properties in the schema's order and the spaces that `json.dumps` writes.
+
+    Args:
+        schema: As m3i.llm.schema.wire_schema makes them; integers are ≥ 0 and below a million, numbers are shares.
+        limits: Property → most characters of a text, or most items of a list; every text and list needs one.
+    """
+    return f"root ::= {_value(schema, '', limits)}"
+
+
+def _value(schema: Mapping[str, Any], name: str, limits: Mapping[str, int]) -> str:
+    if "enum" in schema:
+        return f"( {' | '.join(_literal(json.dumps(value)) for value in schema['enum'])} )"
+    if "anyOf" in schema:
+        return f"( {' | '.join(_value(choice, name, limits) for choice in schema['anyOf'])} )"
+    match schema["type"]:
+        case "object":
+            pairs = (
+                f"{_literal(json.dumps(key) + ': ')} {_value(value, key, limits)}"
+                for key, value in schema["properties"].items()
+            )
+            return f'"{{" {_literal(", ").join(f" {pair} " for pair in pairs)} "}}"'
+        case "array":
+            return _array(_value(schema["items"], name, limits), limits[name])
+        case "string":
+            return rf'"\"" {CHARACTER}{{0,{limits[name]}}} "\""'
+        case "integer":
+            return INTEGER
+        case "number":
+            return SHARE
+        case "null":
+            return '"null"'
+        case other:
+            raise ValueError(f"no grammar for the type {other!r} of {name!r}")
+
+
+def _array(item: str, limit: int) -> str:
+    return '"[]"' if limit == 0 else f'"[" ( {item} ( ", " {item} ){{0,{limit - 1}}} )? "]"'
+
+
+def _literal(text: str) -> str:
+    """A text as GBNF writes it; JSON's escapes are the same."""
+    return json.dumps(text)

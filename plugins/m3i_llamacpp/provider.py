@@ -1,0 +1,113 @@
+"""A local model behind the same seam as a remote one, so that panels ask, repair and count alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from m3i.errors import ConfigError
+from m3i.ledger import Answer
+from m3i.llm.fields import Prompt
+from m3i.llm.request import ModelRequest, Provider, Reply, Stop, TooLong, Usage
+from m3i_llamacpp.chat import ChatFormat, conversation, tokenized
+from m3i_llamacpp.grammar import grammar_of
+
+if TYPE_CHECKING:
+    from m3i.llamacpp import LlamaSession
+
+T = TypeVar("T")
+
+
+class Unrecorded:
+    """Stands in a ledger's place: what a local model answers costs nothing and is kept by the store alone."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+
+    async def ask(self, provider: Provider, request: ModelRequest, *, purpose: str) -> Answer:
+        """The reply, one call after another."""
+        async with self._turn:
+            reply = await provider.send(request, timeout_s=float("inf"))
+        return Answer(reply=reply, cost_usd=0.0, reused=False)
+
+
+@dataclass(kw_only=True)
+class LlamaCppProvider:
+    """Answers requests with one GGUF model; llama.cpp runs in a process of its own, from the first request on."""
+
+    path: Path
+    prompts: Mapping[str, Prompt]
+    """Text of a request's first turn → the prompt that it was made of."""
+    limits: Mapping[str, int]
+    """As in `grammar_of`."""
+    chat_format: ChatFormat
+    n_ctx: int
+    threads: int
+    seed: int
+    name: str = "llamacpp"
+    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "llamacpp"), init=False)
+    _session: LlamaSession | None = field(default=None, init=False)
+    _says: str = field(default="", init=False)
+    """The model's name in the file's metadata."""
+
+    async def send(self, request: ModelRequest, *, timeout_s: float) -> Reply:
+        """One reply. Raises TooLong where prompt and reply exceed the context."""
+        return await self._run(lambda: self._reply(request))
+
+    async def aclose(self) -> None:
+        """Ends the process, after the reply that it is writing."""
+        await self._run(self._close)
+        self._thread.shutdown()
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def _open(self) -> LlamaSession:
+        from m3i.llamacpp import LlamaSession
+
+        if self._session is None:
+            session = LlamaSession(self.path, n_ctx=self.n_ctx, n_threads=self.threads).__enter__()
+            self._session = session
+            self._says = session.metadata().get("general.name") or self.path.name
+            if not session.end_ids:
+                raise ConfigError(f"{self.path} names no token that ends a reply; convert it again with its tokenizer")
+        return self._session
+
+    def _reply(self, request: ModelRequest) -> Reply:
+        from m3i.llamacpp import Sampling, sampling_seed
+
+        session = self._open()
+        first, *later = request.messages
+        ids = tokenized(session, conversation(self.prompts[first.text], later, self.chat_format))
+        if len(ids) + request.max_tokens > self.n_ctx:
+            raise TooLong(f"{len(ids)} tokens and {request.max_tokens} for the reply exceed n_ctx={self.n_ctx}")
+        assert request.schema is not None
+        text = "\0".join(message.text for message in request.messages)
+        generation = session.generate(
+            ids,
+            max_new_tokens=request.max_tokens,
+            seed=sampling_seed(self.seed, f"{request.replicate}\0{text}"),
+            stop_ids=session.end_ids,
+            sampling=Sampling(temperature=request.temperature or 0.0),
+            grammar=grammar_of(request.schema, self.limits),
+            reuse_prefix=True,
+        )
+        return Reply(
+            text=session.detokenize(generation.ids),
+            stop=Stop.MAX_TOKENS if generation.truncated else Stop.END,
+            usage=Usage(
+                input_tokens=generation.n_evaluated,
+                cache_read_tokens=len(ids) - generation.n_evaluated,
+                output_tokens=len(generation.ids),
+            ),
+            model=self._says,
+        )
