@@ -10,6 +10,7 @@
 | `limiter` | how many calls are in flight, adapting to the provider's 429s |
 | `faults` | the class of a failed attempt, and how long to wait after it |
 | `database` | the SQLite file: tables, transactions, what can go wrong with it |
+| `answers` | answers in the file: written, found, read |
 | `calls`, `batch_rows` | what is read and written around a call, and around a batch |
 | `owners` | which processes are alive, told by locks |
 | `price_table` | litellm's price table and the user's own prices |

@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from m3i.errors import InputError
-from m3i.ledger import calls
-from m3i.ledger.calls import Call, Short
+from m3i.ledger import answers, calls
+from m3i.ledger.answers import Call
+from m3i.ledger.calls import Short
 from m3i.ledger.content import request_from
 from m3i.ledger.database import Database
 from m3i.ledger.faults import Fault, fault_of
@@ -66,7 +67,7 @@ def next_step(db: Database, missing: Sequence[Call], polling: frozenset[int]) ->
         for call in missing:
             busy = calls.holder(connection, call.key, call.recording)
             if busy is None:
-                if calls.answered(connection, call):
+                if answers.answered(connection, call):
                     return Wait()  # look again: it has come meanwhile
                 free.append(call)
             elif busy.batch is not None:
@@ -90,7 +91,7 @@ def _create(connection: sqlite3.Connection, chosen: Sequence[Call], owner: str) 
         "VALUES (?, ?, ?, ?, ?, ?, 'submitting', '', ?, ?)",
         (
             *(name, first.request.provider, first.request.model, first.account, first.recording),
-            *(owner, first.purpose, calls.made_at()),
+            *(owner, first.purpose, answers.made_at()),
         ),
     )
     row = int(cursor.lastrowid or 0)
@@ -163,7 +164,7 @@ def collected(
             outcome = outcomes[key]
             if isinstance(outcome, (Reply, TooLong)):
                 cost_usd, source = costs[key]
-                calls.insert_answer(
+                answers.insert_answer(
                     *(connection, call, outcome), cost_usd=cost_usd, price_source=source, latency_s=None, batch=True
                 )
                 continue
@@ -193,7 +194,7 @@ def abandon(db: Database, name: str) -> int:
             "INSERT INTO uncertain (key, recording, provider, model, account, worst_usd, why, purpose, made_at) "
             "SELECT key, recording, provider, model, account, worst_usd, 'batch given up', purpose, ? "
             "FROM reservations WHERE batch = ?",
-            (calls.made_at(), row["id"]),
+            (answers.made_at(), row["id"]),
         ).rowcount
         _end(connection, row["id"], "lost")
     return booked

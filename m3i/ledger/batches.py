@@ -11,9 +11,10 @@ from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from m3i.ledger import batch_rows, calls
+from m3i.ledger import answers, batch_rows
+from m3i.ledger.answers import Call, Stored
 from m3i.ledger.batch_rows import Batch
-from m3i.ledger.calls import Call, Short, Stored
+from m3i.ledger.calls import Short
 from m3i.ledger.context import LONGEST_LOOK_S, Context, Looks, given
 from m3i.ledger.faults import cleaned, fault_of, wait_s
 from m3i.ledger.outcomes import Answer, OutageError
@@ -101,7 +102,7 @@ class _Panel:
     async def look(self, *, first: bool = False) -> None:
         """Takes in the answers that have come into the ledger, whoever called for them."""
         context = self._context
-        found = await context.do(calls.known_keys, self.missing, context.recording, only=context.only)
+        found = await context.do(answers.known_keys, self.missing, context.recording, only=context.only)
         for key, stored in found.items():
             self._take(key, stored, waited=not first)
 
@@ -225,7 +226,7 @@ class _Panel:
         outcomes: dict[str, Reply | CallError] = {}
         for key in batch.calls:
             outcome = got.get(key, nothing)
-            outcomes[key] = calls.clean_reply(outcome) if isinstance(outcome, Reply) else cleaned(outcome)
+            outcomes[key] = answers.clean_reply(outcome) if isinstance(outcome, Reply) else cleaned(outcome)
         answered = {k: o for k, o in outcomes.items() if isinstance(o, (Reply, TooLong))}
         costs = {k: context.cost(batch.calls[k].request, o, batch=True) for k, o in answered.items()}
         error = self._fatal(batch, outcomes)

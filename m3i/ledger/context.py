@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from m3i.errors import ConfigError
-from m3i.ledger.calls import Call, Short, Stored
+from m3i.ledger.answers import Call, Stored
+from m3i.ledger.calls import Short
 from m3i.ledger.database import Database
 from m3i.ledger.outcomes import Answer, BudgetError, ReplayError
 from m3i.ledger.prices import Price, cost, estimate, price_of, price_source
@@ -101,7 +102,7 @@ class Context:
             raise ConfigError(
                 f"no price is known for {request.model} ({request.provider}; price table: {price_source()}), so "
                 f"ledger.budget_usd = {self.settings.budget_usd:g} cannot be kept; give its price in USD per million "
-                f"tokens, \"+ledger.prices={{{model}: {{input: 3, output: 15}}}}\", or set ledger.budget_usd=null"
+                f'tokens, "+ledger.prices={{{model}: {{input: 3, output: 15}}}}", or set ledger.budget_usd=null'
             )
         return price
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from m3i.errors import ConfigError, did_you_mean
-from m3i.ledger import calls
+from m3i.ledger import answers, calls
 from m3i.ledger.batches import BatchSender
 from m3i.ledger.calls import Totals
 from m3i.ledger.context import Context, given
@@ -142,7 +142,7 @@ class Ledger:
     ) -> Answer:
         context = self._context
         await self._begin(request, purpose)
-        stored = await context.do(calls.find, request.key, context.recording, only=context.only)
+        stored = await context.do(answers.find, request.key, context.recording, only=context.only)
         made = False
         if stored is None:
             if self._settings.mode is LedgerMode.replay:
@@ -192,7 +192,7 @@ class Ledger:
         if not self.path.is_file():
             return set()
         recording = self.recording
-        return set(self._context.submit(calls.known_keys, keys, recording, only=self._context.only).result())
+        return set(self._context.submit(answers.known_keys, keys, recording, only=self._context.only).result())
 
     def tally(self) -> Tally:
         """What this process's calls came to so far."""

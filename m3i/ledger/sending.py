@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from m3i.errors import ConfigError
-from m3i.ledger import calls
-from m3i.ledger.calls import Busy, Call, Reserved, Short, Stored
+from m3i.ledger import answers, calls
+from m3i.ledger.answers import Call, Stored
+from m3i.ledger.calls import Busy, Reserved, Short
 from m3i.ledger.context import Context, Looks, cancel_later
 from m3i.ledger.database import Database
 from m3i.ledger.faults import cleaned, fault_of, wait_s
@@ -152,7 +153,7 @@ class Sender:
         limit_s = min(self._settings.timeout_s, self._settings.deadline_s - journey.elapsed_s())
         answer: Reply | TooLong
         try:
-            answer = calls.clean_reply(await sent(journey.provider, call.request, limit_s))
+            answer = answers.clean_reply(await sent(journey.provider, call.request, limit_s))
         except TooLong as error:
             answer = error
             cleaned(error)

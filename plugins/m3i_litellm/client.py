@@ -29,6 +29,7 @@ def sdk() -> Any:
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it downloads a price table
     os.environ["LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"] = "True"  # the same for a table of headers
     os.environ.setdefault("LITELLM_MODE", "PRODUCTION")  # else it reads keys from a file .env in the current folder
+    _silence()
     import litellm
 
     litellm.suppress_debug_info = True
@@ -40,11 +41,16 @@ def sdk() -> Any:
     litellm.disable_aiohttp_transport = True  # httpx says whether a connection stood when it broke
     for callbacks in (litellm.callbacks, litellm.input_callback, litellm.success_callback, litellm.failure_callback):
         callbacks.clear()
+    _silence()  # again: the import gives its loggers handlers that write to the terminal
+    return litellm
+
+
+def _silence() -> None:
+    """Nothing of litellm's own reaches the terminal or a log: it would show whole requests."""
     for name in ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router"):
         logger = logging.getLogger(name)
-        logger.handlers.clear()  # it writes to the terminal by itself; what goes to the root logger is the user's word
+        logger.handlers.clear()
         logger.setLevel(logging.CRITICAL)
-    return litellm
 
 
 class LiteLLMProvider:

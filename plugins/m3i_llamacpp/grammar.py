@@ -12,7 +12,7 @@ from typing import Any
 
 CHARACTER = r"""( [^"\\\x00-\x1F\x7F] | "\\" ["\\/bfnrt] )"""
 """Of a JSON string. No `\\u`: it can write half of a surrogate pair, and every character can be written as itself."""
-INTEGER = '( "0" | [1-9] [0-9]{0,5} )'
+INTEGER = '( "0" | [1-9] [0-9]{0,4} )'
 SHARE = '( "0." [0-9]{1,2} | "0" | "1" | "1.0" )'
 """Every number of these schemas is a share from 0 to 1."""
 
@@ -21,7 +21,7 @@ def grammar_of(schema: Mapping[str, Any], limits: Mapping[str, int]) -> str:
     """GBNF of the values of a schema, with properties in the schema's order and the spaces that `json.dumps` writes.
 
     Args:
-        schema: As m3i.llm.schema.wire_schema makes them; integers are ≥ 0 and below a million, numbers are shares.
+        schema: As m3i.llm.schema.wire_schema makes them; integers are ≥ 0 and below 100,000, numbers are shares.
         limits: Property → most characters of a text, or most items of a list; every text and list needs one.
     """
     return f"root ::= {_value(schema, '', limits)}"

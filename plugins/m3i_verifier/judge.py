@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from m3i import Component
-from m3i.interfaces import Ballot, BlindPair, JudgeRequest
+from m3i.interfaces import Ballot, BlindPair, JudgeRequest, Judgment, Judgment
 
 
 @dataclass(kw_only=True)
@@ -17,7 +16,7 @@ class VerifierJudge(Component):
     splits, and its wins and losses are exactly the discordant pairs of McNemar's test.
     """
 
-    async def judge(self, request: JudgeRequest) -> Sequence[Ballot]:
+    async def judge(self, request: JudgeRequest) -> Judgment:
         """One ballot a pair, from `request.source.verify`; each text is verified once."""
         right: dict[tuple[str, str], bool] = {}
 
@@ -34,4 +33,4 @@ class VerifierJudge(Component):
             reason = ("both are right" if a else "both are wrong") if a == b else "one is right, the other wrong"
             ballots.append(Ballot(key=pair.key, choice=choice, reason=reason))
             request.tick(done, len(request.pairs))
-        return ballots
+        return Judgment(ballots=ballots)

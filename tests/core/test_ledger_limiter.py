@@ -1,6 +1,8 @@
 """How many calls are in flight: the window's arithmetic, and tasks that wait for their turn."""
 
 import asyncio
+import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from ledger_provider import ScriptedProvider, echo, ledger_at, overloaded, request, words
 
-from m3i.ledger import faults
+from m3i.ledger import calls, faults
 from m3i.ledger.limiter import START, Limiter, Window
 from m3i.llm.request import Transient
 
@@ -150,6 +152,43 @@ def test_after_a_429_with_retry_after_nobody_of_that_model_sends_before_it_is_ov
     assert [t for t in times["a"] if told[0] < t < told[0] + 0.2] == []
     assert len([t for t in times["a"] if t > told[0]]) == 11  # of the two in flight, one comes again
     assert len(times["b"]) == 12
+
+
+def test_a_call_whose_turn_had_come_when_the_pause_began_waits_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(faults, "SPREAD_S", 0.01)
+    claim, claiming, told, sent = calls.claim, threading.Event(), threading.Event(), {}
+
+    def slow_claim(db, call):
+        if words(call.request) == "second" and not told.is_set():
+            claiming.set()
+            told.wait(30)
+            time.sleep(0.05)  # the 429 reaches the limiter while the reservation is being made
+        return claim(db, call)
+
+    monkeypatch.setattr(calls, "claim", slow_claim)
+
+    async def script(req, attempt):
+        now = asyncio.get_running_loop().time()
+        sent[words(req), attempt] = now
+        if (words(req), attempt) == ("first", 1):
+            while not claiming.is_set():
+                await asyncio.sleep(0.001)
+            told.set()
+            raise Transient("slow down", status=429, retry_after_s=0.3)
+        return echo(req)
+
+    ledger = ledger_at(tmp_path / "ledger.sqlite")
+
+    async def main():
+        provider = ScriptedProvider(script)
+        first = asyncio.create_task(ledger.ask(provider, request("first"), purpose="test"))
+        while not sent:
+            await asyncio.sleep(0.001)
+        await asyncio.gather(first, ledger.ask(provider, request("second"), purpose="test"))
+
+    asyncio.run(main())
+    ledger.close()
+    assert sent["second", 1] >= sent["first", 1] + 0.3
 
 
 @pytest.mark.parametrize("limit", [1, 3, 8])

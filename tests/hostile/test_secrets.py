@@ -272,7 +272,7 @@ def test_a_key_in_a_preset_is_refused_and_copied_nowhere(where, wire, tmp_path):
     work.mkdir()
     text = "# @package _global_\n" + PRESETS[where].replace("{key}", KEY)
     (presets / "mine.yaml").write_text(text)
-    words = (f"--config-dir={presets.parent}", "observer=checker+claude", "experiment=mine")
+    words = (f"--config-dir={presets.parent}", "observer=checker+claude", "experiment=mine", "trace.file=missing.jsonl")
     done = m3i(work, wire, *words, f"store.root={work}/store", f"hydra.run.dir={work}/run")
     assert done.code == 2
     assert nothing_found(work, done)

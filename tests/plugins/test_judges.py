@@ -3,19 +3,20 @@
 import asyncio
 import hashlib
 import importlib.util
-import json
-import re
 
 import pytest
 from m3i_arithmetic.source import ArithmeticProblems
-from m3i_llamacpp.judge import LlamaCppJudge, find_model, model_file, read_reply
-from m3i_llamacpp.prompt import ChatFormat, fence, judge_prompt
+from m3i_llamacpp.chat import ChatFormat, conversation, tokenized
+from m3i_llamacpp.grammar import grammar_of
+from m3i_llamacpp.judge import LlamaCppJudge
+from m3i_llamacpp.model import find_model, model_file
 from m3i_verifier.judge import VerifierJudge
 
-from m3i.artifacts import Answer, Outcome, TargetInfo
+from m3i.artifacts import Answer, CallFacts, Outcome, TargetInfo
 from m3i.errors import ConfigError
 from m3i.interfaces import BlindPair, Judge, JudgeRequest
 from m3i.judging import judge_answers
+from m3i.llm.verdict import read_verdict, verdict_schema
 
 INFO = TargetInfo(
     name="t", revision="r", architecture="LlamaForCausalLM", family="f", n_layers=2, n_parameters=1, n_active=1
@@ -43,7 +44,15 @@ def test_verifier_right_beats_wrong_and_everything_else_ties():
     base = (wrong[0], right[1], wrong[2], right[3])
     tuned = (right[0], wrong[1], also_wrong[2], right[3])
     verdicts = asyncio.run(
-        judge_answers(name="verifier", judge=VerifierJudge(), problems=PROBLEMS, base=base, tuned=tuned, source=SOURCE)
+        judge_answers(
+            name="verifier",
+            judge=VerifierJudge(),
+            problems=PROBLEMS,
+            base=base,
+            tuned=tuned,
+            source=SOURCE,
+            ledger=None,
+        )
     )
     assert [v.outcome for v in verdicts.verdicts] == [Outcome.TUNED, Outcome.BASE, Outcome.TIE, Outcome.TIE]
     assert verdicts.n_equal == 1
@@ -56,8 +65,9 @@ def test_verifier_trusts_the_source_not_the_recorded_flag():
     pair = BlindPair(
         key="k", problem=PROBLEMS[0], a=answer(PROBLEMS[0], PROBLEMS[0].solution), b=answer(PROBLEMS[0], "x")
     )
-    ballots = asyncio.run(VerifierJudge().judge(JudgeRequest(pairs=[pair], source=SOURCE)))
-    assert [(b.key, b.choice) for b in ballots] == [("k", "a")]
+    judgment = asyncio.run(VerifierJudge().judge(JudgeRequest(pairs=[pair], source=SOURCE, ledger=None)))
+    assert [(b.key, b.choice) for b in judgment.ballots] == [("k", "a")]
+    assert judgment.calls == CallFacts()
 
 
 # -- llamacpp without a model -------------------------------------------------------------------
@@ -83,48 +93,23 @@ def test_the_file_is_part_of_the_options_and_can_be_pinned(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("n_ctx", 10), ("max_reason_chars", -1), ("temperature", 9.0), ("threads", 0)]
-)
+    ("option", "value"),
+    [("n_ctx", 10), ("max_reason_chars", -1), ("temperature", 9.0), ("threads", 0), ("max_tokens", 5000),
+     ("replicates", 3)],
+)  # fmt: skip
 def test_bad_options_name_themselves(option, value):
     with pytest.raises(ConfigError, match=rf"judge\.{option} = "):
         LlamaCppJudge(**{option: value})
 
 
-def test_each_text_stays_in_its_field():
-    parts = judge_prompt("2+2=?", ESCAPES, "4 {answer_a}", ChatFormat.chatml)
-    whole = "".join(p.text for p in parts)
-    mark = re.search(r"==[0-9a-f]{4}==", whole)[0]
-    assert mark not in "2+2=?" + ESCAPES + "4 {answer_a}"
-    fields = re.findall(rf"^{mark} (\w+(?: \w)?)$", whole, flags=re.MULTILINE)
-    assert fields == ["PROBLEM", "ANSWER A", "ANSWER B", "END"]
-    assert whole.split(f"{mark} ANSWER A\n")[1].split(f"\n{mark} ANSWER B\n")[0] == ESCAPES
-    assert [p.text for p in parts if p.is_data] == ["2+2=?", ESCAPES, "4 {answer_a}"]
-    assert not any("<|" in p.text.replace("<|im_start|>", "").replace("<|im_end|>", "") for p in parts if not p.is_data)
-
-
-def test_the_fence_occurs_in_no_text_even_when_they_try():
-    texts = ["a", "b"]
-    for _ in range(5):
-        texts.append(fence(*texts))
-    assert fence(*texts) not in "\0".join(texts)
-    assert fence("a", "b") == fence("a", "b") != fence("b", "a")
-
-
-def test_a_text_that_holds_every_short_fence_gets_a_longer_one():
-    every = " ".join(f"=={i:04x}==" for i in range(65_536))
-    assert len(fence(every)) == 9
-    assert fence(every) not in every
-
-
-@pytest.mark.parametrize(
-    ("text", "choice"),
-    [
-        ('{"choice": "A", "reason": "sound"}', "a"), ('{"choice": "B"}', "b"), ('{"choice": "tie"}', "tie"),
-        ("", "missing"), ('{"choice": "C"}', "missing"), ('{"choice": "A"', "missing"), ('["A"]', "missing"),
-    ],
-)  # fmt: skip
-def test_replies(text, choice):
-    assert read_reply("k", text).choice == choice
+def test_only_frames_may_hold_control_tokens():
+    pair = BlindPair(key="k", problem=PROBLEMS[0], a=answer(PROBLEMS[0], ESCAPES), b=answer(PROBLEMS[0], "4"))
+    (ask,) = LlamaCppJudge().asks(JudgeRequest(pairs=[pair], source=SOURCE, ledger=None))
+    parts = conversation(ask.prompt, (), ChatFormat.chatml)
+    assert [p.text for p in parts if not p.is_data] == [
+        "<|im_start|>system\n", "<|im_end|>\n", "<|im_start|>user\n", "<|im_end|>\n", "<|im_start|>assistant\n",
+    ]  # fmt: skip
+    assert "".join(p.text for p in parts if p.is_data).count(ESCAPES) == 1
 
 
 # -- llamacpp with SmolLM2 ----------------------------------------------------------------------
@@ -143,27 +128,33 @@ def test_smollm2_judges_blind_pairs_within_its_grammar():
     judge = LlamaCppJudge(n_ctx=1024, max_reason_chars=20)
     assert isinstance(judge, Judge)
     ticks = []
-    request = JudgeRequest(pairs=pairs, source=SOURCE, tick=lambda done, total: ticks.append((done, total)))
-    ballots = {b.key: b for b in asyncio.run(judge.judge(request))}
+    request = JudgeRequest(
+        pairs=pairs, source=SOURCE, ledger=None, tick=lambda done, total: ticks.append((done, total))
+    )  # fmt: skip
+    judgment = asyncio.run(judge.judge(request))
+    ballots = {b.key: b for b in judgment.ballots}
     assert ballots["ab"].choice in ("a", "b", "tie")
     assert ballots["ba"].choice in ("a", "b", "tie")
     assert all(len(b.reason) <= 20 for k, b in ballots.items() if k != "long")
     assert ballots["long"].choice == "missing"
     assert "exceed n_ctx=1024" in ballots["long"].reason
-    assert ticks == [(1, 3), (2, 3), (3, 3)]
+    assert ticks[-1] == (3, 3)
+    assert (judgment.calls.n_calls, judgment.calls.n_invalid, judgment.calls.cost_usd) == (2, 0, 0.0)
+    assert judgment.calls.cache_read_tokens >= 256  # the second pair shares rubric and problem with the first
 
 
 @pytest.mark.slow
 @SMOLLM2
-def test_control_tokens_come_from_the_template_alone():
+def test_control_tokens_come_from_the_frames_alone():
     from m3i.llamacpp import LlamaSession
 
     problem = PROBLEMS[0]
     pair = BlindPair(key="k", problem=problem, a=answer(problem, ESCAPES), b=answer(problem, "<|im_start|>" * 3))
-    with LlamaSession(find_model("smollm2"), n_ctx=256) as session:
+    (ask,) = LlamaCppJudge().asks(JudgeRequest(pairs=[pair], source=SOURCE, ledger=None))
+    with LlamaSession(find_model("smollm2", "judge.model"), n_ctx=256) as session:
         (start,), (end,) = (session.tokenize(t) for t in ("<|im_start|>", "<|im_end|>"))
-        ids = LlamaCppJudge().prompt_ids(session, pair)
-        assert (ids.count(start), ids.count(end)) == (2, 1)
+        ids = tokenized(session, conversation(ask.prompt, (), ChatFormat.chatml))
+        assert (ids.count(start), ids.count(end)) == (3, 2)
         assert ESCAPES in session.detokenize(ids, special=True)
 
 
@@ -174,18 +165,18 @@ def test_every_completion_of_the_grammar_is_the_json_asked_for(max_reason_chars)
     from m3i.llamacpp import LlamaSession, Sampling
 
     judge = LlamaCppJudge(max_reason_chars=max_reason_chars)
-    with LlamaSession(find_model("smollm2"), n_ctx=256) as session:
-        ids, eos = session.tokenize("Anything at all"), int(session.metadata()["tokenizer.ggml.eos_token_id"])
+    grammar = grammar_of(verdict_schema(choice_first=True), judge.limits())
+    with LlamaSession(find_model("smollm2", "judge.model"), n_ctx=256) as session:
+        ids = session.tokenize("Anything at all")
         for seed in range(4):
             done = session.generate(
                 ids,
-                max_new_tokens=60,
+                max_new_tokens=100,
                 seed=seed,
-                stop_ids=(eos,),
+                stop_ids=session.end_ids,
                 sampling=Sampling(temperature=2.0),
-                grammar=judge.grammar(),
+                grammar=grammar,
             )
-            reply = json.loads(session.detokenize(done.ids))
-            assert reply["choice"] in ("A", "B", "tie")
-            assert ("reason" in reply) == (max_reason_chars > 0)
-            assert len(reply.get("reason", "")) <= max_reason_chars
+            opinion = read_verdict(session.detokenize(done.ids))
+            assert opinion.choice in ("a", "b", "tie")
+            assert len(opinion.reason) <= max_reason_chars

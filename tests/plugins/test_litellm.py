@@ -78,7 +78,9 @@ def ledger_in(tmp_path, **settings):
 
 
 def audited(ledger, observer, traces=TRACES):
-    request = AuditRequest(items=[(PROBLEM, t) for t in traces], source=None, telemetry=None, target=None, ledger=ledger)
+    request = AuditRequest(
+        items=[(PROBLEM, t) for t in traces], source=None, telemetry=None, target=None, ledger=ledger
+    )
     return asyncio.run(observer.audit(request))
 
 
@@ -306,8 +308,9 @@ def test_connections_that_are_refused_or_never_made():
             one.setblocking(False)
             one.connect_ex(("127.0.0.1", port))
         request = ModelRequest(
-            provider="litellm", model="openai/gpt-5", system=(), messages=(Message(role="user", blocks=(Block(text="x"),)),),
-            schema=None, max_tokens=10, options={"api_base": f"http://127.0.0.1:{port}/v1"},
+            provider="litellm", model="openai/gpt-5", system=(),
+            messages=(Message(role="user", blocks=(Block(text="x"),)),), schema=None, max_tokens=10,
+            options={"api_base": f"http://127.0.0.1:{port}/v1"},
         )  # fmt: skip
         (never,) = send(request, timeout_s=1.0)
         for one in waiting:
@@ -329,7 +332,6 @@ def test_connections_that_are_refused_or_never_made():
 def test_what_is_not_accepted_is_an_error(server, changes, match):
     (error,) = send(request_to(server, **changes))
     assert type(error) is RequestError, error
-    assert pytest.raises(RequestError, match=match)
     with pytest.raises(RequestError, match=match):
         raise error
 
@@ -354,9 +356,9 @@ def test_a_failing_call_prints_nothing_and_shows_no_key(server, capfd, caplog, t
     ledger.close()
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
-    written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     shown = "\n".join([*map(str, errors), *map(repr, errors), str(caught.value)])
-    assert server.key not in shown
+    assert server.key not in shown + caplog.text
     assert "[OPENAI_API_KEY]" in shown
     assert server.key.encode() not in written
 

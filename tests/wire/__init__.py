@@ -26,6 +26,9 @@ with WireServer(mind="honest") as server:
 | `max_in_flight` | most requests of a model that were open at the same time |
 | `delay_s` | how long every answer takes |
 | `batches_end` | False keeps batches working until it is set |
+| `script_batch(...)` | what becomes of the next requests inside batches |
+| `release()` | lets go the requests that `faults.hold()` holds |
+| `invalid`, `unspent` | what was wrong with refused requests; scripted outcomes that no request has met yet |
 
 A request that the SDK's own types do not validate, unknown keys included, is answered with 400. Answers follow the
 request's JSON schema and text. As a program: `python -m tests.wire --port 0 --print-port`.
