@@ -58,13 +58,17 @@ def _show(arguments: list[str]) -> None:
     rows, batches = summary(path), open_batches(path)
     console = Console(highlight=False, markup=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    heads = ("account", "provider", "model", "answers", "input", "cached", "output", "cost $", "uncertain $", "failed")
-    for head in heads:
-        right = head in ("answers", "input", "cached", "output", "cost $", "uncertain $")
-        table.add_column(head, overflow="fold", justify="right" if right else "left")
+    for head in ("account", "model"):
+        table.add_column(head, overflow="fold")
+    for head in ("answers", "input", "cached", "output", "cost $", "uncertain $"):
+        table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row))
     console.print(table)
+    for row in rows:
+        if row["failed"]:
+            failed = ", ".join(f"{kind} x {n}" for kind, n in row["failed"].items())
+            console.print(f"failed attempts, {_plain(row['account'])} {_model(row)}: {_plain(failed)}")
     total = sum(row["cost_usd"] for row in rows if row["account"] != "(imported)")
     console.print(f"\n{path}: ${total:.4f} paid; prices now: {price_source()}")
     if any(row["uncertain_usd"] for row in rows):
@@ -77,14 +81,17 @@ def _show(arguments: list[str]) -> None:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    failed = ", ".join(f"{kind} x {n}" for kind, n in row["failed"].items())
     unpriced = f" + {row['unpriced']} unpriced" if row["unpriced"] else ""
     too_long = f" ({row['too_long']} too long)" if row["too_long"] else ""
     return [
-        *(_plain(row["account"]), _plain(row["provider"]), _plain(row["model"]), f"{row['answers']}{too_long}"),
+        *(_plain(row["account"]), _model(row), f"{row['answers']:,}{too_long}"),
         *(f"{row['input_tokens']:,}", f"{row['cached_tokens']:,}", f"{row['output_tokens']:,}"),
-        *(f"{row['cost_usd']:.4f}{unpriced}", f"{row['uncertain_usd']:.4f}", _plain(failed)),
+        *(f"{row['cost_usd']:.4f}{unpriced}", f"{row['uncertain_usd']:.4f}"),
     ]
+
+
+def _model(row: dict[str, Any]) -> str:
+    return _plain(f"{row['provider']} {row['model']}")
 
 
 def _plain(text: str) -> str:

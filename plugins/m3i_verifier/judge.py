@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from m3i import Component
-from m3i.interfaces import Ballot, BlindPair, JudgeRequest, Judgment, Judgment
+from m3i.interfaces import Ballot, BlindPair, JudgeRequest, Judgment
 
 
 @dataclass(kw_only=True)

@@ -186,7 +186,7 @@ def test_show_counts_answers_money_and_faults(tmp_path, capsys):
     assert row["failed"] == {"account": 1, "connection": 1}
     ledger_command(["show", "--path", str(path)])
     out = " ".join(capsys.readouterr().out.split())
-    assert "mine" in out
+    assert "failed attempts, mine scripted test-model: account x 1, connection x 1" in out
     assert "$0.0003 paid; prices now: litellm" in out
     assert "may have been billed" in out
 

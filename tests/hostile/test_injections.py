@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections import Counter
 from importlib import resources
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -62,6 +63,13 @@ def test_the_file_can_be_read_by_people_and_diff_tools():
     hidden = {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") and c != "\n"}
     assert hidden == set()
     assert len(text.splitlines()) == len(text.split("\n")) - 1 == len(load())
+
+
+def test_the_documentation_counts_right():
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+    n_families, n_canary_families = (len({i.family for i in group}) for group in (load(), canaries()))
+    words = f"{len(load())} texts of {n_families} families, {len(canaries())} of them canaries from {n_canary_families}"
+    assert words in page
 
 
 # -- fields -------------------------------------------------------------------------------------

@@ -18,11 +18,14 @@ import pytest
 
 from bench.faults import count_secrets
 from m3i.artifacts import Answer, Problem
+from m3i.cli import fail
 from m3i.errors import M3IError
+from m3i.injections import load
 from m3i.interfaces import BlindPair, JudgeRequest
 from m3i.ledger import Ledger
 from m3i.ledger.secrets import install_log_redaction
 from m3i.registry import build
+from m3i.report.texts import HIDDEN
 from m3i.settings import LedgerSettings
 from tests.wire import WireServer, faults
 
@@ -255,6 +258,18 @@ def test_a_key_typed_on_the_command_line_is_refused_and_not_repeated(word, wire,
     assert "not-in-any-variable" not in done.err
     assert not list(tmp_path.rglob("overrides.yaml")) or "oc.env" in word
     assert wire.requests == []
+
+
+def test_an_error_is_one_line_that_a_terminal_shows_as_it_is(monkeypatch, capsys):
+    """A provider's or a proxy's error text is repeated there: it cannot clear the screen, nor hold a key."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    for injection in load():
+        assert fail(f"Anthropic answered 403: {injection.text} (key {KEY})") == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err.count("\n") == 1
+        assert not HIDDEN.search(shown.err.rstrip("\n"))
+        assert count_secrets(SECRETS, [], [shown.err]) == 0
 
 
 PRESETS = {

@@ -172,6 +172,25 @@ def test_requests_in_flight_are_counted(server: WireServer):
     assert (server.max_in_flight, server.in_flight, sum(server.paid.values())) == (3, 0, 3)
 
 
+def test_one_request_after_another_is_never_two_in_flight(server: WireServer):
+    with httpx2.Client(headers={"authorization": f"Bearer {server.key}"}, base_url=server.url) as client:
+        for i in range(40):
+            assert client.post(ROUTES["openai"][0], json=openai_body(seed=i)).status_code == 200
+            assert (server.in_flight, sum(server.paid.values())) == (0, i + 1)
+    assert server.max_in_flight == 1
+
+
+def test_an_answer_that_nobody_waits_for_is_not_paid(server: WireServer):
+    server.script(faults.hold())
+    path, body = ROUTES["openai"]
+    with pytest.raises(httpx2.ReadTimeout):
+        httpx2.post(server.url + path, json=body, headers={"authorization": f"Bearer {server.key}"}, timeout=0.3)
+    server.release()
+    while server.in_flight:
+        time.sleep(0.01)
+    assert not server.paid
+
+
 def test_as_a_program():
     command = [sys.executable, "-m", "tests.wire", "--port", "0", "--print-port", "--mind", "lenient"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

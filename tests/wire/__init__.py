@@ -23,7 +23,7 @@ with WireServer(mind="honest") as server:
 | `mind` | who answers; see `tests.wire.minds` |
 | `requests` | every request: path, headers, parsed body, status, whether the answer was delivered in full |
 | `paid`, `repeated` | answers delivered in full by canonical body; how many of them were for a body already paid |
-| `max_in_flight` | most requests of a model that were open at the same time |
+| `max_in_flight` | most questions open at the same time; one that its client gave up counts until its answer is due |
 | `delay_s` | how long every answer takes |
 | `batches_end` | False keeps batches working until it is set |
 | `script_batch(...)` | what becomes of the next requests inside batches |

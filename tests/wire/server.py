@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from fnmatch import fnmatchcase
@@ -60,7 +60,8 @@ class WireServer:
         self.cache = PromptCache(cache_minimum_tokens)
         self.requests: list[Seen] = []
         self.paid: Counter[str] = Counter()
-        self.in_flight = self.max_in_flight = 0
+        self.max_in_flight = 0
+        self._open: set[int] = set()
         self.delay_s = 0.0
         self.batches_end = True
         self.lock = threading.RLock()
@@ -107,6 +108,11 @@ class WireServer:
             "OPENAI_BASE_URL": self.openai_url,
             "OPENAI_API_KEY": self.key,
         }
+
+    @property
+    def in_flight(self) -> int:
+        """Questions that have no answer yet."""
+        return len(self._open)
 
     @property
     def repeated(self) -> int:
@@ -179,17 +185,16 @@ class WireServer:
             released = self._released
         released.wait()
 
-    @contextmanager
-    def open_request(self, counts: bool) -> Iterator[None]:
-        """Counts a request among those in flight."""
+    def begin(self, seen: Seen) -> None:
+        """Counts a question among those in flight."""
         with self.lock:
-            self.in_flight += counts
-            self.max_in_flight = max(self.max_in_flight, self.in_flight)
-        try:
-            yield
-        finally:
-            with self.lock:
-                self.in_flight -= counts
+            self._open.add(id(seen))
+            self.max_in_flight = max(self.max_in_flight, len(self._open))
+
+    def end(self, seen: Seen) -> None:
+        """The client can have its answer from here on, and may ask again at once."""
+        with self.lock:
+            self._open.discard(id(seen))
 
 
 def load_dialects(server: WireServer) -> list[Dialect]:
@@ -217,6 +222,7 @@ class _Http(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: _Http
 
     def do_GET(self) -> None:
@@ -228,9 +234,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers.get("content-length", 0)))
         try:
-            self.serve(json.loads(raw))
+            body = json.loads(raw)
         except ValueError:
-            self.serve(raw.decode("utf-8", "replace"))
+            body = raw.decode("utf-8", "replace")
+        self.serve(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing goes to the terminal."""
@@ -246,17 +253,19 @@ class _Handler(BaseHTTPRequestHandler):
             wire.requests.append(seen)
             outcome = wire.next_outcome()
         if dialect is None:
-            return self.write(seen, Result(404, {"error": {"message": f"no such path: {self.path}"}}), ok())
+            return self.write(seen, Result(404, {"error": {"message": f"no such path: {self.path}"}}), ok(), False)
         asks = dialect.asks(self.command, self.path)
-        with wire.open_request(asks):
+        if asks:
+            wire.begin(seen)
+        try:
             if outcome.kind == "hold":
                 wire.wait_for_release()
             if wire.delay_s and asks:
                 time.sleep(wire.delay_s)
             result = self.result(dialect, seen, outcome)
-            self.write(seen, result, outcome)
-            if seen.delivered and asks and result.status == 200 and isinstance(result.body, dict):
-                wire.pay(seen.path, seen.body)
+            self.write(seen, result, outcome, asks and result.status == 200)
+        finally:
+            wire.end(seen)
 
     def result(self, dialect: Dialect, seen: Seen, outcome: Fault) -> Result:
         """The answer or the error, before anything happens to it on the way."""
@@ -273,8 +282,8 @@ class _Handler(BaseHTTPRequestHandler):
             seen.invalid = refusal.invalid
             return Result(refusal.status, dialect.error_body(refusal), refusal.headers)
 
-    def write(self, seen: Seen, result: Result, outcome: Fault) -> None:
-        """Sends an answer, as far as the outcome lets it."""
+    def write(self, seen: Seen, result: Result, outcome: Fault, paid: bool) -> None:
+        """Sends an answer, as far as the outcome lets it; what is `paid` counts once the last byte goes out."""
         seen.status = result.status
         content = result.content()
         if outcome.kind == "malformed":
@@ -283,19 +292,30 @@ class _Handler(BaseHTTPRequestHandler):
             content = content[: len(content) // 2]
         headers = {"date": formatdate(usegmt=True), "content-type": result.content_type, **result.headers}
         headers["content-length"] = str(len(content))
-        head = f"HTTP/1.1 {result.status} {self.responses.get(result.status, ('',))[0] or 'Error'}\r\n"
-        head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
-        whole = head.encode("latin-1") + content
+        lines = [f"HTTP/1.1 {result.status} {self.responses.get(result.status, ('Error',))[0]}"]
+        head = "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers.items()), "", ""]).encode("latin-1")
         if outcome.kind == "closed":
-            self.wfile.write(b"" if outcome.before else whole[: len(head) + len(content) // 2])
+            self.wfile.write(b"" if outcome.before else head + content[: len(content) // 2])
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
             return
-        if outcome.kind == "drip":
-            self.wfile.write(whole[: len(head)])
-            for i in range(len(content)):
-                time.sleep(outcome.interval_s)
-                self.wfile.write(content[i : i + 1])
-        else:
-            self.wfile.write(whole)
-        seen.delivered = outcome.kind not in ("malformed", "truncated")
+        pieces = [content[i : i + 1] for i in range(len(content))] if outcome.kind == "drip" else [content]
+        self.wfile.write(head)
+        for piece in pieces[:-1]:
+            self.wfile.write(piece)
+            time.sleep(outcome.interval_s)
+        self.wfile.write(pieces[-1][:-1])
+        self.refuse_the_departed()
+        # Counted before the last byte: the client may act on the answer before this thread runs again.
+        whole = outcome.kind not in ("malformed", "truncated")
+        self.server.wire.end(seen)
+        if paid and whole:
+            self.server.wire.pay(seen.path, seen.body)
+        seen.delivered = whole
+        self.wfile.write(pieces[-1][-1:])
+
+    def refuse_the_departed(self) -> None:
+        """Raises ConnectionError if the client has hung up: what is written now reaches nobody."""
+        readable, _, _ = select.select([self.connection], [], [], 0)
+        if readable and not self.connection.recv(1, socket.MSG_PEEK):
+            raise ConnectionAbortedError("the client has gone")
