@@ -1,4 +1,4 @@
-"""What becomes of a panel of judgments when its provider fails, as a Markdown page.
+"""What becomes of a panel of judgments when its provider fails, as a Markdown page (docs/faults.md).
 
     python -m bench.faults [--provider claude --provider gemini] [--fault 429] [--write docs/faults.md]
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import contextlib
 import importlib
 import logging
@@ -23,12 +22,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
+from bench.fault_cases import CASES, EXPECTED, Case
+from bench.secret_search import count_secrets
 from m3i.artifacts import Answer, Problem
 from m3i.errors import M3IError
 from m3i.interfaces import BlindPair, JudgeRequest, Judgment
@@ -44,36 +44,6 @@ from tests.wire import WireServer, faults
 KEY = "sk-ant-api03-planted/Key+9=" + "Zq7" * 8
 N_PAIRS = 8
 MODELS = {"claude": "claude-sonnet-5-5", "gemini": "gemini-2.5-pro", "litellm": "openai/gpt-5"}
-EXPECTED = {
-    "retried": "tried again until answered",
-    "stopped": "stopped with one error; complete when started again",
-    "missing": "counted as missing",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One fault."""
-
-    name: str
-    ends: str
-    """What is documented: a word of EXPECTED."""
-    script: tuple[faults.Fault, ...] = ()
-    error: str = ""
-    """Of `stopped`: the class of the error."""
-    missing: int = 0
-    """Of `missing`: how many items."""
-    ledger: dict[str, Any] = field(default_factory=dict)
-    """Options of the ledger for the attempt with the fault."""
-    budget_calls: float = 0.0
-    """Instead of a large budget, as many calls' worst cases."""
-    model: str = ""
-    """Another model id for the attempt with the fault."""
-    around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-    """What happens to this machine meanwhile."""
-    nobody: str = ""
-    """Instead of the server, at its port: `refuses`, or `accepts` nothing."""
-    kill: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,70 +61,6 @@ class Row:
     overshoot_usd: float
     uncertain_usd: float
     secrets: int
-
-
-@contextlib.contextmanager
-def jumping_clock() -> Iterator[None]:
-    """The wall clock goes a day forwards and two days back while calls are made; the monotonic clock does not."""
-    real, began = time.time, time.monotonic()
-    time.time = lambda: real() + (86_400 if (time.monotonic() - began) % 0.2 < 0.1 else -86_400)
-    try:
-        yield
-    finally:
-        time.time = real
-
-
-PASSING = {
-    "429 with retry-after": faults.rate_limited(0.2),
-    "429 without retry-after": faults.rate_limited(),
-    "529 overloaded": faults.overloaded(),
-    "500": faults.server_error(),
-    "503": faults.unavailable(),
-    "connection broken before the answer": faults.closed(before=True),
-    "connection broken in the answer": faults.closed(),
-    "slow drip": faults.drip(0.05),
-    "malformed JSON": faults.malformed(),
-    "body cut short": faults.truncated(),
-    "500 whose text holds the key": faults.echoing(500),
-}
-CASES = (
-    *(Case(name=name, ends="retried", script=(faults.ok(), fault, fault)) for name, fault in PASSING.items()),
-    Case(
-        name="429 with a date, server's clock an hour ahead",
-        ends="retried",
-        script=(faults.ok(), faults.rate_limited_until(1, clock_error_s=3600)),
-    ),
-    Case(
-        name="clock jump of this machine",
-        ends="retried",
-        script=(faults.ok(), faults.server_error(), faults.rate_limited(0.2)),
-        around=jumping_clock,
-    ),
-    Case(name="empty content", ends="retried", script=(faults.ok(), faults.by("empty"))),
-    Case(name="connection refused", ends="stopped", error="OutageError", nobody="refuses", ledger={"deadline_s": 1.2}),
-    Case(name="connect timeout", ends="stopped", error="OutageError", nobody="accepts", ledger={"deadline_s": 1.2}),
-    Case(
-        name="outage beyond the deadline",
-        ends="stopped",
-        error="OutageError",
-        script=(faults.ok(), *(faults.unavailable(),) * 12),
-        ledger={"deadline_s": 1.2},
-    ),
-    Case(name="revoked key", ends="stopped", error="AccountError", script=(faults.ok(), faults.revoked())),
-    Case(
-        name="403 whose text holds the key",
-        ends="stopped",
-        error="AccountError",
-        script=(faults.ok(), faults.echoing(403)),
-    ),
-    Case(name="account without credit", ends="stopped", error="AccountError", script=(faults.ok(), faults.no_credit())),
-    Case(name="wrong model id", ends="stopped", error="RequestError", model="no-such-model"),
-    Case(name="budget runs out", ends="stopped", error="BudgetError", budget_calls=1.2),
-    Case(name="kill -9 in the middle", ends="stopped", error="killed", kill=True),
-    Case(name="output cut at max_tokens", ends="missing", script=(faults.ok(), faults.by("truncating")), missing=1),
-    Case(name="refusal", ends="missing", script=(faults.ok(), faults.by("refusing")), missing=1),
-    Case(name="prompt too long", ends="missing", script=(faults.ok(), faults.too_long()), missing=1),
-)
 
 
 # -- the panel ----------------------------------------------------------------------------------
@@ -417,43 +323,38 @@ def logged(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def forms(secret: str) -> set[bytes]:
-    """How a secret may be written: plain, URL-encoded, in hexadecimal, in base64 at each of three offsets."""
-    data = secret.encode()
-    found = {data, quote(secret, safe="").encode(), quote(secret).encode(), data.hex().encode()}
-    for offset in range(3):
-        digits = base64.b64encode(b"\0" * offset + data + b"\0" * ((-offset - len(data)) % 3)).decode()
-        inner = digits[4:-4]  # without the digits that the neighbours decide
-        found |= {inner.encode(), inner.translate(str.maketrans("+/", "-_")).encode()}
-    return found
-
-
-def count_secrets(secrets: Sequence[str], folders: Sequence[Path], texts: Sequence[str] = ()) -> int:
-    """How many places hold a secret: files of any kind below the folders, every value of each SQLite file, texts."""
-    wanted = [form for secret in secrets for form in forms(secret)]
-    places = [text.encode("utf-8", "surrogateescape") for text in texts]
-    for file in (f for folder in folders for f in sorted(folder.rglob("*")) if f.is_file()):
-        content = file.read_bytes()
-        places += [content, str(file).encode("utf-8", "surrogateescape")]
-        if content.startswith(b"SQLite format 3"):
-            places += values_of(file)
-    return sum(any(form in place for form in wanted) for place in places)
-
-
-def values_of(path: Path) -> list[bytes]:
-    """Every value of every table: a long one lies in pieces in the file."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        rows = [row for name in names for row in connection.execute(f'SELECT * FROM "{name}"')]
-    return [str(value).encode("utf-8", "surrogateescape") for row in rows for value in row]
-
-
 # -- the page -----------------------------------------------------------------------------------
+
+
+INTRODUCTION = f"""# Faults
+
+Written by
+
+```sh
+python -m bench.faults --write docs/faults.md
+```
+
+The real clients of each provider ask a local server that speaks its wire format for the same {N_PAIRS} judgments,
+through the real ledger, two at a time. The server (or this machine) fails as named; then the same panel is asked again,
+as a user would start the command again. A fault is survived when the run ends as documented, every ballot of the second
+run is right or counted as missing, no answer that was delivered is paid for again, and no key is found anywhere.
+
+- requests: of both runs together; {N_PAIRS} is what a run without a fault takes.
+- repeated: answers delivered in full for a request that had been answered in full before.
+- lost: items without a ballot and without a reason, and answers delivered that the ledger does not hold.
+- uncertain: the worst case of attempts that were sent, have no answer and may have been billed. It counts against the
+  budget.
+
+A killed process loses the calls that are in flight: they are sent again, and the first attempts are booked as
+uncertain. The kill here falls while two calls wait for their answers. A reply that arrives in the milliseconds before a
+kill and is not yet on disk is such a call too: at most `ledger.concurrency` calls, never one that was recorded.
+"""
 
 
 def page(rows: Sequence[Row]) -> str:
     """The table and the figures."""
     lines = [
+        INTRODUCTION,
         "| fault | provider | documented | ended | survived | requests | repeated | lost | uncertain, $ |",
         "|---|---|---|---|---|---:|---:|---:|---:|",
     ]
@@ -473,6 +374,7 @@ def page(rows: Sequence[Row]) -> str:
     figures = (
         ("faults survived / tried", f"{sum(not r.wrong for r in rows)} / {len(rows)}"),
         ("paid calls repeated after a kill", sum(r.repeated for r in killed)),
+        (f"unanswered calls sent again after {len(killed)} kills", sum(r.n_requests - N_PAIRS for r in killed)),
         ("paid calls repeated in all", sum(r.repeated for r in rows)),
         ("samples lost", sum(r.lost for r in rows)),
         ("budget overshoot", f"${max((r.overshoot_usd for r in rows), default=0.0):.4f}"),

@@ -60,8 +60,10 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def fail(message: str, code: int = 2) -> int:
-    """Prints one line on standard error and returns the exit code."""
-    print("m3i: " + " ".join(message.split()), file=sys.stderr)
+    """Prints one line on standard error, without keys, and returns the exit code."""
+    from m3i.ledger.secrets import redact
+
+    print("m3i: " + redact(" ".join(message.split())), file=sys.stderr)
     return code
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
@@ -47,6 +48,23 @@ def parse_panel(group: str, value: str) -> dict[str, str]:
     return panel
 
 
+def schema_of(cls: type[Any]) -> DictConfig:
+    """The structured config of a dataclass. Options that are mappings take any key, as `ledger.prices={mine: ...}`."""
+    node: DictConfig = OmegaConf.structured(cls)
+    _open_mappings(node)
+    return node
+
+
+def _open_mappings(node: DictConfig) -> None:
+    if OmegaConf.get_type(node) is dict:
+        OmegaConf.set_struct(node, False)
+        return
+    for key in node:
+        inner = node._get_node(key)
+        if isinstance(inner, DictConfig) and not inner._is_none() and not inner._is_missing():
+            _open_mappings(inner)
+
+
 class RegistrySource(ConfigSource):
     """Answers Hydra from the plugin registry."""
 
@@ -62,9 +80,9 @@ class RegistrySource(ConfigSource):
         node: DictConfig
         if group in PANELS:
             panel = parse_panel(group, value)
-            node = OmegaConf.create({a: OmegaConf.structured(registry.find(group, n).cls) for a, n in panel.items()})
+            node = OmegaConf.create({a: schema_of(registry.find(group, n).cls) for a, n in panel.items()})
         else:
-            node = OmegaConf.structured(registry.find(group, value).cls)
+            node = schema_of(registry.find(group, value).cls)
         return ConfigResult(
             config=node, path=f"{SCHEME}://{self.path}", provider=self.provider, header={"package": group}
         )

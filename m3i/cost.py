@@ -196,6 +196,7 @@ def _line(
     known = ledger.known(distinct)
     asked = [request for key, request in distinct.items() if key not in known]
     seen: set[tuple[str, ...]] = set()
+    cached = 0
     calls: list[CallEstimate] = []
     for request in asked:
         prefix = _prefix(request)
@@ -203,6 +204,7 @@ def _line(
         seen.add(prefix)
         batch = component.mode is CallMode.batch
         calls.append(estimate(request, price, expected_output_tokens=reply, batch=batch, prefix=use))
+        cached += calls[-1].cached_tokens_expected if use is Prefix.read else 0
     repair = [
         repair_usd_at_most(request, price, batch=component.mode is CallMode.batch) for request in asked[:1]
     ] * len(asked)
@@ -213,7 +215,7 @@ def _line(
         n_calls=len(distinct),
         n_known=len(known),
         input_tokens=sum(c.input_tokens_expected for c in calls),
-        cached_tokens=sum(c.cached_tokens_expected for c in calls) if price else 0,
+        cached_tokens=cached,
         output_tokens=sum(c.output_tokens_expected for c in calls),
         usd=_sum([c.usd_expected for c in calls]),
         usd_at_most=_sum([*(c.usd_at_most for c in calls), *repair]),

@@ -119,10 +119,10 @@ def prepare_hydra() -> None:
     """Registers our config sources and the root schema with Hydra."""
     from hydra.core.config_store import ConfigStore
 
-    from m3i.config_source import register_with_hydra
+    from m3i.config_source import register_with_hydra, schema_of
 
     register_with_hydra()
-    ConfigStore.instance().store(name="settings", node=Settings)
+    ConfigStore.instance().store(name="settings", node=schema_of(Settings))
 
 
 def refuse_unknown(config: DictConfig, path: str = "") -> None:

@@ -204,7 +204,8 @@ class LedgerSettings:
     path: str | None = option(None, result_free=True)
     """SQLite file; `ledger.sqlite` in the store when unset. Parallel runs may share it."""
     recording: str = option("", result_free=True)
-    """Name of the recording that `record` makes or goes on with; a new one for every run when empty."""
+    """Recording that `record` makes or goes on with (a new one for every run when empty), and that `live` and `replay`
+    take answers from first (the newest when empty)."""
     account: str = option("default", result_free=True)
     """What `budget_usd` is counted against: all calls ever paid for under this name in this ledger."""
     budget_usd: float | None = option(20.0, result_free=True)
@@ -224,6 +225,12 @@ class LedgerSettings:
         """Checks the values."""
         require(bool(self.account), "ledger.account", self.account, "a name")
         require(self.budget_usd is None or self.budget_usd >= 0, "ledger.budget_usd", self.budget_usd, "0 or more")
+        for model, given in self.prices.items():
+            named = isinstance(given, dict) and all(
+                isinstance(rate, (int, float)) and rate >= 0 for rate in given.values()
+            )
+            accepted = "model id → {input, output, cache_read, cache_write}, US dollars per million tokens"
+            require(named, "ledger.prices", {model: given}, accepted)
         require(self.concurrency >= 1, "ledger.concurrency", self.concurrency, "at least 1")
         require(self.timeout_s > 0, "ledger.timeout_s", self.timeout_s, "more than 0")
         require(self.deadline_s > 0, "ledger.deadline_s", self.deadline_s, "more than 0")

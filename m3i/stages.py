@@ -56,6 +56,7 @@ LANGUAGE_MODELS = (
     "llm.panel",
     "llm.remote",
     "llm.request",
+    "llm.retry_after",
     "llm.schema",
     "llm.text_model",
     "llm.verdict",
@@ -504,7 +505,7 @@ def judge(lab: Lab, alias: str, component: Judge, drawn: ProblemSet, before: Ans
         work,
         label=alias,
         component=("judge", component),
-        core=("judging", "injections", *LANGUAGE_MODELS, *RUNTIME),
+        core=("judging", "injections", "spans", *LANGUAGE_MODELS, *RUNTIME),
         settings={
             "alias": alias,
             "seed": options.seed,

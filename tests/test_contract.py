@@ -19,6 +19,8 @@ from enum import Enum
 from pathlib import Path
 
 import pytest
+from m3i_claude.options import Effort, Thinking
+from m3i_gemini.options import ThinkingLevel
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -27,7 +29,7 @@ from m3i.artifacts import LayerScores, Problem, ScoreRow, TargetInfo
 from m3i.component import RESULT_FREE, Component, field_docs, resolved_fields
 from m3i.config_errors import explain
 from m3i.config_source import RegistrySource
-from m3i.errors import ConfigError
+from m3i.errors import ConfigError, InputError
 from m3i.experiment import Experiment
 from m3i.interfaces import SelectionRequest
 from m3i.lab import Lab
@@ -53,6 +55,8 @@ class Case:
     """Option → a second valid value, where none can be derived from the type."""
     together: dict = field(default_factory=dict)
     """Option → other options that its second value needs."""
+    fixed: str = ""
+    """Options of a shared base of which this component accepts the default alone."""
     derived: str = ""
     """Options that are filled in from others when empty, such as a file's hash."""
     free: str = ""
@@ -85,6 +89,48 @@ EXPORTING = {
 }
 SCORED = {**POOL, "k": COUNT}
 SCORED_OTHER = {"candidates": "all", "attributor": "votes"}
+
+PROMPTS = Path(settings.__file__).parent / "llm" / "prompts"
+READING = {"prompt_file": ["/nowhere/prompt.md"], "prompt_sha256": ["00"], "max_tokens": [63]}
+REMOTE = {**READING, "model": [""], "temperature": [-0.1, 2.1]}
+OBSERVING, JUDGING = {"replicate": [-1]}, {"replicates": [0, 100]}
+CLAUDE = {**REMOTE, "temperature": [-0.1, 0.5], "thinking_budget": [1023, 8192]}
+CLAUDE_OTHER = {
+    "model": "claude-opus-5-5",
+    "effort": Effort.low,
+    "thinking": Thinking.disabled,
+    "thinking_budget": 2048,
+}
+GEMINI = {**REMOTE, "thinking_budget": [-2, 8192]}
+GEMINI_OTHER = {
+    "model": "gemini-2.5-flash",
+    "temperature": 0.5,
+    "thinking_budget": 0,
+    "thinking_level": ThinkingLevel.low,
+}
+LITELLM = {
+    **REMOTE,
+    "mode": ["batch"],
+    "api_base": ["ftp://somewhere", "http://user:word@somewhere", "http://somewhere?key=word"],
+    "reasoning_effort": ["", "a lot"],
+}
+LITELLM_NEEDS = {"model": "openai/gpt-5"}
+LITELLM_OTHER = {
+    "model": "mistral/mistral-large-latest",
+    "temperature": 0.5,
+    "api_base": "http://127.0.0.1:8000/v1",
+    "reasoning_effort": "low",
+}
+LOCAL = {
+    **READING,
+    "max_tokens": [63, 4096],
+    "n_ctx": [255],
+    "max_reason_chars": [-1, 2001],
+    "temperature": [-0.1, 2.1],
+    "threads": COUNT,
+}
+LOCAL_OTHER = {"model": "/nowhere/model.gguf", "temperature": 0.5}
+AUDIT, VERDICT = {"prompt_file": str(PROMPTS / "audit.md")}, {"prompt_file": str(PROMPTS / "judge.md")}
 
 CASES = {
     "target/tiny": Case(bad=PLACE, other=PLACE_OTHER),
@@ -164,6 +210,25 @@ CASES = {
         },
         other={"statistic": "line", "quote": "token"},
     ),
+    "observer/claude": Case(
+        bad=CLAUDE | OBSERVING,
+        other=CLAUDE_OTHER | AUDIT,
+        fixed="temperature",
+        derived="prompt_sha256",
+        free="effort thinking",
+    ),
+    "observer/gemini": Case(
+        bad=GEMINI | OBSERVING, other=GEMINI_OTHER | AUDIT, derived="prompt_sha256", free="thinking_level"
+    ),
+    "observer/litellm": Case(
+        needs=LITELLM_NEEDS, bad=LITELLM | OBSERVING, other=LITELLM_OTHER | AUDIT, fixed="mode", derived="prompt_sha256"
+    ),
+    "observer/llamacpp": Case(
+        bad=LOCAL | OBSERVING | {"max_findings": [0, 51], "max_quote_chars": [0, 2001]},
+        other=LOCAL_OTHER | AUDIT,
+        derived="prompt_sha256 model_sha256",
+        free="model model_sha256 seed",
+    ),
     "observer/acme": Case(bad={"threshold": [0.0, 1.0]}),
     "attributor/logit_lens": Case(bad=REPLACING, other=REPLACING_OTHER),
     "attributor/attribution_patching": Case(bad=ABLATING, other=ABLATING_OTHER),
@@ -197,9 +262,24 @@ CASES = {
     "exporter/gguf_graft": Case(bad=EXPORTING),
     "exporter/gguf_adapter": Case(bad=EXPORTING),
     "judge/verifier": Case(),
+    "judge/claude": Case(
+        bad=CLAUDE | JUDGING,
+        other=CLAUDE_OTHER | VERDICT,
+        fixed="temperature",
+        derived="prompt_sha256",
+        free="effort thinking",
+    ),
+    "judge/gemini": Case(
+        bad=GEMINI | JUDGING, other=GEMINI_OTHER | VERDICT, derived="prompt_sha256", free="thinking_level"
+    ),
+    "judge/litellm": Case(
+        needs=LITELLM_NEEDS, bad=LITELLM | JUDGING, other=LITELLM_OTHER | VERDICT, fixed="mode", derived="prompt_sha256"
+    ),
     "judge/llamacpp": Case(
-        bad={"n_ctx": [255], "max_reason_chars": [-1, 2001], "temperature": [-0.1, 2.1], "threads": COUNT},
-        other={"model": "/nowhere/model.gguf", "model_sha256": "00" * 32},
+        bad=LOCAL | JUDGING,
+        other=LOCAL_OTHER | VERDICT,
+        together={"replicates": {"temperature": 0.5}},
+        derived="prompt_sha256 model_sha256",
         free="model model_sha256 seed",
     ),
 }
@@ -355,6 +435,9 @@ def test_a_changed_option_changes_the_key_and_a_result_free_one_does_not(entry, 
     if option.name in case.derived.split():
         assert option.default != getattr(make(entry), option.name)
         return
+    if option.name in case.fixed.split():
+        assert case.bad[option.name]
+        return
     value = second_value(entry, option)
     beside = case.together.get(option.name, {})
     before, after = make(entry, **beside), make(entry, **{**beside, option.name: value})
@@ -375,7 +458,7 @@ def test_bad_values_are_refused_naming_the_option(entry, option):
         f"name values that {entry.group}/{entry.name}.{option.name} must refuse (CASES, bad), or list it under free"
     )
     for value in case.bad[option.name]:
-        with pytest.raises(ConfigError, match=option.name):
+        with pytest.raises((ConfigError, InputError), match=option.name):
             make(entry, **{option.name: value})
 
 
@@ -407,6 +490,7 @@ CHOICES = [
     for option in dataclasses.fields(entry.cls)
     if isinstance(kind := hints(entry.cls)[option.name], type) and issubclass(kind, Enum)
     for member in kind
+    if member.value not in case_of(entry).bad.get(option.name, [])
 ]
 
 
@@ -414,7 +498,8 @@ CHOICES = [
 def test_choices_are_written_as_they_are_documented(entry, option, member, all_installed):
     """OmegaConf takes an Enum's names; the documentation shows its values."""
     path = f"{entry.group}.{entry.name}" if entry.group in PANELS else entry.group
-    experiment = Experiment.compose(f"{entry.group}={entry.name}", f"{path}.{option.name}={member.value}")
+    needs = [f"{path}.{name}={value}" for name, value in case_of(entry).needs.items()]
+    experiment = Experiment.compose(f"{entry.group}={entry.name}", *needs, f"{path}.{option.name}={member.value}")
     made = (
         getattr(experiment, f"{entry.group}s")[entry.name]
         if entry.group in PANELS
@@ -469,11 +554,20 @@ BAD_SETTINGS = {
         "threads": COUNT,
         "n_ctx": [15],
     },
-    "judging": {},
+    "judging": {"canaries": [-1]},
+    "ledger": {
+        "account": [""],
+        "budget_usd": [-0.1],
+        "prices": [{"m": 3}, {"m": {"input": -1.0, "output": 1.0}}],
+        "concurrency": COUNT,
+        "timeout_s": [0.0],
+        "deadline_s": [0.0],
+        "batch_poll_s": [0.0],
+    },
     "statistics": {"n_bootstrap": [99], "confidence": [0.5, 1.0], "power": [0.4, 1.0]},
     "store": {},
 }
-ANY_VALUE = {"seed", "file", "root"}
+ANY_VALUE = {"seed", "file", "root", "path", "recording", "mode"}
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda f: f.name)

@@ -200,7 +200,16 @@ def test_other_layers_are_another_adapter_and_a_sham_is_not_the_adapter_of_its_l
     assert keys()["train"] != other["train"]
 
 
-ALTERNATIVE = {"corrected": "only", "overlong": "error", "truncated": "true", "seeds": "[3,4]", "file": "own.jsonl"}
+ALTERNATIVE = {
+    "mode": "replay",
+    "budget_usd": "1.5",
+    "prices": "{mine: {input: 1.0, output: 2.0}}",
+    "corrected": "only",
+    "overlong": "error",
+    "truncated": "true",
+    "seeds": "[3,4]",
+    "file": "own.jsonl",
+}
 NEEDS = {"canaries": "judge=llamacpp"}
 """Option → the component without which it is not read."""
 NO_STAGE = {"statistics"}
@@ -229,6 +238,8 @@ def test_every_core_option_changes_a_key_unless_it_cannot_change_a_result(
 # -- the core's own source in the key ----------------------------------------------------------
 
 CORE = Path(stages.__file__).parent
+RESULT_FREE_CORE = ("ledger.",)
+"""The ledger hands on what a provider answered and changes none of it; what was answered is in the recording."""
 CONTRACT = {"artifacts", "errors", "interfaces", "component", "hookspecs"}
 """Declarations: what they mean is in the artifacts themselves, and in the store's format number."""
 WORKERS = {"llamacpp": {"llamacpp_worker"}}
@@ -250,7 +261,7 @@ def closure(modules):
     while todo:
         name = todo.pop()
         file = CORE / f"{name.replace('.', '/')}.py"
-        if name not in seen | CONTRACT and file.exists():
+        if name not in seen | CONTRACT and file.exists() and not name.startswith(RESULT_FREE_CORE):
             seen.add(name)
             todo |= imported(file.read_text(encoding="utf-8")) | WORKERS.get(name, set())
     return seen

@@ -102,7 +102,7 @@ class Context:
             raise ConfigError(
                 f"no price is known for {request.model} ({request.provider}; price table: {price_source()}), so "
                 f"ledger.budget_usd = {self.settings.budget_usd:g} cannot be kept; give its price in USD per million "
-                f'tokens, "+ledger.prices={{{model}: {{input: 3, output: 15}}}}", or set ledger.budget_usd=null'
+                f'tokens, "ledger.prices={{{model}: {{input: 3, output: 15}}}}", or set ledger.budget_usd=null'
             )
         return price
 

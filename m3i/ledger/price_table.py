@@ -55,6 +55,8 @@ class Price:
     batch: tuple[tuple[int, Rates], ...]
     per_call: float = 0.0
     """US dollars a call, whatever its length."""
+    cache_min_tokens: int = 0
+    """Shortest prefix that the provider's prompt cache keeps; 0 where the table has no word on it."""
 
     def rates(self, prompt_tokens: int, *, batch: bool = False) -> Rates:
         """The rates for a prompt of this length."""
@@ -138,6 +140,7 @@ def _from_table(name: str, entry: Mapping[str, Any]) -> Price | None:
         return None
     return Price(
         source=f"{price_source()}: {name}",
+        cache_min_tokens=int(_number(entry, "prompt_cache_min_tokens") or 0),
         single=tuple((above, rates) for above, rates in single if rates is not None),
         batch=tuple((above, rates) for above, rates in batch if rates is not None),
         per_call=_number(entry, "input_cost_per_request") or 0.0,

@@ -70,7 +70,7 @@ class CallEstimate:
     input_tokens_expected: int
     """The whole prompt."""
     cached_tokens_expected: int
-    """The part of it up to the last block that is marked for the provider's prompt cache."""
+    """The part of it up to the last block that is marked for the provider's prompt cache; 0 where that is too short."""
     output_tokens_expected: int
     usd_expected: float | None
 
@@ -107,6 +107,8 @@ def estimate(
     expected += (_tokens(compact) + EXPECTED_OVERHEAD_TOKENS) if compact else 0
     marked = max((i for i, block in enumerate(blocks) if block.cache), default=-1)
     cached = _tokens(sum(len(block.text) for block in blocks[: marked + 1]))
+    if price is not None and cached < price.cache_min_tokens:
+        cached = 0
 
     usd_at_most = usd_expected = None
     if price is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 CLAUDE = "claude-sonnet-5-5"
-GEMINI = "gemini-2.5-pro"
-"""The newest Pro model with a fixed id and no end date in litellm's table; the seed's run used it too."""
+GEMINI = "gemini-3.8-flash"
+"""To which Google routes requests for the seed's `gemini-2.5-pro` when that ends."""
 
 FAMILIES = {
     "claude": ("claude", "anthropic"),

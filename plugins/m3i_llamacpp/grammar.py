@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-CHARACTER = r"""( [^"\\\x00-\x1F\x7F] | "\\" ["\\/bfnrt] )"""
+CHARACTER = r"""[^"\\\x00-\x1F\x7F] | "\\" ["\\/bfnrt]"""
 """Of a JSON string. No `\\u`: it can write half of a surrogate pair, and every character can be written as itself."""
 INTEGER = '( "0" | [1-9] [0-9]{0,4} )'
 SHARE = '( "0." [0-9]{1,2} | "0" | "1" | "1.0" )'
@@ -22,27 +22,32 @@ def grammar_of(schema: Mapping[str, Any], limits: Mapping[str, int]) -> str:
 
     Args:
         schema: As m3i.llm.schema.wire_schema makes them; integers are ≥ 0 and below 100,000, numbers are shares.
-        limits: Property → most characters of a text, or most items of a list; every text and list needs one.
+        limits: Property → most characters of a text (below 2000), or most items of a list; every text and list needs
+            one.
     """
-    return f"root ::= {_value(schema, '', limits)}"
+    rules: dict[str, str] = {"char": CHARACTER}
+    rules["root"] = _value(schema, "", limits, rules)
+    return "\n".join(f"{name} ::= {rule}" for name, rule in rules.items())
 
 
-def _value(schema: Mapping[str, Any], name: str, limits: Mapping[str, int]) -> str:
+def _value(schema: Mapping[str, Any], name: str, limits: Mapping[str, int], rules: dict[str, str]) -> str:
+    """The right side for one schema. What is repeated becomes a rule of its own: llama.cpp limits what it unrolls."""
     if "enum" in schema:
         return f"( {' | '.join(_literal(json.dumps(value)) for value in schema['enum'])} )"
     if "anyOf" in schema:
-        return f"( {' | '.join(_value(choice, name, limits) for choice in schema['anyOf'])} )"
+        return f"( {' | '.join(_value(choice, name, limits, rules) for choice in schema['anyOf'])} )"
     match schema["type"]:
         case "object":
             pairs = (
-                f"{_literal(json.dumps(key) + ': ')} {_value(value, key, limits)}"
+                f"{_literal(json.dumps(key) + ': ')} {_value(value, key, limits, rules)}"
                 for key, value in schema["properties"].items()
             )
             return f'"{{" {_literal(", ").join(f" {pair} " for pair in pairs)} "}}"'
         case "array":
-            return _array(_value(schema["items"], name, limits), limits[name])
+            rules[f"{name}-item"] = _value(schema["items"], name, limits, rules)
+            return _array(f"{name}-item", limits[name])
         case "string":
-            return rf'"\"" {CHARACTER}{{0,{limits[name]}}} "\""'
+            return r'"\""' + f" char{{0,{limits[name]}}} " + r'"\""'
         case "integer":
             return INTEGER
         case "number":

@@ -61,7 +61,7 @@ class LlamaCppModel(TextModel):
         for name, good, accepted in (
             ("n_ctx", self.n_ctx >= 256, "256 or more"),
             ("max_tokens", self.max_tokens < self.n_ctx, f"less than n_ctx = {self.n_ctx}"),
-            ("max_reason_chars", 0 <= self.max_reason_chars <= 2000, "0 to 2000"),
+            ("max_reason_chars", 0 <= self.max_reason_chars < 2000, "0 to 1999"),
             ("temperature", self.temperature is not None, "a number from 0 to 2"),
             ("threads", self.threads >= 1, "1 or more"),
         ):

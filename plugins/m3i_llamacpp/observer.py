@@ -30,7 +30,7 @@ class LlamaCppObserver(LlamaCppModel, LLMObserver):
         """Checks the values."""
         super().__post_init__()
         require(1 <= self.max_findings <= 50, "observer.max_findings", self.max_findings, "1 to 50")
-        require(1 <= self.max_quote_chars <= 2000, "observer.max_quote_chars", self.max_quote_chars, "1 to 2000")
+        require(1 <= self.max_quote_chars < 2000, "observer.max_quote_chars", self.max_quote_chars, "1 to 1999")
 
     def limits(self) -> Mapping[str, int]:
         """Of a reply's texts and lists."""

@@ -80,3 +80,21 @@ def test_presets_of_one_name_are_refused_naming_both(tmp_path: Path, monkeypatch
         check_presets(Registry(presets={"pkg://clash_pkg.conf": "clash-dist"}))
     with pytest.raises(PluginError, match=r"'gone-dist': preset path pkg://not_there\.conf does not"):
         check_presets(Registry(presets={"pkg://not_there.conf": "gone-dist"}))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "section", "name", "value"),
+    [
+        (["ledger.prices={mine: {input: 1.0, output: 2.0}}"], "settings", "ledger", {"input": 1.0, "output": 2.0}),
+        (["problems=reasoning_gym", "problems.config={max_terms: 3}"], "problems", "config", 3),
+    ],
+)
+def test_an_option_that_is_a_mapping_takes_any_key(overrides, section, name, value):
+    found = getattr(getattr(Experiment.compose(*overrides), section), name)
+    held = found.prices if section == "settings" else found
+    assert list(held.values()) == [value]
+
+
+def test_a_section_takes_no_unknown_key():
+    with pytest.raises(ConfigError, match=r"option 'ledger\.price' does not exist"):
+        Experiment.compose("ledger.price={mine: 1}")

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import pytest
 
-from bench.faults import count_secrets
+from bench.secret_search import count_secrets
 from m3i.artifacts import Answer, Problem
 from m3i.cli import fail
 from m3i.errors import M3IError

@@ -58,45 +58,37 @@ def test_a_missing_file_is_said_at_once(tmp_path):
         LlamaCppObserver(model=str(path), model_sha256="0" * 64).check(INFO)
 
 
-def written(rule, rng):
-    """A random text of a GBNF rule as grammar_of writes it: literals, classes, groups, repetitions."""
-    tokens = re.findall(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|\{\d+,\d+\}|[()|?]', rule)
+def written(grammar, rng):
+    """A random text of a grammar as grammar_of writes it: rules, literals, classes, groups, repetitions."""
+    rules = dict(line.split(" ::= ", 1) for line in grammar.splitlines())
+    pattern = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|\{\d+,\d+\}|[()|?]|[a-z-]+')
 
-    def alternatives(i):
-        options, current = [], []
-        while i < len(tokens) and tokens[i] != ")":
-            token, i = tokens[i], i + 1
+    def alternatives(tokens):
+        """Up to the closing bracket: lists of (piece, least times, most times); a piece is a token or alternatives."""
+        options = [[]]
+        while tokens and (token := tokens.pop(0)) != ")":
             if token == "|":
-                options.append(current)
-                current = []
+                options.append([])
                 continue
-            if token == "(":
-                inner, i = alternatives(i)
-                i += 1
-                piece = inner
-            elif token[0] == '"':
-                piece = [[json.loads(token)]]
-            else:
-                piece = [[CLASSES[token](rng)]] if token in CLASSES else [[None]]
-                piece = token if token in CLASSES else piece
+            piece = alternatives(tokens) if token == "(" else token
             low, high = 1, 1
-            if i < len(tokens) and (tokens[i] == "?" or tokens[i][0] == "{"):
-                low, high = (0, 1) if tokens[i] == "?" else map(int, tokens[i][1:-1].split(","))
-                i += 1
-            current.append((piece, low, high))
-        return [*options, current], i
+            if tokens and (tokens[0] == "?" or tokens[0][0] == "{"):
+                times = tokens.pop(0)
+                low, high = (0, 1) if times == "?" else map(int, times[1:-1].split(","))
+            options[-1].append((piece, low, high))
+        return options
 
     def draw(piece):
-        if isinstance(piece, str):
-            return CLASSES[piece](rng)
-        if len(piece) == 1 and len(piece[0]) == 1 and isinstance(piece[0][0], str):
-            return piece[0][0]
-        out = ""
-        for inner, low, high in rng.choice(piece):
-            out += "".join(draw(inner) for _ in range(rng.choice([low, high, rng.randint(low, high)])))
-        return out
+        if isinstance(piece, list):
+            return "".join(
+                "".join(draw(inner) for _ in range(rng.choice([low, high, rng.randint(low, high)])))
+                for inner, low, high in rng.choice(piece)
+            )
+        if piece[0] == '"':
+            return json.loads(piece)
+        return CLASSES[piece](rng) if piece in CLASSES else draw(alternatives(pattern.findall(rules[piece])))
 
-    return draw(alternatives(0)[0])
+    return draw("root")
 
 
 CLASSES = {
@@ -110,10 +102,10 @@ CLASSES = {
 @pytest.mark.parametrize(("layers", "model"), [(False, AuditReply), (True, LayeredAuditReply)])
 def test_every_text_of_the_grammar_is_a_valid_reply(layers, model):
     observer = LlamaCppObserver(max_findings=3, max_quote_chars=9, max_reason_chars=5)
-    rule = grammar_of(audit_schema(layers=layers), observer.limits()).removeprefix("root ::= ")
+    grammar = grammar_of(audit_schema(layers=layers), observer.limits())
     rng, sizes, longest = random.Random(0), set(), 0
     for _ in range(300):
-        reply = read_reply(written(rule, rng), model)
+        reply = read_reply(written(grammar, rng), model)
         sizes.add(len(reply.findings))
         for finding in reply.findings:
             assert len(finding.reason) <= 5
@@ -174,8 +166,20 @@ def test_smollm2_audits_within_its_grammar():
 
 @pytest.mark.slow
 @SMOLLM2
+def test_llama_cpp_takes_the_grammar_at_its_widest():
+    from m3i.llamacpp import LlamaSession
+
+    observer = LlamaCppObserver(max_findings=50, max_quote_chars=1999, max_reason_chars=1999)
+    with LlamaSession(find_model("smollm2", "model"), n_ctx=256) as session:
+        for layers in (False, True):
+            grammar = grammar_of(audit_schema(layers=layers), observer.limits())
+            assert session.generate([5], max_new_tokens=3, seed=0, stop_ids=session.end_ids, grammar=grammar).truncated
+
+
+@pytest.mark.slow
+@SMOLLM2
 def test_a_reply_that_the_limit_ends_is_missing():
-    observer = LlamaCppObserver(max_tokens=64, max_quote_chars=2000, max_reason_chars=2000)
+    observer = LlamaCppObserver(max_tokens=64, max_quote_chars=500, max_reason_chars=500)
     with pytest.raises(StageError, match=r"none of 1 items got a valid reply.*cut at max_tokens=64"):
         asyncio.run(observer.audit(request_for(TRACES[:1])))
 
