@@ -3,9 +3,8 @@
     problems -> stored traces where the store has them, else stand-ins -> the very requests a run would send
              -> one estimate a request (m3i.ledger.prices.estimate, which the budget uses too) -> a line a component
 
-Nothing is loaded or called. A stand-in for a trace or an answer is the source's own solution, or
-filler of the length limit where it has none, so a figure made from stand-ins is a guess of the
-length and an upper bound of the rest; the lines say which were used.
+Nothing is loaded or called. A stand-in for a trace or an answer is a completion of the length
+limit, so a figure made from stand-ins is on the high side; the remarks say which were used.
 """
 
 from __future__ import annotations
@@ -118,10 +117,10 @@ def estimate_cost(experiment: Experiment) -> Estimate:
             assert drawn is not None
             if isinstance(component, LLMObserver):
                 requests = list(_audits(component, experiment, drawn, traces, measured))
-                basis = "stored traces" if traces else "stand-ins for traces"
+                basis = "stored traces" if traces else "stand-ins of the length limit, as no trace is stored"
             elif isinstance(component, LLMJudge):
                 requests = list(_judgments(component, experiment, drawn))
-                basis = "stand-ins for answers"
+                basis = "stand-ins of the length limit for both answers"
             else:
                 continue
             lines.append(_line(place, component, requests, basis, experiment, ledger))
@@ -244,11 +243,10 @@ def _sum(values: Sequence[float | None]) -> float | None:
 
 
 def _filler(problem: Problem, max_new_tokens: int, what: str) -> str:
-    """The source's own solution, or lines of the length limit; `what` keeps two of them apart."""
-    if problem.solution:
-        return f"{problem.solution}\n({what})"
-    line = "so this many words stand for one step of it\n"
-    return f"({what})\n" + line * max(1, CHARACTERS_A_TOKEN * max_new_tokens // len(line))
+    """A completion of the length limit, from the source's own solution where it has one; `what` tells two apart."""
+    line = (problem.solution or "so many words stand for one step of it").rstrip("\n") + "\n"
+    length = CHARACTERS_A_TOKEN * max_new_tokens
+    return f"({what})\n{line * (1 + length // len(line))}"[:length]
 
 
 def _trace(problem: Problem, sample: int, max_new_tokens: int) -> Trace:
