@@ -141,7 +141,7 @@ def measure(case: Case, provider: str, folder: Path) -> Row:
                 ended, first = attempt(case, provider, worst, port, said)
             unspent = server.unspent
             over = overshoot(path, worst.budget_usd)
-            server._script.clear()
+            server.unscript()
             again = ask_panel(provider, settings, server.url)
             said += [ballot.reason for ballot in again.ballots]
             n_requests, repeated = len(server.requests), server.repeated

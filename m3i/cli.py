@@ -1,6 +1,6 @@
 """The command line: a first word that is a subcommand, or an experiment in Hydra's words.
 
-Exit codes: 0 done, 2 something the user can mend (one line says what), 130 interrupted.
+Exit codes: 0 done, 2 something the user can mend (one line says what), 130 interrupted, 1 a bug (a traceback).
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import logging
 import os
 import shlex
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3i.errors import M3IError, did_you_mean
+from m3i.secret_arguments import refuse_secret_files, refuse_secrets
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -54,16 +56,28 @@ def run_command(arguments: Sequence[str]) -> int:
         return 0
     except OSError as error:
         if error.errno not in UNWRITABLE:
-            raise
+            return crash()
         return fail(f"cannot write {error.filename or 'a file'}: {error.strerror}; finished stages are in the store")
+    except Exception:  # a bug of ours or of a plugin: its traceback is for the person who mends it, without keys
+        return crash()
     return 0
+
+
+def crash() -> int:
+    """Prints the traceback of the exception being handled, without keys, and returns the exit code."""
+    from m3i.ledger.secrets import redact
+
+    print(redact(traceback.format_exc()), file=sys.stderr)
+    return 1
 
 
 def fail(message: str, code: int = 2) -> int:
     """Prints one line on standard error, without keys, and returns the exit code."""
     from m3i.ledger.secrets import redact
+    from m3i.report.texts import visible
 
-    print("m3i: " + redact(" ".join(message.split())), file=sys.stderr)
+    line = redact(" ".join(message.split()))
+    print(f"m3i: {visible(line)}", file=sys.stderr)  # a provider's words cannot clear the screen
     return code
 
 
@@ -82,6 +96,7 @@ def hydra_command(arguments: list[str]) -> None:
 
     if any(a.startswith("--experimental-rerun") for a in arguments):
         raise M3IError("--experimental-rerun reads a pickle, which can run code; give the overrides instead")
+    refuse_secret_files(arguments)
     warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries, about their next versions
     logging.getLogger("gguf").setLevel(logging.WARNING)  # it announces every file it writes
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what it warns of comes as our error
@@ -137,22 +152,6 @@ def run_composed(config: DictConfig, command: str) -> None:
     finished = run(experiment, run_dir=Path(hydra_config.runtime.output_dir), command=command)
     for line in finished.summary:
         print(line)
-
-
-def refuse_secrets(arguments: Sequence[str]) -> None:
-    """Raises M3IError, without repeating it, for an argument that holds a key: configs and logs are written to disk."""
-    from m3i.ledger.secrets import holds_secret
-
-    for argument in arguments:
-        what = holds_secret(argument)
-        if what:
-            name = (
-                argument.partition("=")[0] if "=" in argument and not holds_secret(argument.partition("=")[0]) else ""
-            )
-            raise M3IError(
-                f"{f'the override {name}=...' if name else 'an argument'} holds a secret ({what}); configs, logs and "
-                f"reports are written to disk, so keys come from the environment alone"
-            )
 
 
 # -- subcommands ------------------------------------------------------------------------------

@@ -98,12 +98,7 @@ class LLMObserver(TextModel, ABC):
         )
 
     def _notes(self, asked: Asked[TraceAudit], n_digests: int, n_items: int) -> tuple[str, ...]:
-        facts = asked.facts
-        notes = [
-            f"prompt {facts.prompt}, reference answer {'shown' if self.show_reference else 'withheld'}",
-            f"{facts.n_repairs} replies asked for again, {facts.n_invalid} traces invalid after that, "
-            f"{facts.n_refused} refused, {facts.n_truncated} cut at max_tokens",
-        ]
+        notes = [f"reference answer {'shown' if self.show_reference else 'withheld'}"]
         if self.show_telemetry:
             notes.append(f"telemetry shown for {n_digests} of {n_items} traces, the others were not measured")
         if misplaced := sum(a.misplaced for a in asked.values.values()):

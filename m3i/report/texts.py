@@ -11,7 +11,10 @@ from m3i.result.words import money
 
 BUDGET = 1_000_000
 """Bytes of prompts and answers that a page may hold; above it all of them are shortened."""
-HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+HIDDEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\u3164\ufeff"
+    r"\ud800-\udfff\U000e0000-\U000e007f]"
+)
 """Characters that are not seen, or that change the order in which others are."""
 ROWS = 1_000
 """Rows of the table that a page may hold."""

@@ -83,10 +83,7 @@ def test_an_audit_has_findings_counts_and_facts(ledger):
     assert calls.prompt_sha256 == hashlib.sha256((PROMPTS / "audit.md").read_bytes()).hexdigest()
     assert (calls.n_calls, calls.n_repairs, calls.n_invalid, calls.answered_by) == (4, 1, 1, {"scripted-1-2026": 4})
     assert (calls.cost_usd, calls.n_unpriced) == (0.0, 4)
-    assert audit.notes == (
-        "prompt m3i audit 1, reference answer shown",
-        "1 replies asked for again, 1 traces invalid after that, 0 refused, 0 cut at max_tokens",
-    )
+    assert audit.notes == ("reference answer shown",)
     assert provider.closed == 1
 
 

@@ -129,6 +129,11 @@ class WireServer:
         with self.lock:
             self._script.extend(outcomes)
 
+    def unscript(self) -> None:
+        """Forgets the scripted outcomes that no request has met yet."""
+        with self.lock:
+            self._script.clear()
+
     def script_batch(self, *outcomes: str) -> None:
         """Of the next requests inside batches: `succeeded`, `errored`, `expired`, `canceled` or `too_long`."""
         with self.lock:

@@ -1,0 +1,50 @@
+"""Refuses keys on the command line and in the config files it names: both are written into every run's folder."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from m3i.errors import M3IError
+
+
+def refuse_secrets(arguments: Sequence[str]) -> None:
+    """Raises M3IError, without repeating it, for an argument that holds a key: configs and logs are written to disk."""
+    from m3i.ledger.secrets import holds_secret
+
+    for argument in arguments:
+        what = holds_secret(argument)
+        if what:
+            name = (
+                argument.partition("=")[0] if "=" in argument and not holds_secret(argument.partition("=")[0]) else ""
+            )
+            raise M3IError(
+                f"{f'the override {name}=...' if name else 'an argument'} holds a secret ({what}); configs, logs and "
+                f"reports are written to disk, so keys come from the environment alone"
+            )
+
+
+def refuse_secret_files(arguments: Sequence[str]) -> None:
+    """Raises M3IError for a config file of the user's that holds a key: Hydra copies configs to the run's folder."""
+    from m3i.ledger.secrets import holds_secret
+
+    places = (Path(folder) for folder in config_folders(arguments))
+    for file in (file for place in places for file in sorted(place.rglob("*.y*ml"))):
+        what = holds_secret(file.read_text(encoding="utf-8", errors="replace"))
+        if what:
+            raise M3IError(
+                f"{file} holds a secret ({what}); configs are copied to every run's folder, so keys come from the "
+                "environment alone"
+            )
+
+
+def config_folders(arguments: Sequence[str]) -> Iterator[str]:
+    """Folders of configs that Hydra is given on the command line."""
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        flag, _, value = argument.partition("=")
+        if flag in ("--config-dir", "-cd", "--config-path", "-cp"):
+            yield value or following
+        elif flag.lstrip("+~") == "hydra.searchpath":
+            yield from re.findall(r"(?:file://)?(/[^,\]'\"]*)", value)
