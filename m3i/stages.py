@@ -241,7 +241,7 @@ def attribute(
         work,
         label=alias,
         component=("attributor", attributor),
-        core=("layer_scores", "target", "batching", "hf_model"),
+        core=("layer_scores", "batching"),
         settings={**plain(options), "alias": alias},
         inputs={
             "target": lab.target_id,
