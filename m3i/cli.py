@@ -218,6 +218,11 @@ def cost_command(arguments: list[str]) -> None:
     """m3i cost OVERRIDES: what the experiment's remote calls would come to; nothing is called."""
     from m3i.experiment import Experiment
 
+    if any(argument.startswith("-") for argument in arguments):
+        raise M3IError(
+            "usage: m3i cost OVERRIDES, such as observer=claude; with flags of Hydra (-m, --config-dir): "
+            "m3i ... ledger.mode=estimate"
+        )
     print_cost(Experiment.compose(*arguments))
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from m3i.artifacts import Answer, Artifact, Problem, ProblemSet, Telemetry, Trace, Traces
 from m3i.display import Display
-from m3i.engine import components, ledger_path, store_root
+from m3i.engine import check_trace_file, components, ledger_path, store_root
 from m3i.errors import InputError
 from m3i.experiment import Experiment
 from m3i.interfaces import BlindPair
@@ -109,12 +109,14 @@ def estimate_cost(experiment: Experiment) -> Estimate:
     """A line for every component that calls a provider. Loads no model, needs no key, calls nobody."""
     remote = {place: c for place, c in components(experiment).items() if isinstance(c, RemoteModel)}
     settings = experiment.settings.ledger
-    drawn, traces, measured = _inputs(experiment) if remote else (None, None, None)
+    if not remote:
+        return Estimate(lines=(), price_source=price_source(), budget_usd=settings.budget_usd)
+    check_trace_file(experiment)
     lines = []
     ledger = Ledger(settings, default_path=ledger_path(experiment))
     try:
+        drawn, traces, measured = _inputs(experiment, ledger)
         for place, component in remote.items():
-            assert drawn is not None
             if isinstance(component, LLMObserver):
                 requests = list(_audits(component, experiment, drawn, traces, measured))
                 basis = "stored traces" if traces else "stand-ins of the length limit, as no trace is stored"
@@ -129,12 +131,11 @@ def estimate_cost(experiment: Experiment) -> Estimate:
     return Estimate(lines=tuple(lines), price_source=price_source(), budget_usd=settings.budget_usd)
 
 
-def _inputs(experiment: Experiment) -> tuple[ProblemSet, Traces | None, Telemetry | None]:
+def _inputs(experiment: Experiment, ledger: Ledger) -> tuple[ProblemSet, Traces | None, Telemetry | None]:
     """The problems, drawn anew where the store lacks them, and stored traces with their telemetry, if any."""
     root = store_root(experiment)
     drawn: ProblemSet | None = None
     traces: Traces | None = None
-    ledger = Ledger(experiment.settings.ledger, default_path=ledger_path(experiment))
     if root.is_dir():
         with contextlib.suppress(NotStored, InputError):  # InputError: the target's weights are not on this machine
             session = Session(experiment.target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -68,6 +69,8 @@ def run(
     ledger = Ledger(experiment.settings.ledger, default_path=ledger_path(experiment))
     lab = Lab(experiment, registry, store, Display(quiet=quiet), session, ledger)
     with contextlib.closing(ledger):
+        if asks_remotely(experiment):
+            ledger.known(())  # a file or a recording that cannot be used is found now, not after the traces
         return run_stages(lab, run_dir or new_run_dir(), command)
 
 
@@ -131,6 +134,7 @@ def new_run_dir() -> Path:
 
 def preflight(experiment: Experiment, info: TargetInfo) -> None:
     """Lets every component refuse the target, and checks what can be checked, before anything expensive."""
+    refuse_infinite(experiment.config)
     for component in components(experiment).values():
         component.check(info)
     read = getattr(experiment.selector, "attributor", "") if reads_scores(experiment) else ""
@@ -149,9 +153,23 @@ def preflight(experiment: Experiment, info: TargetInfo) -> None:
         for component in components(experiment).values():
             if isinstance(component, RemoteModel):
                 component.require_key()
-    options = experiment.settings.trace
-    if options.file is not None and not Path(options.file).is_file():
-        raise ConfigError(f"trace.file = {options.file!r}: there is no such file")
+    check_trace_file(experiment)
+
+
+def check_trace_file(experiment: Experiment) -> None:
+    """Raises ConfigError where the user's own traces are not there."""
+    file = experiment.settings.trace.file
+    if file is not None and not Path(file).is_file():
+        raise ConfigError(f"trace.file = {file!r}: there is no such file")
+
+
+def refuse_infinite(value: Any, path: str = "") -> None:
+    """Raises ConfigError for an option that is infinite or no number: no result.json could hold it."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in inner:
+        refuse_infinite(item, f"{path}.{name}" if path else str(name))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path} = {value}: expected a finite number")
 
 
 def read_sources(experiment: Experiment, registry: Registry) -> None:

@@ -31,7 +31,7 @@ def refuse_secret_files(arguments: Sequence[str]) -> None:
     from m3i.ledger.secrets import holds_secret
 
     places = (Path(folder) for folder in config_folders(arguments))
-    for file in (file for place in places for file in sorted(place.rglob("*.y*ml"))):
+    for file in (file for place in places for file in sorted(place.rglob("*.y*ml")) if file.is_file()):
         what = holds_secret(file.read_text(encoding="utf-8", errors="replace"))
         if what:
             raise M3IError(
@@ -44,7 +44,7 @@ def config_folders(arguments: Sequence[str]) -> Iterator[str]:
     """Folders of configs that Hydra is given on the command line."""
     for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         flag, _, value = argument.partition("=")
-        if flag in ("--config-dir", "-cd", "--config-path", "-cp"):
+        if flag in ("-cd", "-cp") or flag.startswith(("--config-d", "--config-p")):  # argparse takes beginnings too
             yield value or following
         elif flag.lstrip("+~") == "hydra.searchpath":
             yield from re.findall(r"(?:file://)?(/[^,\]'\"]*)", value)

@@ -578,7 +578,7 @@ def test_core_options_refuse_bad_values(section):
         values = BAD_SETTINGS[section.name].get(option.name)
         assert values, f"name values of {section.name}.{option.name} that must be refused"
         for value in values:
-            with pytest.raises(ConfigError, match=rf"{section.name}\.{option.name} = "):
+            with pytest.raises(ConfigError, match=rf"{section.name}\.{option.name}( = |\[)"):
                 section.default_factory(**{option.name: value})
 
 

@@ -128,7 +128,7 @@ def insert_answer(
     return cursor.rowcount == 1
 
 
-def known_keys(db: Database, keys: Iterable[str], recording: str, *, only: bool) -> dict[str, Stored]:
+def known_answers(db: Database, keys: Iterable[str], recording: str, *, only: bool) -> dict[str, Stored]:
     """The answers that are there, by key."""
     with db.reading() as connection:
         found = {key: find_answer(connection, key, recording, only=only) for key in keys}

@@ -136,6 +136,23 @@ def _adopt(
     )
 
 
+def unattended(db: Database, account: str) -> dict[int, str]:
+    """Row → name of the batches that hold all that is reserved of an account, if no other process looks after one.
+
+    Empty where a call in flight holds some of it, or a batch of a running process: that ends by itself.
+    """
+    with db.reading() as connection:
+        held = connection.execute(
+            "SELECT DISTINCT batches.id, name, batches.owner FROM reservations LEFT JOIN batches "
+            "ON batches.id = reservations.batch WHERE reservations.account = ?",
+            (account,),
+        ).fetchall()
+    if any(row["id"] is None for row in held):
+        return {}
+    idle = db.gone({row["owner"] for row in held}) | {db.owners.id}
+    return {row["id"]: row["name"] for row in held} if all(row["owner"] in idle for row in held) else {}
+
+
 def submitted(db: Database, batch: Batch, provider_id: str) -> None:
     """The provider has it."""
     with db.transaction() as connection:

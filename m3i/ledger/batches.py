@@ -102,7 +102,7 @@ class _Panel:
     async def look(self, *, first: bool = False) -> None:
         """Takes in the answers that have come into the ledger, whoever called for them."""
         context = self._context
-        found = await context.do(answers.known_keys, self.missing, context.recording, only=context.only)
+        found = await context.do(answers.known_answers, self.missing, context.recording, only=context.only)
         for key, stored in found.items():
             self._take(key, stored, waited=not first)
 
@@ -128,8 +128,8 @@ class _Panel:
                 if isinstance(step, Batch):
                     self._start(step)
                     continue
-            if isinstance(step, Short) and step.for_good:
-                raise self._context.over_budget(step, self._purpose)
+            if isinstance(step, Short):
+                await self._context.check_short(step, self._purpose)
             await self._wait(looks)
             await self.look()
             show()
@@ -170,11 +170,22 @@ class _Panel:
                 if not provider_id:
                     return
                 batch = replace(batch, provider_id=provider_id)
-            while await self._persist(batch, lambda: self._provider.state(batch.provider_id)) is not BatchState.ENDED:
-                await asyncio.sleep(self._settings.batch_poll_s)
-            await self._collect(batch)
+            brought = await self._results(batch)
+            while not brought.keys() & batch.calls.keys():  # another batch, where `find` had to guess
+                other = await self._found(batch, looks=1)
+                if other in ("", batch.provider_id):
+                    break
+                batch = replace(batch, provider_id=other)
+                brought = await self._results(batch)
+            await self._collect(batch, brought)
         finally:
             self._context.polling.discard(batch.id)
+
+    async def _results(self, batch: Batch) -> Mapping[str, Reply | CallError]:
+        """What a batch brings, when it has ended."""
+        while await self._persist(batch, lambda: self._provider.state(batch.provider_id)) is not BatchState.ENDED:
+            await asyncio.sleep(self._settings.batch_poll_s)
+        return await self._persist(batch, lambda: self._provider.collect(batch.provider_id))
 
     async def _submit(self, batch: Batch) -> str:
         """The provider's id of the batch; "" for one that was never submitted before a crash."""
@@ -218,14 +229,13 @@ class _Panel:
                 return found
         return ""
 
-    async def _collect(self, batch: Batch) -> None:
+    async def _collect(self, batch: Batch, brought: Mapping[str, Reply | CallError]) -> None:
         """Keeps every outcome, then raises the first that no further batch can mend."""
         context = self._context
-        got = await self._persist(batch, lambda: self._provider.collect(batch.provider_id))
         nothing = Transient(f"the batch {batch.name} brought no result for it")
         outcomes: dict[str, Reply | CallError] = {}
         for key in batch.calls:
-            outcome = got.get(key, nothing)
+            outcome = brought.get(key, nothing)
             outcomes[key] = answers.clean_reply(outcome) if isinstance(outcome, Reply) else cleaned(outcome)
         answered = {k: o for k, o in outcomes.items() if isinstance(o, (Reply, TooLong))}
         costs = {k: context.cost(batch.calls[k].request, o, batch=True) for k, o in answered.items()}

@@ -75,8 +75,8 @@ def _show(arguments: list[str]) -> None:
         console.print("uncertain: sent and never answered; may have been billed, at most so much. It counts as spent.")
     for batch in batches:
         console.print(
-            f"batch {batch['name']} ({batch['provider']} {batch['model']}, {batch['requests']} requests, at most "
-            f"${batch['worst_usd']:.4f}): {batch['state']} since {batch['made_at']}"
+            f"batch {_plain(batch['name'])} ({_model(batch)}, {batch['requests']} requests, at most "
+            f"${batch['worst_usd']:.4f}): {batch['state']} since {_plain(batch['made_at'])}"
         )
 
 
@@ -128,7 +128,7 @@ def _import(arguments: list[str]) -> None:
     there = done.read - done.added
     print(f"{done.added} answers added to {given.path}" + (f"; {there} were there already" if there else ""))
     if done.recording:
-        print(f"current recording: {done.recording}")
+        print(f"current recording: {_plain(done.recording)}")
     print(f"Repeat the run without keys: python -m m3i ... ledger.mode=replay ledger.path={given.path}")
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from m3i.errors import ConfigError
+from m3i.ledger import batch_rows
 from m3i.ledger.answers import Call, Stored
 from m3i.ledger.calls import Short
 from m3i.ledger.database import Database
@@ -142,16 +143,30 @@ class Context:
             "with ledger.mode=live"
         )
 
-    def over_budget(self, short: Short, purpose: str) -> BudgetError:
-        """What is said when the budget does not cover the next call."""
+    async def check_short(self, short: Short, purpose: str) -> None:
+        """Raises BudgetError unless waiting can help: calls in flight may turn out cheaper than their worst case."""
+        left = {} if short.for_good else await self.do(batch_rows.unattended, self.settings.account)
+        if short.for_good or (left and not left.keys() & self.polling):
+            raise self._over_budget(short, purpose, sorted(left.values()))
+
+    def _over_budget(self, short: Short, purpose: str, left: Sequence[str]) -> BudgetError:
+        """What is said when the budget does not cover the next call.
+
+        Args:
+            short: The sums.
+            purpose: Of the call.
+            left: Batches that nobody waits for, where they hold what is reserved.
+        """
         totals, settings = short.totals, self.settings
         uncertain = f", up to ${totals.uncertain:.4f} more on calls without an answer" if totals.uncertain else ""
-        reserved = f", ${totals.reserved:.4f} is reserved for calls in flight" if totals.reserved else ""
+        holder = f"batches that no run waits for ({', '.join(left)})" if left else "calls in flight"
+        reserved = f", ${totals.reserved:.4f} is reserved for {holder}" if totals.reserved else ""
+        collect = "Run again what submitted them, with mode=batch, to collect them; or raise" if left else "Raise"
         return BudgetError(
             f"ledger.budget_usd = {settings.budget_usd:g} is too little to go on: account '{settings.account}' has "
             f"spent ${totals.paid:.4f}{uncertain}{reserved}, and the next step, '{purpose}', could cost up to "
-            f"${short.worst_usd:.4f}; nothing was sent for it, and finished calls are kept. Raise ledger.budget_usd, "
-            "or count from zero under another ledger.account"
+            f"${short.worst_usd:.4f}; nothing was sent for it, and finished calls are kept. {collect} "
+            "ledger.budget_usd, or count from zero under another ledger.account"
         )
 
 

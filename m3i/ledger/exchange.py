@@ -29,6 +29,12 @@ COLUMNS = (
 )
 
 
+SQLITE_MARK = b"SQLite format 3\0"
+"""What such a file begins with."""
+UNKEEPABLE = (ValueError, OverflowError, RecursionError)
+"""What a line raises that no ledger can hold: half a surrogate pair, a number without end, endless nesting."""
+
+
 class Header(BaseModel):
     """The first line."""
 
@@ -84,11 +90,11 @@ class Line(BaseModel):
     """`ModelRequest.content()`: the key is its hash."""
     outcome: Literal["reply", "too_long"]
     response: ReplyFields | TooLongFields
-    cost_usd: float | int | None = Field(ge=0, allow_inf_nan=False)
+    cost_usd: float | None = Field(ge=0, allow_inf_nan=False)
     price_source: str
     batch: bool
     request_id: str
-    latency_s: float | int | None
+    latency_s: float | None = Field(ge=0, allow_inf_nan=False)
     purpose: str
     made_at: str
 
@@ -120,6 +126,7 @@ def export(
         account: Only of this account.
 
     Raises:
+        InputError: the file is a database.
         StoreError: the ledger cannot be read, or the file not be written.
     """
     db = Database(path, create=False)
@@ -133,6 +140,10 @@ def export(
 def _write(out: Path, lines: Iterator[dict[str, Any]]) -> int:
     part = out.with_name(f"{out.name}.{uuid.uuid4().hex}.part")
     try:
+        if is_database(out):
+            raise InputError(
+                f"{out} is a database, maybe a ledger; it is not overwritten: give the export another file"
+            )
         out.parent.mkdir(parents=True, exist_ok=True)
         with part.open("w", encoding="ascii", newline="\n") as file:
             n = -1  # the header is no answer
@@ -147,6 +158,14 @@ def _write(out: Path, lines: Iterator[dict[str, Any]]) -> int:
         with contextlib.suppress(OSError):
             part.unlink()
     return n
+
+
+def is_database(file: Path) -> bool:
+    """Whether a SQLite file is there. Raises OSError."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return stream.read(len(SQLITE_MARK)) == SQLITE_MARK
 
 
 def _lines(db: Database, filters: dict[str, str]) -> Iterator[dict[str, Any]]:
@@ -189,10 +208,13 @@ def import_(path: Path, file: Path) -> Imported:
     try:
         done = Imported()
         with db.transaction() as connection:
-            for line, _number in lines:
+            for line, number in lines:
                 assert isinstance(line, Line)
                 done.read += 1
-                done.added += _insert(connection, line)
+                try:
+                    done.added += _insert(connection, line)
+                except UNKEEPABLE as error:
+                    raise InputError(f"{file} line {number}: {message(str(error))}") from None
             row = connection.execute("SELECT value FROM meta WHERE name = 'recording'").fetchone()
             if header.recording and not (row and row[0]):
                 connection.execute(
@@ -221,7 +243,9 @@ def _checked(file: Path, number: int, data: bytes) -> Header | Line:
         # Not straight into pydantic: 0 and 0.0 are two keys, and its reader would take them for one.
         fields = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
         if number == 1:
-            return Header.model_validate(fields)
+            header = Header.model_validate(fields)
+            header.recording.encode()
+            return header
         line = Line.model_validate(fields)
         if (line.outcome == "too_long") is not isinstance(line.response, TooLongFields):
             raise ValueError(f"outcome '{line.outcome}' has a response of the other kind")
@@ -233,7 +257,7 @@ def _checked(file: Path, number: int, data: bytes) -> Header | Line:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the line"
         raise InputError(f"{file} line {number}: {place}: {message(first['msg'])}") from None
-    except (ValueError, RecursionError) as error:
+    except UNKEEPABLE as error:
         raise InputError(f"{file} line {number}: {message(str(error))}") from None
 
 

@@ -89,7 +89,7 @@ def wait_s(error: Transient, attempt: int) -> float:
         error: What the last attempt ended in.
         attempt: Its number, from 1.
     """
-    if error.retry_after_s is not None:
+    if error.retry_after_s:  # 0 asks for no wait, and a server that goes on saying so is not to be hammered
         return max(0.0, error.retry_after_s) + random.uniform(0, SPREAD_S)
     longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt - 1, 16))
     return random.uniform(longest / 2, longest)

@@ -31,7 +31,7 @@ from m3i.ledger.calls import Totals
 from m3i.ledger.context import Context, given
 from m3i.ledger.database import Database
 from m3i.ledger.outcomes import Answer, BudgetError, OutageError, ReplayError
-from m3i.ledger.prices import check_overrides, price_source
+from m3i.ledger.prices import price_source
 from m3i.ledger.sending import Journey, Lane, Sender
 from m3i.ledger.tally import Counting, Tally
 from m3i.llm.request import BatchProvider, ModelRequest, Provider, TooLong
@@ -59,11 +59,7 @@ class Ledger:
         Args:
             settings: The options `ledger.*`.
             default_path: The file where `ledger.path` names none.
-
-        Raises:
-            ConfigError: a price in `ledger.prices` cannot be used.
         """
-        check_overrides(settings.prices)
         path = Path(settings.path) if settings.path else default_path
         self._context = Context(settings=settings, path=path.expanduser().absolute(), counting=Counting())
         self._settings = settings
@@ -188,11 +184,11 @@ class Ledger:
         return await self._batches.ask(provider, requests, purpose=purpose, tick=tick)
 
     def known(self, keys: Iterable[str]) -> set[str]:
-        """Which of these requests would be answered without a call. Makes no file."""
+        """Which of these keys would be answered without a call. Makes no file. Raises StoreError."""
         if not self.path.is_file():
             return set()
         recording = self.recording
-        return set(self._context.submit(answers.known_keys, keys, recording, only=self._context.only).result())
+        return set(self._context.submit(answers.known_answers, keys, recording, only=self._context.only).result())
 
     def tally(self) -> Tally:
         """What this process's calls came to so far."""
@@ -250,8 +246,8 @@ def begin(db: Database, recording: str | None) -> None:
 
 
 def _no_recording(name: str, path: Path, known: list[str]) -> str:
-    there = f"there is {', '.join(known)}" if known else "it has none"
+    there = f"There is {', '.join(known)}" if known else "It has none"
     return (
-        f"ledger.recording = '{name}': {path} has no such recording{did_you_mean(name, known)} In it {there}; "
+        f"ledger.recording = '{name}': {path} has no such recording{did_you_mean(name, known)} {there}; "
         "ledger.mode=record makes a new one"
     )

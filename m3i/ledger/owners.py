@@ -1,8 +1,7 @@
 """Which processes are alive, told by locks instead of clocks.
 
 A process that has calls in flight holds `<ledger>.owners/<id>.lock`. The system takes the lock from it when it ends,
-however it ends: a lock that can be acquired belonged to a process that is gone. On network file systems this needs
-working `flock`, as the store does.
+however it ends: a lock that can be acquired belonged to a process that is gone.
 """
 
 from __future__ import annotations

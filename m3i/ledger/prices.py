@@ -8,7 +8,7 @@ import unicodedata
 from dataclasses import dataclass
 from enum import Enum
 
-from m3i.ledger.price_table import Price, Rates, check_overrides, price_of, price_source
+from m3i.ledger.price_table import Price, Rates, price_of, price_source
 from m3i.llm.request import ModelRequest, Usage
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "Prefix",
     "Price",
     "Rates",
-    "check_overrides",
     "cost",
     "estimate",
     "price_of",

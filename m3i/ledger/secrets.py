@@ -149,15 +149,6 @@ def _forms(value: str) -> set[str]:
 # -- logs -------------------------------------------------------------------------------------
 
 
-class RedactingFilter(logging.Filter):
-    """Takes secrets out of a record's message and traceback; for a handler."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Changes the record; keeps every record."""
-        redact_record(record)
-        return True
-
-
 def redact_record(record: logging.LogRecord) -> None:
     """Takes secrets out of one log record. A record without any is left as it is."""
     try:

@@ -129,8 +129,7 @@ class Sender:
             if isinstance(claimed, Busy):
                 raise Elsewhere(claimed)
             assert isinstance(claimed, Short)
-            if claimed.for_good:
-                raise self._context.over_budget(claimed, journey.call.purpose)
+            await self._context.check_short(claimed, journey.call.purpose)
             await looks.wait()  # calls in flight may turn out cheaper than their worst case
 
     async def _may_send(self, reserved: Reserved, permit: Permit) -> bool:
@@ -157,6 +156,10 @@ class Sender:
         except TooLong as error:
             answer = error
             cleaned(error)
+        except RecursionError:
+            deep = Transient("the response is nested too deeply to be read", status=200, maybe_billed=True)
+            await self._failed(journey, reserved, permit, deep)
+            raise deep from None
         except BaseException as error:
             await self._failed(journey, reserved, permit, error)
             raise
@@ -189,7 +192,7 @@ class Sender:
         request = journey.call.request
         attempts = f"{journey.failed} attempt{'s' if journey.failed != 1 else ''} in {journey.elapsed_s():.0f} s"
         why = f"ledger.deadline_s = {self._settings.deadline_s:g} allows no further one"
-        if error.retry_after_s is not None:
+        if error.retry_after_s:
             why = f"the provider asks to wait {error.retry_after_s:.0f} s, and {why}"
         return OutageError(
             f"{request.model} ({request.provider}) gave no answer to '{journey.call.purpose}': {attempts}; the last "

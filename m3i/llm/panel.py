@@ -11,6 +11,7 @@ calls under way finish and are recorded, then the error goes on (m3i.llm.calls).
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -244,7 +245,7 @@ class Tally:
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     output_tokens: int = 0
-    cost_usd: float = 0.0
+    costs_usd: list[float] = field(default_factory=list)
     n_unpriced: int = 0
 
     def add(self, answer: Answer) -> None:
@@ -257,11 +258,16 @@ class Tally:
         self.cache_read_tokens += reply.usage.cache_read_tokens
         self.cache_write_tokens += reply.usage.cache_write_tokens
         self.output_tokens += reply.usage.output_tokens
-        self.cost_usd += answer.cost_usd or 0.0
+        self.costs_usd.append(answer.cost_usd or 0.0)
         self.n_unpriced += answer.cost_usd is None
 
     def facts(self, of: CallFacts) -> CallFacts:
         """`of` with these sums."""
-        sums = {name: value for name, value in vars(self).items() if name != "answered_by"}
-        answered_by = dict(sorted(self.answered_by.items()))
-        return replace(of, answered_by=answered_by, n_calls=self.answered_by.total(), **sums)
+        sums = {name: value for name, value in vars(self).items() if name not in ("answered_by", "costs_usd")}
+        return replace(
+            of,
+            answered_by=dict(sorted(self.answered_by.items())),
+            n_calls=self.answered_by.total(),
+            cost_usd=math.fsum(self.costs_usd),  # exact: replies arrive in any order
+            **sums,
+        )

@@ -107,6 +107,11 @@ class Usage:
     output_tokens: int = 0
     """Thinking included."""
 
+    def __post_init__(self) -> None:
+        """Refuses, with a ValueError, a count below 0: it would pay back into the budget."""
+        if min(self.input_tokens, self.cache_read_tokens, self.cache_write_tokens, self.output_tokens) < 0:
+            raise ValueError("a count of tokens is below 0")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
@@ -199,7 +204,11 @@ class BatchProvider(Provider, Protocol):
         """
 
     async def find(self, name: str, request_ids: frozenset[str]) -> str | None:
-        """The id of the batch submitted under `name`, None where the provider has none."""
+        """The id of the batch submitted under `name`, None where the provider has none.
+
+        A provider that shows no names of batches at work may give one of the same size: it brings none of these ids,
+        and the next look for it gives another.
+        """
 
     async def state(self, batch_id: str) -> BatchState:
         """Whether it has ended."""

@@ -143,13 +143,14 @@ def outcome(result: Any) -> Reply | CallError:
 async def mapped(timeout_s: float) -> AsyncIterator[None]:
     """Ends the call in time and turns the SDK's errors into ours."""
     import anthropic
+    import httpx2
 
     try:
         async with asyncio.timeout(timeout_s):
             yield
     except TimeoutError as error:
         raise Transient(f"Anthropic: timed out, no whole answer within {timeout_s:g} s", maybe_billed=True) from error
-    except (anthropic.AnthropicError, json.JSONDecodeError, UnicodeError) as error:
+    except (anthropic.AnthropicError, httpx2.HTTPError, json.JSONDecodeError, UnicodeError) as error:
         raise call_error(error) from error
     except TypeError as error:
         if "authentication" not in str(error):  # the SDK's word for a missing key

@@ -17,10 +17,13 @@ PASSING_TYPES = ("api_error", "overloaded_error", "rate_limit_error", "timeout_e
 def call_error(error: Exception) -> CallError:
     """The error of an SDK call, mapped."""
     import anthropic
+    import httpx2
 
     if isinstance(error, anthropic.APIStatusError):
         return status_error(error.status_code, said(error.body) or error.message, error.response.headers)
     if isinstance(error, anthropic.APIConnectionError):
+        return connection_error(error.__cause__ or error)
+    if isinstance(error, httpx2.HTTPError):  # the results of a batch are streamed, and the SDK does not wrap that
         return connection_error(error)
     if isinstance(error, (anthropic.APIError, json.JSONDecodeError, UnicodeDecodeError)):
         return Transient(f"Anthropic: the response cannot be read as JSON ({name_of(error)})", 200, maybe_billed=True)
@@ -63,11 +66,10 @@ def batch_error(kind: str, words: str) -> CallError:
     return status_error(413 if kind == "request_too_large" else status.get(kind, 400), words, {})
 
 
-def connection_error(error: Exception) -> CallError:
-    """No response came."""
+def connection_error(cause: BaseException) -> CallError:
+    """No response came, or not all of it."""
     import httpx2
 
-    cause = error.__cause__
     where = "set by ANTHROPIC_BASE_URL, else https://api.anthropic.com"
     if isinstance(cause, (httpx2.UnsupportedProtocol, httpx2.InvalidURL)):
         return RequestError(f"Anthropic: the base URL cannot be used ({where}): {cause}")
@@ -75,7 +77,7 @@ def connection_error(error: Exception) -> CallError:
         return AccountError(f"Anthropic: the key holds characters that no HTTP header can: look at {KEYS}")
     # Before a connection stands nothing has been sent.
     unsent = isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout))
-    return Transient(f"Anthropic: {name_of(cause or error)} ({where})", maybe_billed=not unsent)
+    return Transient(f"Anthropic: {name_of(cause)} ({where})", maybe_billed=not unsent)
 
 
 def name_of(error: BaseException) -> str:

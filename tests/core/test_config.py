@@ -9,6 +9,7 @@ from m3i.config_source import check_presets, parse_panel
 from m3i.errors import ConfigError, PluginError
 from m3i.experiment import Experiment
 from m3i.registry import Registry
+from m3i.secret_arguments import config_folders
 
 
 def test_the_default_experiment_composes() -> None:
@@ -52,6 +53,8 @@ def test_a_panel_that_cannot_be_read_is_an_error(value: str) -> None:
         ("experiment=nothere", "experiment/nothere"),
         ("trace.file=${oc.env:HOME}", "option 'trace.file' reads the environment"),
         ("trace.file=/not/there.jsonl", "there is no such file"),
+        ("ledger.budget_usd=inf", "ledger.budget_usd = inf: expected a finite number"),
+        ("trace.temperature=1e999", "trace.temperature = inf: expected a finite number"),
         ("selector.k=99", "99"),
         ("selector=manual", "selector.layers"),
         ("plugin", "'plugin' is neither a subcommand nor an override; did you mean 'plugins'?"),
@@ -68,6 +71,43 @@ def test_a_wrong_word_is_one_line(
     assert message in captured.err
     assert captured.err.count("\n") == 1
     assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["observer=claude", "trace.file=/not/there.jsonl"], "there is no such file"),
+        (["-m", "observer=claude"], "usage: m3i cost OVERRIDES"),
+        (["--help"], "usage: m3i cost OVERRIDES"),
+    ],
+)
+def test_what_m3i_cost_cannot_take_is_one_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["cost", *words]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["ledger.recording=nosuch"], ["ledger.path={root}/text"]])
+def test_a_ledger_that_cannot_be_used_is_found_before_the_first_stage(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "nobody-is-asked")
+    (tmp_path / "text").write_text("no database " * 100)
+    places = [f"store.root={tmp_path}/store", f"hydra.run.dir={tmp_path}/run"]
+    assert run_command(["observer=claude", *places, *(word.format(root=tmp_path) for word in words)]) == 2
+    said = capsys.readouterr().err
+    assert "ledger" in said
+    assert "/15 problems" not in said
+
+
+@pytest.mark.parametrize(
+    "flag", ["--config-dir", "--config-di", "--config-d", "--config-path", "--config-pa", "-cd", "-cp"]
+)
+def test_every_way_to_name_a_config_folder_is_looked_into_for_keys(flag: str) -> None:
+    assert [*config_folders([f"{flag}=/here"]), *config_folders(["a=1", flag, "/there"])] == ["/here", "/there"]
 
 
 def test_presets_of_one_name_are_refused_naming_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from m3i.display import Display
 from m3i.errors import StoreError
 from m3i.experiment import Experiment
 from m3i.lab import Lab, core_hash
+from m3i.ledger import Ledger
 from m3i.registry import installed
 from m3i.session import Session
 from m3i.store import Store
@@ -55,7 +56,9 @@ def lab_with(tmp_path: Path, n_parameters: int) -> Lab:
         n_parameters=n_parameters,
         n_active=n_parameters,
     )
-    return Lab(Experiment.compose(), installed(), Store(tmp_path), Display(quiet=True), session)
+    experiment = Experiment.compose()
+    ledger = Ledger(experiment.settings.ledger, default_path=tmp_path / "ledger.sqlite")
+    return Lab(experiment, installed(), Store(tmp_path), Display(quiet=True), session, ledger)
 
 
 def test_model_files_that_cannot_fit_are_refused_with_both_sizes(tmp_path: Path) -> None:

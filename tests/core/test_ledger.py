@@ -215,6 +215,42 @@ def test_all_who_wait_for_a_call_that_fails_hear_of_it(ledger_of):
     assert provider.n_sent == 1
 
 
+def test_a_server_that_always_asks_for_no_wait_is_not_hammered(ledger_of):
+    provider = ScriptedProvider(flaky(*[overloaded(0.0)] * 10**4))
+    with pytest.raises(OutageError, match="slow down"):
+        ask(ledger_of(deadline_s=0.5), provider, request("a"))
+    assert provider.n_sent < 10  # waits of about 0.01, 0.02, 0.04, ... s
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def too_deep_for_the_client(req, attempt):
+    raise RecursionError("maximum recursion depth exceeded while decoding a JSON array")
+
+
+@pytest.mark.parametrize(
+    "deep", [too_deep_for_the_client, lambda req, attempt: echo(req, raw={"a": nested(5000)})], ids=["client", "raw"]
+)
+def test_a_response_nested_without_end_is_an_unreadable_one(ledger_of, deep):
+    ledger = ledger_of()
+    (answer,) = ask(
+        ledger, ScriptedProvider(lambda req, attempt: deep(req, attempt) if attempt == 1 else echo(req)), request("a")
+    )
+    assert answer.reply.text == "answer to a"
+    assert ledger.tally().rows[0]["retries"] == {"unreadable reply": 1}
+    assert ledger.tally().uncertain_usd == pytest.approx(WORST)
+
+
+def test_a_provider_cannot_pay_back_into_the_budget():
+    with pytest.raises(ValueError, match="below 0"):
+        Usage(input_tokens=-5, output_tokens=10)
+
+
 def test_an_outage_ends_at_the_deadline_and_the_same_call_goes_on_later(ledger_of):
     provider = ScriptedProvider(
         lambda req, attempt: flaky(*[lambda: Transient("down", status=503)] * 10**6)(req, attempt)

@@ -176,6 +176,24 @@ def test_a_submission_whose_answer_was_lost_is_found_and_not_repeated(ledger_of,
     assert provider.finds == 1
 
 
+def test_a_wrong_guess_at_the_batch_is_followed_by_the_right_one_and_nothing_is_submitted_twice(ledger_of, provider_of):
+    faults_left = [Transient("the connection broke", maybe_billed=True)]
+    provider = provider_of(submit_fault=lambda name: faults_left.pop() if faults_left else None)
+    find, collect = provider.find, provider.collect
+
+    async def guess(name, request_ids):
+        found = await find(name, request_ids)
+        return "id-another-run" if provider.finds == 1 else found
+
+    async def collect_theirs(batch_id):
+        return {"theirs": echo(request("theirs"))} if batch_id == "id-another-run" else await collect(batch_id)
+
+    provider.find, provider.collect = guess, collect_theirs
+    assert len(ask_batch(ledger_of(), provider)) == 6
+    assert len(provider.submitted) == 1
+    assert provider.finds == 2
+
+
 @pytest.mark.parametrize("error", [AccountError("401"), RequestError("400: batches are not for you")])
 def test_a_refused_batch_frees_its_requests(ledger_of, provider_of, error):
     ledger = ledger_of()
@@ -275,6 +293,17 @@ def test_a_single_call_does_not_pay_again_for_what_a_batch_holds(ledger_of, prov
     assert single.n_sent == 0
     ask_batch(ledger, provider_of())
     assert ask(ledger, single, REQUESTS["item 0"]).reused
+
+
+@pytest.mark.parametrize("mode", ["each", "batch"])
+def test_money_held_by_a_batch_that_nobody_waits_for_is_not_waited_for(ledger_of, provider_of, mode):
+    name = left_behind(ledger_of(), provider_of(polls=10**9))
+    ledger, provider, other = ledger_of(budget_usd=6.5 * WORST), provider_of(), request("other")
+    with pytest.raises(BudgetError, match=f"no run waits for .{name}.*mode=batch"):
+        ask(ledger, provider, other) if mode == "each" else ask_batch(ledger, provider, {"other": other})
+    assert provider.n_sent == 0
+    ask_batch(ledger, provider)
+    assert not ask(ledger, provider, other).reused
 
 
 def test_a_batch_can_be_given_up(ledger_of, provider_of, capsys):

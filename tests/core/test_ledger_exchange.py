@@ -79,6 +79,17 @@ def test_an_imported_recording_replays_without_a_provider_and_costs_nothing(tmp_
     assert second.read_text() == file.read_text()
 
 
+def test_what_a_file_calls_its_recording_cannot_steer_the_terminal(tmp_path, published, capsys):
+    _, file = published
+    header, *answers = file.read_text().splitlines()
+    hostile = {**json.loads(header), "recording": "\x1b[2Jpaper"}
+    file.write_text("\n".join([json.dumps(hostile), *answers]) + "\n")
+    ledger_command(["import", str(file), "--path", str(tmp_path / "reader.sqlite")])
+    out = capsys.readouterr().out
+    assert "current recording: ?[2Jpaper" in out
+    assert "\x1b" not in out
+
+
 def test_an_import_never_replaces_an_answer(tmp_path, published):
     _, file = published
     mine = tmp_path / "mine.sqlite"
@@ -222,3 +233,59 @@ def test_imported_answers_do_not_use_up_a_budget(tmp_path, published):
     ask(reader, ScriptedProvider(), request("new"), budget_usd=worst)
     with contextlib.closing(sqlite3.connect(reader)) as connection:
         assert connection.execute("SELECT count(*) FROM answers WHERE imported").fetchone() == (5,)
+
+
+def altered(file, **changes):
+    """The exported file with its second line changed."""
+    lines = file.read_text().splitlines()
+    return "\n".join([lines[0], json.dumps({**json.loads(lines[1]), **changes}), *lines[2:]])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recording": "\ud800"},
+        {"made_at": "\udfff"},
+        {"cost_usd": 10**400},
+        {"latency_s": 10**400},
+        {"latency_s": -1.0},
+        {"latency_s": "ENDLESS"},
+        {"latency_s": 10**30 * 0.5, "response": "DEEP"},
+    ],
+)
+def test_a_line_that_no_ledger_can_hold_is_named_and_nothing_is_taken(tmp_path, published, changes):
+    _, file = published
+    response = json.loads(file.read_text().splitlines()[1])["response"]
+    if changes.get("response") == "DEEP":
+        deep = []
+        for _ in range(900):
+            deep = [deep]
+        changes = {**changes, "response": {**response, "raw": {"a": deep}}}
+    hostile = tmp_path / "hostile.jsonl"
+    hostile.write_text(altered(file, **changes).replace('"ENDLESS"', "1e999"))
+    with pytest.raises(InputError, match=r"hostile\.jsonl line 2"):
+        import_(tmp_path / "reader.sqlite", hostile)
+    with contextlib.closing(ledger_at(tmp_path / "reader.sqlite")) as ledger:
+        assert not ledger.known([r.key for r in REQUESTS])
+
+
+def test_a_header_with_half_a_surrogate_pair_is_named(tmp_path, published):
+    _, file = published
+    lines = file.read_text().splitlines()
+    header = {**json.loads(lines[0]), "recording": "\ud800"}
+    hostile = tmp_path / "hostile.jsonl"
+    hostile.write_text("\n".join([json.dumps(header), *lines[1:]]))
+    with pytest.raises(InputError, match=r"hostile\.jsonl line 1"):
+        import_(tmp_path / "reader.sqlite", hostile)
+
+
+def test_an_export_does_not_overwrite_a_ledger(tmp_path, published):
+    path, _ = published
+    before = path.read_bytes()
+    other = tmp_path / "other.sqlite"
+    ask(other, ScriptedProvider(), REQUESTS[0])
+    for out in (path, other):
+        with pytest.raises(InputError, match="is a database"):
+            export(path, out)
+    assert path.read_bytes() == before
+    assert summary(other)

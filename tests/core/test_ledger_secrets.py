@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from m3i.ledger.secrets import (
     LONGEST_MESSAGE,
-    RedactingFilter,
     holds_secret,
     install_log_redaction,
     message,
@@ -168,9 +167,3 @@ def test_no_log_record_holds_a_secret():
         assert SECRET not in logged(logger, f"wrong %s %s {SECRET}", "arguments")
     finally:
         logging.setLogRecordFactory(before)
-
-
-def test_the_filter_does_the_same_for_one_handler():
-    record = logging.LogRecord("n", logging.INFO, "f", 1, "key %s", (SECRET,), None)
-    assert RedactingFilter().filter(record)
-    assert record.getMessage() == "key [PLANTED_API_KEY]"

@@ -404,6 +404,20 @@ def test_faults_about_a_batch(server: WireServer, monkeypatch: pytest.MonkeyPatc
     use(steps)
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_faults_while_a_batch_brings_its_results(server: WireServer, monkeypatch: pytest.MonkeyPatch, case: Case):
+    async def steps(provider: AnthropicProvider) -> None:
+        batch = await provider.submit("m3i-1", REQUESTS)
+        monkeypatch.setattr("m3i_claude.client.BATCH_CALL_S", 0.5)
+        server.script(faults.ok(), case.fault)  # the SDK asks where the results are, then for them
+        with pytest.raises(case.error):
+            await provider.collect(batch)
+        assert server.unspent == 0
+        server.release()
+
+    use(steps)
+
+
 def test_a_batch_that_the_provider_does_not_know(server: WireServer):
     with pytest.raises(RequestError):
         use(lambda provider: provider.state("msgbatch_gone"))

@@ -365,10 +365,28 @@ def test_a_failing_call_prints_nothing_and_shows_no_key(server, capfd, caplog, t
 
 def test_nothing_is_fetched_cached_or_called_back():
     litellm = sdk()
-    assert os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
     assert litellm.cache is None
     assert not [*litellm.callbacks, *litellm.input_callback, *litellm.success_callback, *litellm.failure_callback]
     assert (litellm.num_retries, litellm.drop_params, litellm.modify_params) == (0, False, False)
+
+
+def test_its_import_asks_the_network_for_nothing(tmp_path):
+    code = """
+import socket, sys
+
+def refuse(*given):
+    sys.exit(f"connects to {given}")
+
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+from m3i_litellm.client import sdk
+sdk()
+print("quiet")
+"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("LITELLM")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "quiet\n", "")
 
 
 def test_two_clients_at_once_and_after_one_another(server):

@@ -36,7 +36,8 @@ MLA = ("self_attn.q_proj", "self_attn.kv_a_proj_with_mqa", "self_attn.kv_b_proj"
 
 
 def deepseek(**changes):
-    return wrap(small_deepseek(initializer_range=0.2, num_hidden_layers=N_LAYERS, **changes), byte_tokenizer())
+    sizes = {"initializer_range": 0.2, "num_hidden_layers": N_LAYERS}
+    return wrap(small_deepseek(**sizes | changes), byte_tokenizer())
 
 
 def llama():
