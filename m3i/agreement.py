@@ -3,6 +3,9 @@
 Three questions, from coarse to fine: do two observers call the same traces failing, do they point at the same tokens,
 and do they suspect the same layers? Whether they are right is another one: m3i.observer_accuracy and
 m3i.error_correlation. All figures are plain JSON values. docs/agreement.md says how to read them.
+
+The estimates are over traces; in every test the problem is the unit, and traces of one problem with the same text (they
+share one audit) count once. `Unit` tells which those are.
 """
 
 from __future__ import annotations
@@ -15,8 +18,11 @@ from typing import Any
 import numpy as np
 
 from m3i.artifacts import Audit, LayerScores, Trace
-from m3i.statistics import holm
+from m3i.statistics import dealt_orders, holm
 from m3i.statistics.reliability import alpha_of_counts
+
+Unit = tuple[str, str]
+"""Problem and text of a trace: traces that have both in common were read once."""
 
 
 def measure_agreement(
@@ -48,13 +54,14 @@ def measure_agreement(
         calls = [flags(audits[name], shared) for name in (a, b)]
         masks = [token_masks(audits[name], shared, by_id) for name in (a, b)]
         layers = [_named_layers(audits[name], shared) for name in (a, b)]
+        units = [(by_id[t].problem_id, by_id[t].text) for t in shared]
         rng = np.random.default_rng(seed)
         pairs.append(
             {
                 "observers": [a, b],
-                "traces": trace_agreement(calls[0], calls[1]),
-                "spans": span_agreement(masks[0], masks[1], rng, n_permutations),
-                "layers": layer_agreement(layers[0], layers[1], n_layers, rng, n_permutations),
+                "traces": trace_agreement(calls[0], calls[1], units, rng, n_permutations),
+                "spans": span_agreement(masks[0], masks[1], units, rng, n_permutations),
+                "layers": layer_agreement(layers[0], layers[1], units, n_layers, rng, n_permutations),
             }
         )
     for scale in ("overall", "within"):
@@ -65,16 +72,26 @@ def measure_agreement(
 # -- traces -----------------------------------------------------------------------------------
 
 
-def trace_agreement(a: Sequence[bool], b: Sequence[bool]) -> dict[str, Any]:
+def trace_agreement(
+    a: Sequence[bool], b: Sequence[bool], units: Sequence[Unit], rng: np.random.Generator, n_permutations: int
+) -> dict[str, Any]:
     """Agreement on failing or not.
+
+    Args:
+        a: Whether the first observer calls each trace failing.
+        b: The other.
+        units: Problem and text of each trace.
+        rng: For the permutations.
+        n_permutations: Their number.
 
     Returns:
         n, both, only_first, only_second, neither; `observed` share of equal calls, the share `expected` of two
         observers with these margins that know nothing of each other, Cohen's `kappa` (None where both always say the
-        same one thing), and `p`, the chance of at least so many traces called failing by both (hypergeometric,
-        one-sided).
+        same one thing), and `p`, the chance of at least so many distinct texts called failing by both when the second
+        observer's calls are dealt out anew: whole problems among those with as many distinct texts, and the texts
+        within each problem (one-sided). With one text a problem it is Fisher's exact test but for the drawing.
 
-    Source: Cohen 1960, "A coefficient of agreement for nominal scales"; Fisher's exact test.
+    Source: Cohen 1960, "A coefficient of agreement for nominal scales"; p as in Phipson & Smyth 2010.
     """
     n = len(a)
     both = sum(x and y for x, y in zip(a, b, strict=True))
@@ -90,8 +107,24 @@ def trace_agreement(a: Sequence[bool], b: Sequence[bool]) -> dict[str, Any]:
         "observed": observed,
         "expected": expected,
         "kappa": (observed - expected) / (1 - expected) if expected < 1 else None,
-        "p": overlap_p(both, n, n_a, n_b),
+        "p": _calls_p(np.array(a, dtype=bool), np.array(b, dtype=bool), units, rng, n_permutations),
     }
+
+
+def _calls_p(
+    a_N: np.ndarray, b_N: np.ndarray, units: Sequence[Unit], rng: np.random.Generator, n_permutations: int
+) -> float:
+    once = read_once(units)
+    a_U, b_U = a_N[once], b_N[once]
+    orders = dealt_orders(clusters=[units[i][0] for i in once], rng=rng, draws=n_permutations)
+    both = int((a_U & b_U).sum())
+    as_many = sum(int((a_U & b_U[order_U]).sum()) >= both for order_U in orders)
+    return (1 + as_many) / (1 + n_permutations)
+
+
+def read_once(units: Sequence[Unit]) -> list[int]:
+    """Index of the first trace of each problem and text."""
+    return list({unit: i for i, unit in reversed(list(enumerate(units)))}.values())[::-1]
 
 
 def overlap_p(shared: int, population: int, first: int, second: int) -> float:
@@ -108,18 +141,25 @@ def overlap_p(shared: int, population: int, first: int, second: int) -> float:
 
 
 def span_agreement(
-    a: Sequence[np.ndarray], b: Sequence[np.ndarray], rng: np.random.Generator, n_permutations: int
+    a: Sequence[np.ndarray],
+    b: Sequence[np.ndarray],
+    units: Sequence[Unit],
+    rng: np.random.Generator,
+    n_permutations: int,
 ) -> dict[str, Any]:
     """Agreement on tokens, over the traces that both observers call failing.
 
     Chance slides one observer's tokens around each trace's circle of tokens, every offset alike: lengths and gaps of
     its spans are kept, their place is not. The expected overlap of a trace of T tokens is then |A| |B| / T, exactly.
+    All traces of one problem are slid by the same share of their length: where an observer looks in one of them, it
+    looks in the others.
 
     Args:
         a: One boolean mask over completion tokens a trace.
         b: The other observer's, same traces.
+        units: Problem and text of each trace.
         rng: For the permutations.
-        n_permutations: Number of random offsets drawn for each trace.
+        n_permutations: Number of random offsets drawn for each problem.
 
     Returns:
         n_traces, token-level `f1` (2 |A ∩ B| / (|A| + |B|), summed over traces), `expected` F1 under chance and `p`,
@@ -128,16 +168,18 @@ def span_agreement(
         independent, which neighbours are not, so it has no p here.
     """
     alpha = token_alpha(a, b)
-    kept = [(x, y) for x, y in zip(a, b, strict=True) if x.any() and y.any()]
+    flagged = [(x, y, unit[0]) for x, y, unit in zip(a, b, units, strict=True) if x.any() and y.any()]
+    kept = [(x, y) for x, y, _ in flagged]
     if not kept:
         return {"n_traces": 0, "f1": None, "expected": None, "p": None, **alpha}
     sizes = sum(int(x.sum() + y.sum()) for x, y in kept)
     overlap = sum(int((x & y).sum()) for x, y in kept)
     expected = sum(float(x.sum() * y.sum() / len(x)) for x, y in kept)
     drawn = np.zeros(n_permutations)
-    for x, y in kept:
+    offset = {problem: rng.random(n_permutations) for problem in dict.fromkeys(row[2] for row in flagged)}
+    for x, y, problem in flagged:
         slid = np.array([int((x & np.roll(y, shift)).sum()) for shift in range(len(y))])
-        drawn += slid[rng.integers(len(y), size=n_permutations)]
+        drawn += slid[(offset[problem] * len(y)).astype(int)]
     return {
         "n_traces": len(kept),
         "f1": 2 * overlap / sizes,
@@ -160,6 +202,7 @@ def token_alpha(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> dict[str, A
 def layer_agreement(
     a: Sequence[frozenset[int]],
     b: Sequence[frozenset[int]],
+    units: Sequence[Unit],
     n_layers: int,
     rng: np.random.Generator,
     n_permutations: int,
@@ -174,9 +217,11 @@ def layer_agreement(
         n_traces; `overall`: each observer's most-named layers (as many as it names in a trace on average; ties go to
         the lower layer), how many are `shared`, how many are `expected` of random picks, and the hypergeometric `p`;
         `within`: mean number `shared` in a trace, `expected_random` (random picks) and `expected_shuffled` (same
-        picks, traces shuffled), and `p` against shuffled traces. None without a trace.
+        picks, traces shuffled), and `p` against traces dealt out anew by problem, each text once, as in
+        `trace_agreement`. None without a trace.
     """
-    kept = [(x, y) for x, y in zip(a, b, strict=True) if x and y]
+    named = [i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x and y]
+    kept = [(a[i], b[i]) for i in named]
     if not kept:
         return {"n_traces": 0, "overall": None, "within": None}
     n = len(kept)
@@ -184,7 +229,11 @@ def layer_agreement(
     shared = len(set(tops[0]) & set(tops[1]))
     overlap_NN = np.array([[len(x & y) for _, y in kept] for x, _ in kept])
     observed = float(np.trace(overlap_NN)) / n
-    shuffled = np.array([overlap_NN[np.arange(n), rng.permutation(n)].mean() for _ in range(n_permutations)])
+    kept_units = [units[i] for i in named]
+    once = read_once(kept_units)
+    overlap_UU = overlap_NN[np.ix_(once, once)]
+    orders = dealt_orders(clusters=[kept_units[i][0] for i in once], rng=rng, draws=n_permutations)
+    shuffled = np.array([overlap_UU[np.arange(len(once)), order_U].sum() for order_U in orders])
     return {
         "n_traces": n,
         "overall": {
@@ -198,7 +247,7 @@ def layer_agreement(
             "shared": observed,
             "expected_random": float(np.mean([len(x) * len(y) / n_layers for x, y in kept])),
             "expected_shuffled": float(overlap_NN.mean()),
-            "p": float((1 + (shuffled >= observed - 1e-12).sum()) / (1 + n_permutations)),
+            "p": float((1 + (shuffled >= np.trace(overlap_UU)).sum()) / (1 + n_permutations)),
         },
     }
 

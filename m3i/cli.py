@@ -237,10 +237,13 @@ def print_cost(experiment: Experiment) -> None:
         print("This experiment calls no provider: it costs nothing.")
         return
     Console(highlight=False, width=max(100, Console().width)).print(cost_table(found))
-    print(
-        f"\nAll together {usd(found.usd)} expected, {usd(found.usd_at_most)} at most (every reply of the greatest "
-        f"length, and each asked for twice)."
-    )
+    if found.usd is None:
+        print("\nA model has no known price: give it in ledger.prices for a sum.")
+    else:
+        print(
+            f"\nAll together {usd(found.usd)} expected, {usd(found.usd_at_most)} at most (every reply of the greatest "
+            f"length, and each asked for twice)."
+        )
     for line in remarks(found):
         print(line)
 

@@ -38,6 +38,8 @@ from m3i.store import Recipe, StageRecord, Store
 
 REPLY_TOKENS = {"observer": 300, "judge": 120}
 """Length of a reply in the expected cost, thinking not included (see `TextModel.thinking_tokens`)."""
+LONGEST_CHARACTER = "\U00010000"
+"""One of those with the most UTF-8 bytes: four."""
 REPAIR_CHARS = 2000
 """More than any message of what was wrong with a reply."""
 CHARACTERS_A_TOKEN = 4
@@ -198,16 +200,13 @@ def _line(
     seen: set[tuple[str, ...]] = set()
     cached = 0
     calls: list[CallEstimate] = []
+    batch = component.mode is CallMode.batch
     for request in asked:
         prefix = _prefix(request)
         use = Prefix.unused if not prefix else Prefix.read if prefix in seen else Prefix.written
         seen.add(prefix)
-        batch = component.mode is CallMode.batch
         calls.append(estimate(request, price, expected_output_tokens=reply, batch=batch, prefix=use))
         cached += calls[-1].cached_tokens_expected if use is Prefix.read else 0
-    repair = [
-        repair_usd_at_most(request, price, batch=component.mode is CallMode.batch) for request in asked[:1]
-    ] * len(asked)
     return CostLine(
         place=place,
         provider=component.provider_name,
@@ -218,15 +217,15 @@ def _line(
         cached_tokens=cached,
         output_tokens=sum(c.output_tokens_expected for c in calls),
         usd=_sum([c.usd_expected for c in calls]),
-        usd_at_most=_sum([*(c.usd_at_most for c in calls), *repair]),
+        usd_at_most=_sum([c.usd_at_most for c in calls] + [repair_usd_at_most(r, price, batch=batch) for r in asked]),
         basis=basis,
     )
 
 
 def repair_usd_at_most(request: ModelRequest, price: Price | None, *, batch: bool) -> float | None:
     """Bound of the turn that asks again: the request, the longest reply that is repeated in it, and what was wrong."""
-    reply = Message(role="assistant", blocks=(Block(text="x" * MAX_ECHO_CHARS),))
-    wrong = Message(role="user", blocks=(Block(text="x" * REPAIR_CHARS),))
+    reply = Message(role="assistant", blocks=(Block(text=LONGEST_CHARACTER * MAX_ECHO_CHARS),))
+    wrong = Message(role="user", blocks=(Block(text=LONGEST_CHARACTER * REPAIR_CHARS),))
     again = replace(request, messages=(*request.messages, reply, wrong))
     return estimate(again, price, batch=batch).usd_at_most
 
@@ -289,8 +288,9 @@ def cost_table(found: Estimate) -> Any:
     for column in ("calls", "tokens in", "tokens out", "expected", "at most"):
         table.add_column(column, justify="right", no_wrap=True, min_width=len(column))
     for line in found.lines:
+        calls = f"{line.n_calls - line.n_known:,}" + (f" of {line.n_calls:,}" if line.n_known else "")
         tokens = (f"{line.input_tokens:,}", f"{line.output_tokens:,}")
-        table.add_row(line.place, line.model, f"{line.n_calls:,}", *tokens, usd(line.usd), usd(line.usd_at_most))
+        table.add_row(line.place, line.model, calls, *tokens, usd(line.usd), usd(line.usd_at_most))
     return table
 
 

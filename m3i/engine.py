@@ -21,6 +21,7 @@ from m3i.errors import ConfigError, did_you_mean
 from m3i.experiment import Experiment
 from m3i.lab import Lab, core_sources
 from m3i.ledger import Ledger
+from m3i.ledger.context import required_price
 from m3i.llm.remote import RemoteModel
 from m3i.registry import Registry, installed
 from m3i.session import Session
@@ -66,8 +67,9 @@ def run(
     preflight(experiment, session.info)
     read_sources(experiment, registry)
     store = Store(store_root(experiment))
-    ledger = Ledger(experiment.settings.ledger, default_path=ledger_path(experiment))
-    lab = Lab(experiment, registry, store, Display(quiet=quiet), session, ledger)
+    display = Display(quiet=quiet)
+    ledger = Ledger(experiment.settings.ledger, default_path=ledger_path(experiment), note=display.note)
+    lab = Lab(experiment, registry, store, display, session, ledger)
     with contextlib.closing(ledger):
         if asks_remotely(experiment):
             ledger.known(())  # a file or a recording that cannot be used is found now, not after the traces
@@ -144,7 +146,8 @@ def preflight(experiment: Experiment, info: TargetInfo) -> None:
             f"selector.attributor = '{read}': no such attributor is in the panel{did_you_mean(read, panel)} "
             f"There is {', '.join(panel)}; add it with attributor={'+'.join([*panel, read])}"
         )
-    mode = experiment.settings.ledger.mode
+    settings = experiment.settings.ledger
+    mode = settings.mode
     if mode is LedgerMode.estimate:
         raise ConfigError(
             "ledger.mode=estimate: runs nothing; see m3i.cost.estimate, or 'm3i cost' on the command line"
@@ -153,6 +156,7 @@ def preflight(experiment: Experiment, info: TargetInfo) -> None:
         for component in components(experiment).values():
             if isinstance(component, RemoteModel):
                 component.require_key()
+                required_price(component.provider_name, component.model, settings)
     check_trace_file(experiment)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from m3i.agreement import flags
 from m3i.artifacts import Audit, Trace
-from m3i.statistics import holm
+from m3i.statistics import dealt_orders, holm
 
 UNDEFINED = 0.05
 """Share of bootstrap draws without errors to correlate above which no interval is given."""
@@ -135,8 +135,9 @@ def pair_errors(
         return row
     row["phi"] = _correlation(a_N.astype(float), b_N.astype(float))
     row["phi_given_truth"] = _correlation(_centred(a_N, wrong_N), _centred(b_N, wrong_N))
-    drawn = _dealt(a_N, b_N, problems, rng, n_permutations)
-    row["p"] = float((1 + (drawn >= both).sum()) / (1 + n_permutations))
+    orders = dealt_orders(clusters=problems, rng=rng, draws=n_permutations)
+    as_many = sum(int((a_N & b_N[order_N]).sum()) >= both for order_N in orders)
+    row["p"] = (1 + as_many) / (1 + n_permutations)
     return row
 
 
@@ -153,26 +154,6 @@ def _centred(error_N: np.ndarray, wrong_N: np.ndarray) -> np.ndarray:
         if group.any():
             out[group] -= out[group].mean()
     return out
-
-
-def _dealt(
-    a_N: np.ndarray, b_N: np.ndarray, problems: Sequence[str], rng: np.random.Generator, draws: int
-) -> np.ndarray:
-    """Shared errors when b's problems, and its samples within problems, are shuffled; one value a draw."""
-    rows: dict[str, list[int]] = {}
-    for i, problem in enumerate(problems):
-        rows.setdefault(problem, []).append(i)
-    sizes: dict[int, list[list[int]]] = {}
-    for members in rows.values():
-        sizes.setdefault(len(members), []).append(members)
-    shared_D = np.zeros(draws, dtype=int)
-    for blocks in sizes.values():
-        index_CS = np.array(blocks)
-        a_CS, b_CS = a_N[index_CS], b_N[index_CS]
-        for draw in range(draws):
-            dealt_CS = rng.permuted(b_CS[rng.permutation(len(blocks))], axis=1)
-            shared_D[draw] += int((a_CS & dealt_CS).sum())
-    return shared_D
 
 
 # -- the panel --------------------------------------------------------------------------------

@@ -225,9 +225,6 @@ class LedgerSettings:
         """Checks the values."""
         require(bool(self.account), "ledger.account", self.account, "a name")
         require(self.budget_usd is None or self.budget_usd >= 0, "ledger.budget_usd", self.budget_usd, "0 or more")
-        from m3i.ledger.price_table import check_overrides  # here: the ledger's modules read this one
-
-        check_overrides(self.prices)
         require(self.concurrency >= 1, "ledger.concurrency", self.concurrency, "at least 1")
         require(self.timeout_s > 0, "ledger.timeout_s", self.timeout_s, "more than 0")
         require(self.deadline_s > 0, "ledger.deadline_s", self.deadline_s, "more than 0")

@@ -558,7 +558,6 @@ BAD_SETTINGS = {
     "ledger": {
         "account": [""],
         "budget_usd": [-0.1],
-        "prices": [{"m": 3}, {"m": {"input": -1.0, "output": 1.0}}],
         "concurrency": COUNT,
         "timeout_s": [0.0],
         "deadline_s": [0.0],
@@ -567,7 +566,8 @@ BAD_SETTINGS = {
     "statistics": {"n_bootstrap": [99], "confidence": [0.5, 1.0], "power": [0.4, 1.0]},
     "store": {},
 }
-ANY_VALUE = {"seed", "file", "root", "path", "recording", "mode"}
+ANY_VALUE = {"seed", "file", "root", "path", "recording", "mode", "prices"}
+"""`ledger.prices` is checked by the ledger, which every run opens first (tests/core/test_ledger.py)."""
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda f: f.name)

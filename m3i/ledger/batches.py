@@ -183,6 +183,11 @@ class _Panel:
 
     async def _results(self, batch: Batch) -> Mapping[str, Reply | CallError]:
         """What a batch brings, when it has ended."""
+        requests = f"{len(batch.calls)} request{'s' if len(batch.calls) != 1 else ''}"
+        self._context.note(
+            f"batch {batch.name} of {requests} is with {self._provider.name}; looking every "
+            f"{self._settings.batch_poll_s:g} s. Ctrl-C stops the waiting, and the same command goes on with it"
+        )
         while await self._persist(batch, lambda: self._provider.state(batch.provider_id)) is not BatchState.ENDED:
             await asyncio.sleep(self._settings.batch_poll_s)
         return await self._persist(batch, lambda: self._provider.collect(batch.provider_id))

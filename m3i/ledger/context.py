@@ -35,6 +35,8 @@ class Context:
     settings: LedgerSettings
     path: Path
     counting: Counting
+    note: Callable[[str], None] = lambda text: None
+    """Tells the person who waits what is waited for."""
     polling: set[int] = field(default_factory=set)
     """Rows of the batches that this process waits for now."""
     recording: str = ""
@@ -97,15 +99,7 @@ class Context:
 
     def price(self, request: ModelRequest) -> Price | None:
         """What the model costs. Raises ConfigError when there is a budget and no price to hold against it."""
-        price = price_of(request.provider, request.model, self.settings.prices)
-        if price is None and self.settings.budget_usd is not None:
-            model = request.model.replace(":", "\\:")  # as Hydra wants it
-            raise ConfigError(
-                f"no price is known for {request.model} ({request.provider}; price table: {price_source()}), so "
-                f"ledger.budget_usd = {self.settings.budget_usd:g} cannot be kept; give its price in USD per million "
-                f'tokens, "ledger.prices={{{model}: {{input: 3, output: 15}}}}", or set ledger.budget_usd=null'
-            )
-        return price
+        return required_price(request.provider, request.model, self.settings)
 
     def call(self, request: ModelRequest, purpose: str, *, batch: bool = False) -> Call:
         """A request ready to be reserved. Raises ConfigError when its text holds a key, or for `price`'s reasons."""
@@ -168,6 +162,23 @@ class Context:
             f"${short.worst_usd:.4f}; nothing was sent for it, and finished calls are kept. {collect} "
             "ledger.budget_usd, or count from zero under another ledger.account"
         )
+
+
+def required_price(provider: str, model: str, settings: LedgerSettings) -> Price | None:
+    """What a model costs; None without a budget and without a price.
+
+    Raises:
+        ConfigError: there is a budget and no price to hold against it.
+    """
+    price = price_of(provider, model, settings.prices)
+    if price is None and settings.budget_usd is not None:
+        name = model.replace(":", "\\:")  # as Hydra wants it
+        raise ConfigError(
+            f"no price is known for {model} ({provider}; price table: {price_source()}), so ledger.budget_usd = "
+            f"{settings.budget_usd:g} cannot be kept; give its price in USD per million tokens, "
+            f'"ledger.prices={{{name}: {{input: 3, output: 15}}}}", or set ledger.budget_usd=null'
+        )
+    return price
 
 
 def given(stored: Stored, *, reused: bool) -> Answer | TooLong:

@@ -31,6 +31,7 @@ from m3i.ledger.calls import Totals
 from m3i.ledger.context import Context, given
 from m3i.ledger.database import Database
 from m3i.ledger.outcomes import Answer, BudgetError, OutageError, ReplayError
+from m3i.ledger.price_table import check_overrides
 from m3i.ledger.prices import price_source
 from m3i.ledger.sending import Journey, Lane, Sender
 from m3i.ledger.tally import Counting, Tally
@@ -53,15 +54,22 @@ class _Loop:
 class Ledger:
     """The record of every remote call of a run."""
 
-    def __init__(self, settings: LedgerSettings, *, default_path: Path) -> None:
+    def __init__(
+        self, settings: LedgerSettings, *, default_path: Path, note: Callable[[str], None] = lambda text: None
+    ) -> None:
         """Touches nothing until first use.
 
         Args:
             settings: The options `ledger.*`.
             default_path: The file where `ledger.path` names none.
+            note: Tells the person who waits what is waited for, e.g. a batch.
+
+        Raises:
+            ConfigError: a price in `ledger.prices` cannot be used.
         """
+        check_overrides(settings.prices)
         path = Path(settings.path) if settings.path else default_path
-        self._context = Context(settings=settings, path=path.expanduser().absolute(), counting=Counting())
+        self._context = Context(settings=settings, path=path.expanduser().absolute(), counting=Counting(), note=note)
         self._settings = settings
         self._sender = Sender(self._context)
         self._batches = BatchSender(self._context)

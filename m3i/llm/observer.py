@@ -100,7 +100,8 @@ class LLMObserver(TextModel, ABC):
     def _notes(self, asked: Asked[TraceAudit], n_digests: int, n_items: int) -> tuple[str, ...]:
         notes = [f"reference answer {'shown' if self.show_reference else 'withheld'}"]
         if self.show_telemetry:
-            notes.append(f"telemetry shown for {n_digests} of {n_items} traces, the others were not measured")
+            others = "" if n_digests == n_items else ", the others were not measured"
+            notes.append(f"telemetry shown for {n_digests} of {n_items} traces{others}")
         if misplaced := sum(a.misplaced for a in asked.values.values()):
             notes.append(f"{misplaced} findings name another step than the one their quote stands in; the quote counts")
         return tuple(notes)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from m3i.artifacts import CallFacts
-from m3i.component import Component, require
+from m3i.component import Component, option, require
 from m3i.errors import ConfigError
 from m3i.interfaces import Tick
 from m3i.llm.fields import Prompt, Slots, Template, read_template
@@ -43,8 +43,9 @@ class TextModel(Component, ABC):
 
     model: str
     """Model id, as the provider spells it."""
-    prompt_file: str | None = None
-    """Text file that replaces the built-in prompt; see docs/audit.md for its sections and placeholders."""
+    prompt_file: str | None = option(None, result_free=True)
+    """Text file that replaces the built-in prompt; see docs/audit.md for its sections and placeholders. What counts
+    is its content (`prompt_sha256`), wherever it lies."""
     prompt_sha256: str = ""
     """SHA-256 of the prompt file in use. Empty: taken from the file. Given: the file must match."""
     max_tokens: int = 8192

@@ -7,6 +7,7 @@ finite numbers or None, never NaN.
 
 from m3i.statistics.bootstrap import cluster_mean
 from m3i.statistics.clustered import clustered_proportion
+from m3i.statistics.dealing import dealt_orders
 from m3i.statistics.estimate import Estimate
 from m3i.statistics.holm import holm
 from m3i.statistics.paired import McNemar, mcnemar, paired_difference, proportion
@@ -22,6 +23,7 @@ __all__ = [
     "SignTest",
     "cluster_mean",
     "clustered_proportion",
+    "dealt_orders",
     "detectable_share",
     "holm",
     "krippendorff_alpha",

@@ -82,7 +82,7 @@ def read_scores(attributor: str, request: SelectionRequest) -> LayerScores:
     """
     names = list(request.scores)
     if not attributor and names:
-        return request.scores[names[0]]
+        return _scored(request.scores[names[0]])
     if attributor not in request.scores:
         raise ConfigError(
             f"selector.attributor = '{attributor}': no such attributor ran{did_you_mean(attributor, names)} "
