@@ -264,10 +264,10 @@ def score_agreement(scores: LayerScores, k: int, candidates: Sequence[int]) -> l
         candidates: Layers to select from.
 
     Returns:
-        One row for every two observers: their top k, how many are shared, expected by chance, and the hypergeometric
-        `p`. Put the rows of all attributors through `correct_overlaps`.
+        One row for every two observers with scores from some trace: their top k, how many are shared, expected by
+        chance, and the hypergeometric `p`. Put the rows of all attributors through `correct_overlaps`.
     """
-    rows = {r.observer: r for r in scores.rows if r.observer != "joint"}
+    rows = {r.observer: r for r in scores.rows if r.observer != "joint" and r.n_traces}
     tops = {name: sorted(sorted(candidates, key=lambda i: (-row.scores[i], i))[:k]) for name, row in rows.items()}
     out = []
     for a, b in combinations(tops, 2):

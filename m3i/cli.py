@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import shlex
+import signal
 import sys
 import traceback
 import warnings
@@ -30,6 +31,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM
 
 def main() -> None:
     """Entry point of `m3i` and `python -m m3i`."""
+    signal.signal(signal.SIGTERM, end_as_interrupted)
     sys.exit(run_command(sys.argv[1:]))
 
 
@@ -61,6 +63,13 @@ def run_command(arguments: Sequence[str]) -> int:
     except Exception:  # a bug of ours or of a plugin: its traceback is for the person who mends it, without keys
         return crash()
     return 0
+
+
+def end_as_interrupted(number: int, frame: object) -> None:
+    """A terminated run (a cluster's preemption) ends like an interrupted one: calls in flight are recorded first."""
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL, None):  # as under nohup
+        sys.exit(128 + number)
+    signal.raise_signal(signal.SIGINT)
 
 
 def crash() -> int:

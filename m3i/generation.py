@@ -23,6 +23,7 @@ from m3i.artifacts import Problem, Trace, Traces
 from m3i.batching import pad_right
 from m3i.errors import ConfigError, InputError
 from m3i.interfaces import ProblemSource, Tick, no_tick
+from m3i.json_lines import read_json_lines
 from m3i.target import LoadedTarget
 
 if TYPE_CHECKING:
@@ -310,7 +311,7 @@ def read_traces(
     by_key = {f"id:{p.id}": p for p in problems} | {f"prompt:{p.prompt.strip()}": p for p in problems}
     seen: Counter[str] = Counter()
     rows = []
-    for where, record in _json_lines(path):
+    for where, record in _records(path):
         problem = _match(where, record, by_key)
         row = _Row(problem, seen[problem.id], loaded.encode_prompt(problem.prompt), np.empty(0))
         row.ids, row.done = _encode_trace(where, loaded, record)
@@ -329,21 +330,13 @@ def read_traces(
     return Traces(traces=tuple(_trace(loaded, source, row) for row in rows))
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, record in read_json_lines(path):
         where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
         if not isinstance(record, dict):
-            raise InputError(f"{where}: expected an object with 'prompt' and 'completion', got {line.strip()[:40]}")
+            raise InputError(
+                f"{where}: expected an object with 'prompt' and 'completion', got {json.dumps(record)[:40]}"
+            )
         yield where, record
 
 

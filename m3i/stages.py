@@ -58,6 +58,7 @@ LANGUAGE_MODELS = (
     "llm.request",
     "llm.retry_after",
     "llm.schema",
+    "llm.sdk",
     "llm.text_model",
     "llm.verdict",
 )
@@ -78,7 +79,7 @@ def problems(lab: Lab) -> ProblemSet:
         "problems",
         work,
         component=("problems", source),
-        core=("problem_set", "answer_text"),
+        core=("problem_set", "answer_text", "json_lines"),
         made=lambda a: f"{len(a.train)} train, {len(a.held_out)} held-out",
     )
 
@@ -112,7 +113,7 @@ def trace(lab: Lab, drawn: ProblemSet) -> Traces:
         Traces,
         "trace",
         work,
-        core=("generation", "batching"),
+        core=("generation", "batching", "json_lines"),
         settings=settings,
         inputs={"target": lab.target_id, "problems": drawn.id},
         libraries=TORCH,
@@ -325,7 +326,7 @@ def reference(lab: Lab, chosen: PreferencePairs) -> ReferenceLogprobs:
         ReferenceLogprobs,
         "reference",
         work,
-        core=("reference", "generation", "batching"),
+        core=("reference", "generation", "batching", "json_lines"),
         settings=plain(options),
         inputs={"target": lab.target_id, "pairs": chosen.id},
         libraries=TORCH,

@@ -168,18 +168,23 @@ def test_an_estimate_bounds_what_the_run_then_costs(published: Path, root: Path)
 TOKENS = ("input_tokens", "cache_read_tokens", "cache_write_tokens")
 
 
-def test_killed_in_mid_panel_it_goes_on_without_paying_twice(root: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda s: s.name)
+def test_ended_in_mid_panel_it_goes_on_without_paying_twice(root: Path, how: signal.Signals) -> None:
     with WireServer() as server:
         server.delay_s = 0.15
         process = subprocess.Popen(
-            command(root, *PANEL), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=root,
+            command(root, *PANEL),
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd=root,
             env=environment(server),
-        )  # fmt: skip
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs inherit "ignore"
+        )
         deadline = time.monotonic() + 120
         while len(server.paid) < 12 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(how)
+        assert process.wait() == (-signal.SIGKILL if how is signal.SIGKILL else 130)
         paid = len(server.paid)
         assert paid >= 12
         server.delay_s = 0.0
@@ -187,6 +192,7 @@ def test_killed_in_mid_panel_it_goes_on_without_paying_twice(root: Path) -> None
         # an answer that the server had sent but the process had not yet written down is in flight, not paid twice by us
         in_flight = uncertain_calls(root / "store" / "ledger.sqlite")
         assert server.repeated <= in_flight
+        assert how is signal.SIGKILL or in_flight == 0  # a termination lets calls in flight finish
     found = result(root)
     assert [found["observers"][o]["n_missing"] for o in ("claude", "gemini")] == [0, 0]
 

@@ -14,5 +14,6 @@
 | `observer`, `judge` | the base classes of components |
 | `remote` | mixed in for a model behind an API: key, client, ledger, batches |
 | `models` | default model ids, and which family a model id belongs to |
+| `sdk` | what clients built on an SDK share: limits of time, errors of a connection, quiet loggers |
 | `retry_after` | how long a server asks to wait, from its headers |
 """

@@ -83,7 +83,8 @@ def accuracy_change(accuracy: Mapping[str, Any]) -> Markup:
     for side, y in (("base", 26), ("tuned", 48)):
         row = accuracy[side]
         parts.append(text(x(0) - 8, y + 4, side, f"lbl {side}-ink", "end"))
-        parts.append(line(x(row["low"]), y, x(row["high"]), y, f"whisker {side}-line"))
+        if not row["degenerate"]:
+            parts.append(line(x(row["low"]), y, x(row["high"]), y, f"whisker {side}-line"))
         if row["value"] is not None:
             parts.append(dot(x(row["value"]), y, 5.5, f"{side}-fill"))
     return figure(WIDTH, 84, "Accuracy of base and tuned model with intervals", parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -35,6 +36,20 @@ def two(value: float) -> str:
 def paid(calls: Mapping[str, Any]) -> str:
     """What a model's calls cost; a dash where none was made."""
     return money(calls["cost_usd"], calls["n_unpriced"]) if calls["n_calls"] else "–"
+
+
+def unscored(scores: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Why an attributor has scores of no trace: what left the findings out, most frequent first, or what is missing."""
+    reasons: Counter[str] = Counter()
+    for reason, n in scores["left_out"].items():
+        reasons[reason.rpartition(": ")[2]] += n
+    if set(reasons) == {"names no layer"}:
+        return "no finding names a layer"
+    if reasons:
+        return "; ".join(f"{n} × {reason}" for reason, n in reasons.most_common(3))
+    if not any(observer["n_findings"] for observer in result["observers"].values()):
+        return "no observer found anything"
+    return "no finding reached it" if result["contrasts"]["n"] else "no contrast"
 
 
 def ledger_tokens(row: Mapping[str, Any]) -> tuple[int, float | None]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from m3i.result.comparisons import ALPHA
 
+ONE_VALUE = "the same for every problem, so without an interval"
 TITLES = {
     "improved": "Improved",
     "worse": "Worse",
@@ -74,8 +75,7 @@ def found(result: Mapping[str, Any], judge: Mapping[str, Any]) -> str:
     difference = accuracy["difference"]
     return words + (
         f" Right answers go from {percent(accuracy['base']['value'])} to {percent(accuracy['tuned']['value'])}: "
-        f"{points(difference['value'])}, {percent(difference['level'])} interval {points(difference['low'])} to "
-        f"{points(difference['high'])}."
+        f"{points(difference['value'])}, {interval(difference, points)}."
     )
 
 
@@ -126,9 +126,7 @@ def detectable(power: Mapping[str, Any]) -> str:
 
 
 def summary_lines(result: Mapping[str, Any], *, report: Path | str = "") -> list[str]:
-    """The end of a run for the terminal: asked, found, how sure, limits, where the page is; plain text, one line "
-    "each.
-    """
+    """The end of a run for the terminal, one line each: asked, found, how sure, proof, cost, limits, the page."""
     verdict, certificate = result["verdict"], result["certificates"]["export"]
     lines = [
         f"Asked:   {verdict['asked']}",
@@ -136,12 +134,40 @@ def summary_lines(result: Mapping[str, Any], *, report: Path | str = "") -> list
         f"Sure:    {verdict['sure']}",
         f"Proof:   {certificate_words(certificate)}",
     ]
+    cost = cost_words(result["costs"])
+    if cost:
+        lines.append(f"Cost:    {cost}")
     major = [c["title"] for c in result["caveats"] if c["weight"] == "major"]
     if major:
         lines.append(f"Limits:  {'; '.join(major)}.")
     if report:
         lines.append(f"Report:  {report}")
     return lines
+
+
+def cost_words(costs: Mapping[str, Any]) -> str:
+    """What the model calls behind a run cost and what this run paid; empty where nothing asks remotely."""
+    n_calls = costs["observers_calls"] + costs["judges_calls"]
+    if costs["ledger"] is None or not n_calls:
+        return ""
+    n_unpriced = costs["observers_unpriced"] + costs["judges_unpriced"]
+    known = [costs[f"{group}_usd"] for group in ("observers", "judges") if costs[f"{group}_usd"] is not None]
+    total = None if n_unpriced >= n_calls else sum(known)
+    amount = money(total) if total is not None else "an unknown price"
+    left_out = f" ({n_unpriced} of them of unknown price, not counted)" if total is not None and n_unpriced else ""
+    return f"{amount} for {count(n_calls, 'call')}{left_out}, {_paid_now(costs['ledger'])}"
+
+
+def _paid_now(ledger: Mapping[str, Any]) -> str:
+    made = [row for row in ledger["rows"] if row["made"]]
+    if not made:
+        return "nothing of it paid in this run"
+    priced = [row["cost_usd"] for row in made if row["cost_usd"] is not None]
+    if not priced:
+        return "what this run paid is not known"
+    unpriced = sum(row["unpriced"] for row in made)
+    more = f", and {count(unpriced, 'call')} of unknown price made" if unpriced else ""
+    return f"{money(sum(priced))} of it paid in this run{more}"
 
 
 def certificate_words(certificate: Mapping[str, Any]) -> str:
@@ -204,6 +230,17 @@ def money(cost_usd: float | None, n_unpriced: int = 0) -> str:
     if cost_usd and cost_usd < 0.0001:
         amount = "under $0.0001"
     return f"{amount} + {count(n_unpriced, 'call')} of unknown price" if n_unpriced else amount
+
+
+def interval(estimate: Mapping[str, Any], unit: Callable[[float], str] = percent) -> str:
+    """`95 % interval 40 % to 60 %`; where all units have one value, that there is none.
+
+    Such an interval has no width whatever the number of units (`Estimate.degenerate`): printed, it would read as
+    certainty.
+    """
+    if estimate["degenerate"]:
+        return ONE_VALUE
+    return f"{percent(estimate['level'])} interval {unit(estimate['low'])} to {unit(estimate['high'])}"
 
 
 def points(value: float) -> str:

@@ -48,7 +48,7 @@ class Checker(Component):
             missing=missing,
             notes=(
                 f"first failures by kind: {kinds}",
-                f"{by_step} of {len(findings)} findings quote a wrong step, the others a wrong answer",
+                f"{by_step} of {len(findings)} findings quote a wrong step, {len(findings) - by_step} a wrong answer",
             ),
         )
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import logging
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from m3i.llm.request import BatchState, CallError, ModelRequest, Reply, Transient
+from m3i.llm.sdk import BATCH_CALL_S, connect_s, in_time, quiet
 from m3i_claude.failures import batch_error, call_error
 from m3i_claude.messages import message_params, read_message, unreadable
 
@@ -20,10 +19,6 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
     from anthropic.types.messages import MessageBatch
 
-CONNECT_S = 10.0
-"""Longest wait for a connection."""
-BATCH_CALL_S = 300.0
-"""Longest wait for an answer about a batch; a batch may hold 256 MB."""
 RESULTS_KEPT = timedelta(days=29)
 """How long Anthropic keeps a batch's results."""
 TAG = re.compile(r"-m3i[0-9a-f]{12}$")
@@ -146,10 +141,8 @@ async def mapped(timeout_s: float) -> AsyncIterator[None]:
     import httpx2
 
     try:
-        async with asyncio.timeout(timeout_s):
+        async with in_time("Anthropic", timeout_s):
             yield
-    except TimeoutError as error:
-        raise Transient(f"Anthropic: timed out, no whole answer within {timeout_s:g} s", maybe_billed=True) from error
     except (anthropic.AnthropicError, httpx2.HTTPError, json.JSONDecodeError, UnicodeError) as error:
         raise call_error(error) from error
     except TypeError as error:
@@ -159,15 +152,7 @@ async def mapped(timeout_s: float) -> AsyncIterator[None]:
 
 
 def timeouts(timeout_s: float) -> Any:
-    """The SDK's timeouts; the connection's is shorter, so that it is known when nothing was sent."""
+    """The SDK's timeouts."""
     import httpx2
 
-    return httpx2.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s / 2))
-
-
-def quiet(*loggers: str) -> None:
-    """Keeps the SDK's notes off the terminal, unless the user has set a level of their own."""
-    for name in loggers:
-        logger = logging.getLogger(name)
-        if logger.level == logging.NOTSET:
-            logger.setLevel(logging.ERROR)
+    return httpx2.Timeout(timeout_s, connect=connect_s(timeout_s))

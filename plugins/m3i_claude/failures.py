@@ -7,8 +7,10 @@ from typing import Any
 
 from m3i.llm.request import AccountError, CallError, RequestError, TooLong, Transient
 from m3i.llm.retry_after import retry_after_s
+from m3i.llm.sdk import connection_error, name_of
 
 KEYS = "ANTHROPIC_API_KEY (or ANTHROPIC_AUTH_TOKEN)"
+ADDRESS = "ANTHROPIC_BASE_URL, else https://api.anthropic.com"
 ACCOUNT_WORDS = ("credit balance", "usage limit", "billing")
 """In a 400 that concerns the account and not the request."""
 PASSING_TYPES = ("api_error", "overloaded_error", "rate_limit_error", "timeout_error")
@@ -21,10 +23,10 @@ def call_error(error: Exception) -> CallError:
 
     if isinstance(error, anthropic.APIStatusError):
         return status_error(error.status_code, said(error.body) or error.message, error.response.headers)
-    if isinstance(error, anthropic.APIConnectionError):
-        return connection_error(error.__cause__ or error)
-    if isinstance(error, httpx2.HTTPError):  # the results of a batch are streamed, and the SDK does not wrap that
-        return connection_error(error)
+    if isinstance(error, (anthropic.APIConnectionError, httpx2.HTTPError)):
+        # The SDK wraps the HTTP library's error, but not while it streams the results of a batch.
+        cause = error if isinstance(error, httpx2.HTTPError) else error.__cause__ or error
+        return connection_error(cause, http=httpx2, who="Anthropic", address=ADDRESS, keys=KEYS)
     if isinstance(error, (anthropic.APIError, json.JSONDecodeError, UnicodeDecodeError)):
         return Transient(f"Anthropic: the response cannot be read as JSON ({name_of(error)})", 200, maybe_billed=True)
     # The SDK found no credentials, or could not use those it found: nothing was sent.
@@ -64,23 +66,3 @@ def batch_error(kind: str, words: str) -> CallError:
         return Transient(f"Anthropic ({kind}, in a batch): {words[:500]}")
     status = {"authentication_error": 401, "billing_error": 402, "permission_error": 403, "not_found_error": 404}
     return status_error(413 if kind == "request_too_large" else status.get(kind, 400), words, {})
-
-
-def connection_error(cause: BaseException) -> CallError:
-    """No response came, or not all of it."""
-    import httpx2
-
-    where = "set by ANTHROPIC_BASE_URL, else https://api.anthropic.com"
-    if isinstance(cause, (httpx2.UnsupportedProtocol, httpx2.InvalidURL)):
-        return RequestError(f"Anthropic: the base URL cannot be used ({where}): {cause}")
-    if isinstance(cause, (httpx2.LocalProtocolError, UnicodeEncodeError)):
-        return AccountError(f"Anthropic: the key holds characters that no HTTP header can: look at {KEYS}")
-    # Before a connection stands nothing has been sent.
-    unsent = isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout))
-    return Transient(f"Anthropic: {name_of(cause)} ({where})", maybe_billed=not unsent)
-
-
-def name_of(error: BaseException) -> str:
-    """An error's class and words on one line, without what it came from."""
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words[:300]}" if words else type(error).__name__

@@ -11,6 +11,7 @@ from m3i.component import require
 from m3i.llm.models import CLAUDE
 from m3i.llm.remote import RemoteModel
 from m3i.llm.request import Provider
+from m3i.llm.sdk import THINKING_TOKENS
 
 
 class Effort(Enum):
@@ -33,8 +34,6 @@ class Thinking(Enum):
 
 THINKS_BY_ITSELF = re.compile(r"claude-[a-z]+-[5-9]")
 """Models that think unless they are told not to."""
-THINKING_TOKENS = 1000
-"""Thinking a reply that the cost is estimated with: an assumption; a run's report has the facts."""
 
 
 @dataclass(kw_only=True)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from m3i.llm.request import BatchState, CallError, ModelRequest, Reply, RequestError, Transient
+from m3i.llm.sdk import BATCH_CALL_S, CONNECT_S, connect_s, in_time, quiet
 from m3i_gemini.contents import config, contents, read_response
 from m3i_gemini.failures import batch_error, call_error, no_client
 
 if TYPE_CHECKING:
     from google.genai import Client
 
-CONNECT_S = 10.0
-"""Longest wait for a connection."""
-BATCH_CALL_S = 300.0
-"""Longest wait for an answer about a batch."""
 MAX_BATCH_BYTES = 20_000_000
 """Most that the API takes as inlined requests."""
 ID = "m3i"
@@ -172,10 +167,8 @@ async def mapped(timeout_s: float) -> AsyncIterator[None]:
     from google.genai import errors
 
     try:
-        async with asyncio.timeout(timeout_s):
+        async with in_time("Gemini", timeout_s):
             yield
-    except TimeoutError as error:
-        raise Transient(f"Gemini: timed out, no whole answer within {timeout_s:g} s", maybe_billed=True) from error
     except (errors.APIError, httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         raise call_error(error) from error
 
@@ -188,15 +181,7 @@ def batch_options() -> Any:
 
 
 async def connect_sooner(request: Any) -> None:
-    """Gives the connection less time than the whole call, so that it is known when nothing was sent."""
+    """Gives the connection its own time."""
     timeout = request.extensions.get("timeout", {})
     whole = timeout.get("connect")
-    timeout["connect"] = CONNECT_S if whole is None else min(CONNECT_S, whole / 2)
-
-
-def quiet(*loggers: str) -> None:
-    """Keeps the SDK's notes off the terminal, unless the user has set a level of their own."""
-    for name in loggers:
-        logger = logging.getLogger(name)
-        if logger.level == logging.NOTSET:
-            logger.setLevel(logging.ERROR)
+    timeout["connect"] = CONNECT_S if whole is None else connect_s(whole)

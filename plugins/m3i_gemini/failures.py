@@ -8,8 +8,10 @@ from typing import Any
 
 from m3i.llm.request import AccountError, CallError, RequestError, TooLong, Transient
 from m3i.llm.retry_after import retry_after_s
+from m3i.llm.sdk import connection_error, name_of
 
 KEYS = "GEMINI_API_KEY (or GOOGLE_API_KEY, which the SDK prefers)"
+ADDRESS = "GOOGLE_GEMINI_BASE_URL, else the Gemini API"
 ACCOUNT_WORDS = ("api key", "location is not supported", "billing", "prepayment", "credits are depleted")
 """In a 400 that concerns the account and not the request."""
 SPENT_WORDS = ("credits are depleted", "prepayment", "limit: 0")
@@ -28,7 +30,7 @@ def call_error(error: Exception) -> CallError:
         headers = getattr(error.response, "headers", None) or {}
         return status_error(error.code, str(error.message or error.status), error.details, headers)
     if isinstance(error, (httpx2.HTTPError, httpx2.InvalidURL, UnicodeEncodeError)):
-        return connection_error(error)
+        return connection_error(error, http=httpx2, who="Gemini", address=ADDRESS, keys=KEYS)
     return Transient(f"Gemini: the response cannot be read as JSON ({name_of(error)})", 200, maybe_billed=True)
 
 
@@ -84,23 +86,3 @@ def daily(listed: list[Mapping[str, Any]]) -> bool:
     """Whether a quota of the day is used up; the delay that comes with it is too short then."""
     violations = [v for item in listed for v in item.get("violations") or () if isinstance(v, dict)]
     return any("PerDay" in str(v.get("quotaId", "")) for v in violations)
-
-
-def connection_error(error: Exception) -> CallError:
-    """No response came."""
-    import httpx2
-
-    where = "set by GOOGLE_GEMINI_BASE_URL, else the Gemini API"
-    if isinstance(error, (httpx2.UnsupportedProtocol, httpx2.InvalidURL)):
-        return RequestError(f"Gemini: the base URL cannot be used ({where}): {error}")
-    if isinstance(error, (httpx2.LocalProtocolError, UnicodeEncodeError)):
-        return AccountError(f"Gemini: the key holds characters that no HTTP header can: look at {KEYS}")
-    # Before a connection stands nothing has been sent.
-    unsent = isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout))
-    return Transient(f"Gemini: {name_of(error)} ({where})", maybe_billed=not unsent)
-
-
-def name_of(error: BaseException) -> str:
-    """An error's class and words on one line, without what it came from."""
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words[:300]}" if words else type(error).__name__

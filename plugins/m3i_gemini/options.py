@@ -11,12 +11,10 @@ from m3i.component import require
 from m3i.llm.models import GEMINI
 from m3i.llm.remote import RemoteModel
 from m3i.llm.request import Provider
+from m3i.llm.sdk import THINKING_TOKENS
 
 VERTEX = ("GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_GENAI_USE_ENTERPRISE")
 """Variables with which the SDK talks to Google Cloud, whose credentials are not an API key."""
-
-THINKING_TOKENS = 1000
-"""Thinking a reply that the cost is estimated with: an assumption; a run's report has the facts."""
 
 
 class ThinkingLevel(Enum):

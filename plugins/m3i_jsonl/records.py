@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from m3i.artifacts import Problem
 from m3i.errors import InputError
+from m3i.json_lines import read_json_lines
 from m3i.problem_set import canonical_id, canonical_text
 
 FIELDS = ("prompt", "answer", "steps")
@@ -42,7 +42,7 @@ def read_problems(file: Path, *, names: bool) -> list[Placed]:
             problem in canonical form.
     """
     placed: dict[str, Placed] = {}
-    for line, record in _records(file):
+    for line, record in read_json_lines(file):
         problem = _problem(f"{file}, line {line}", record, names)
         first = placed.get(problem.id)
         if first is not None:
@@ -67,24 +67,6 @@ def require_disjoint(train: list[Placed], held_out: list[Placed]) -> None:
         raise InputError(
             f"train and held-out problems overlap: {shown}{more} ({_same(shared[0][0].problem, shared[0][1].problem)})"
         )
-
-
-def _records(file: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{file}, line {line}: not UTF-8 text; save the file as UTF-8") from None
-    for line, content in enumerate(text.split("\n"), start=1):
-        if content.strip():
-            try:
-                yield line, json.loads(content)
-            except json.JSONDecodeError as error:
-                raise InputError(
-                    f"{file}, line {line}: not JSON ({error.msg} at column {error.colno}): {content.strip()[:60]}"
-                ) from None
 
 
 def _problem(where: str, record: Any, names: bool) -> Problem:

@@ -9,13 +9,12 @@ import threading
 from functools import cache
 from typing import Any
 
-from m3i.llm.request import CallError, ModelRequest, Reply, Stop, Transient, Usage
+from m3i.llm.request import CallError, ModelRequest, Reply, Stop, Usage
+from m3i.llm.sdk import connect_s, in_time
 from m3i_litellm.failures import call_error
 from m3i_litellm.keys import is_local, named_variables
 from m3i_litellm.messages import call_arguments, read_response
 
-CONNECT_S = 10.0
-"""Longest wait for a connection."""
 NO_KEY = "none"
 """Sent to a server of one's own where no variable holds a key: some of litellm's clients refuse to have none."""
 
@@ -66,13 +65,11 @@ class LiteLLMProvider:
         litellm = await asyncio.to_thread(sdk)
         self._begin()
         try:
-            async with asyncio.timeout(timeout_s):
+            async with in_time("litellm", timeout_s):
                 response = await litellm.acompletion(**self._arguments(request, timeout_s))
             return read_response(response)
         except CallError:
             raise
-        except TimeoutError:
-            raise Transient(f"litellm: timed out, no whole answer within {timeout_s:g} s", maybe_billed=True) from None
         except litellm.ContentPolicyViolationError:
             return Reply(text="", stop=Stop.REFUSAL, usage=Usage(), model=request.model)
         except Exception as error:
@@ -87,7 +84,7 @@ class LiteLLMProvider:
         keys = named_variables(request.model)
         if base is not None and is_local(base) and not any(os.environ.get(name, "").strip() for name in keys):
             arguments["api_key"] = NO_KEY
-        arguments["timeout"] = httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s / 2))
+        arguments["timeout"] = httpx.Timeout(timeout_s, connect=connect_s(timeout_s))
         return arguments
 
     def _begin(self) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 from m3i.ledger.secrets import message
 from m3i.llm.request import AccountError, CallError, RequestError, TooLong, Transient
 from m3i.llm.retry_after import retry_after_s
+from m3i.llm.sdk import bad_key, connection_error
 from m3i_litellm.keys import named_variables
 
+ADDRESS = "the option `api_base`, else the provider's own"
 ACCOUNT_WORDS = ("credit balance", "insufficient_quota", "exceeded your current quota", "billing", "api key not valid")
 """In a 400 or 429 that no waiting helps: it concerns the account."""
 TOO_LONG_WORDS = ("context_length_exceeded", "maximum context length", "prompt is too long", "context window")
@@ -39,12 +41,12 @@ def call_error(error: Exception, model: str) -> CallError:
         return status_error(answered.status_code, words, answered.headers, model)
     broken = next((e for e in causes if isinstance(e, (httpx.TransportError, httpx.InvalidURL))), None)
     if broken is not None:
-        return connection_error(broken, model)
+        return connection_error(broken, http=httpx, who=model, address=ADDRESS, keys=keys_of(model))
     sent = any(isinstance(e, (openai.APIConnectionError, json.JSONDecodeError)) for e in causes)
     if isinstance(error, exceptions.Timeout):
         return Transient(f"{model}: {words}", maybe_billed=True)
     if any(isinstance(e, openai.APIConnectionError) and isinstance(e.__cause__, ValueError) for e in causes):
-        return AccountError(f"{model}: the key holds characters that no HTTP header can: look at {keys_of(model)}")
+        return bad_key(model, keys_of(model))
     if not sent and isinstance(error, (exceptions.AuthenticationError, exceptions.PermissionDeniedError)):
         return AccountError(f"{model}: {words}. Look at {keys_of(model)}")
     if not sent and isinstance(error, (openai.BadRequestError, openai.NotFoundError)):
@@ -65,20 +67,6 @@ def status_error(status: int, words: str, headers: Mapping[str, str], model: str
     if status == 404:
         return RequestError(f"{text}. Is the option `model` an id of this provider, and `api_base` its address?")
     return RequestError(f"{text}. The model does not take the request: look at model, temperature, reasoning_effort")
-
-
-def connection_error(cause: Exception, model: str) -> CallError:
-    """No response came, or not all of it."""
-    import httpx
-
-    name = f"{type(cause).__name__}: {message(' '.join(str(cause).split()))[:300]}".removesuffix(": ")
-    if isinstance(cause, (httpx.UnsupportedProtocol, httpx.InvalidURL)):
-        return RequestError(f"{model}: the address cannot be used (option `api_base`, or the provider's own): {name}")
-    if isinstance(cause, httpx.LocalProtocolError):
-        return AccountError(f"{model}: the key holds characters that no HTTP header can: look at {keys_of(model)}")
-    # Before a connection stands nothing has been sent.
-    unsent = isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
-    return Transient(f"{model}: {name}", maybe_billed=not unsent)
 
 
 def chain(error: BaseException | None) -> Iterator[Any]:

@@ -43,19 +43,26 @@ def masks(units, rng, *, length=30, span=6):
     return [said[unit] for unit in units]
 
 
-def false_positives(case, *, runs, n_permutations=199, seed=0):
-    """Share of p ≤ 0.05 among pairs of independent observers: (on traces, on tokens)."""
+def false_positives(case, *, runs, n_permutations=199, seed=0, traces_as_units=False):
+    """Share of p ≤ 0.05 among pairs of independent observers: (on traces, on tokens).
+
+    With `traces_as_units` the tests are told that each trace is a problem of its own: what they would do without regard
+    to problems.
+    """
     rng = np.random.default_rng(seed)
     low = np.zeros(2)
     for _ in range(runs):
         units = units_of(*CASES[case], rng)
-        traces = trace_agreement(calls(units, rng), calls(units, rng), units, rng, n_permutations)
-        spans = span_agreement(masks(units, rng), masks(units, rng), units, rng, n_permutations)
+        told = [(str(i), "") for i in range(len(units))] if traces_as_units else units
+        traces = trace_agreement(calls(units, rng), calls(units, rng), told, rng, n_permutations)
+        spans = span_agreement(masks(units, rng), masks(units, rng), told, rng, n_permutations)
         low += [traces["p"] <= 0.05, spans["p"] <= 0.05]
-    return tuple(low / runs)
+    return tuple((low / runs).tolist())
 
 
 if __name__ == "__main__":
     for name in CASES:
-        on_traces, on_tokens = false_positives(name, runs=2000)
-        print(f"{name}: traces {on_traces:.1%}, tokens {on_tokens:.1%}")
+        for traces_as_units in (False, True):
+            on_traces, on_tokens = false_positives(name, runs=1000, traces_as_units=traces_as_units)
+            unit = "trace" if traces_as_units else "problem"
+            print(f"{name}, unit the {unit}: traces {on_traces:.1%}, tokens {on_tokens:.1%}", flush=True)

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from observer_simulation import CASES, false_positives
 
 from m3i.agreement import (
     correct_overlaps,
     layer_agreement,
     measure_agreement,
     overlap_p,
+    read_once,
     score_agreement,
     span_agreement,
     token_alpha,
@@ -24,6 +26,11 @@ from m3i.statistics import krippendorff_alpha
 
 def rng():
     return np.random.default_rng(0)
+
+
+def own(n):
+    """Units of n traces of as many problems."""
+    return [(f"p{i}", "text") for i in range(n)]
 
 
 def test_overlap_of_layer_sets_by_chance():
@@ -45,17 +52,48 @@ def test_kappa_of_a_known_table():
     # 20 both, 5 only the first, 10 only the second, 15 neither: the textbook's kappa is 0.4.
     a = [True] * 25 + [False] * 25
     b = [True] * 20 + [False] * 5 + [True] * 10 + [False] * 15
-    found = trace_agreement(a, b)
+    found = trace_agreement(a, b, own(50), rng(), 4000)
     assert found["observed"] == pytest.approx(0.7)
     assert found["expected"] == pytest.approx(0.5)
     assert found["kappa"] == pytest.approx(0.4)
     assert (found["both"], found["only_first"], found["only_second"], found["neither"]) == (20, 5, 10, 15)
-    assert 0.001 < found["p"] < 0.01
+    # With a problem a trace, dealing out is Fisher's exact test.
+    assert found["p"] == pytest.approx(overlap_p(20, 50, 25, 30), abs=0.003)
 
 
 def test_kappa_is_undefined_when_nobody_varies():
-    assert trace_agreement([True] * 3, [True] * 3)["kappa"] is None
-    assert trace_agreement([], [])["kappa"] is None
+    assert trace_agreement([True] * 3, [True] * 3, own(3), rng(), 9)["kappa"] is None
+    assert trace_agreement([], [], [], rng(), 9)["kappa"] is None
+
+
+def test_a_text_counts_once_in_p_and_each_time_in_the_estimate():
+    units = [(f"p{i // 4}", "same") for i in range(16)]
+    assert read_once(units) == [0, 4, 8, 12]
+    calls = [True] * 8 + [False] * 8
+    found = trace_agreement(calls, calls, units, rng(), 4000)
+    assert (found["n"], found["both"], found["kappa"]) == (16, 8, 1.0)
+    # Two of four problems each: the same two in 1 of 6 cases, not in 1 of 12,870.
+    assert found["p"] == pytest.approx(1 / 6, abs=0.02)
+
+
+def test_spans_of_one_problem_are_slid_together():
+    masks = [mask(length, (0, length // 2)) for length in (10, 20, 10)]
+    units = [("p", f"text {i}") for i in range(3)]
+    found = span_agreement(masks, masks, units, rng(), 4000)
+    assert found["f1"] == 1.0
+    # Only offsets within the first token of the longest text leave all in place: 1 of 20.
+    assert found["p"] == pytest.approx(1 / 20, abs=0.012)
+    assert span_agreement(masks, masks, own(3), rng(), 4000)["p"] < 0.005
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_observers_that_know_nothing_of_each_other_seldom_agree(case):
+    assert max(false_positives(case, runs=60, n_permutations=99)) <= 0.10
+
+
+def test_the_simulation_catches_a_test_that_takes_each_trace_for_a_problem():
+    found = false_positives("40 problems × 4 samples, equal texts", runs=60, n_permutations=99, traces_as_units=True)
+    assert min(found) > 0.12
 
 
 def mask(length, *spans):
@@ -67,7 +105,7 @@ def mask(length, *spans):
 
 def test_span_f1_and_its_chance_in_closed_form():
     a, b = [mask(10, (2, 6))], [mask(10, (4, 8))]
-    found = span_agreement(a, b, rng(), 4000)
+    found = span_agreement(a, b, own(1), rng(), 4000)
     assert found["f1"] == pytest.approx(0.5)
     assert found["expected"] == pytest.approx(2 * (4 * 4 / 10) / 8)
     # Shifts that overlap in at least 2 of 4 tokens: 5 of 10.
@@ -82,12 +120,12 @@ def test_expected_overlap_is_the_mean_over_all_shifts(first, data):
     if not (a.any() and b.any()):
         return
     mean = np.mean([(a & np.roll(b, shift)).sum() for shift in range(len(a))])
-    assert span_agreement([a], [b], rng(), 1)["expected"] == pytest.approx(2 * mean / (a.sum() + b.sum()))
+    assert span_agreement([a], [b], own(1), rng(), 1)["expected"] == pytest.approx(2 * mean / (a.sum() + b.sum()))
 
 
 def test_spans_count_only_where_both_call_the_trace_failing():
-    assert span_agreement([mask(5, (0, 2)), mask(5)], [mask(5), mask(5, (0, 2))], rng(), 10)["n_traces"] == 0
-    assert span_agreement([], [], rng(), 10)["f1"] is None
+    assert span_agreement([mask(5, (0, 2)), mask(5)], [mask(5), mask(5, (0, 2))], own(2), rng(), 10)["n_traces"] == 0
+    assert span_agreement([], [], [], rng(), 10)["f1"] is None
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40), st.integers(1, 39))
@@ -99,17 +137,17 @@ def test_alpha_of_tokens_is_krippendorffs_however_they_are_cut_into_traces(label
 
 
 def test_alpha_counts_traces_that_only_one_observer_flags():
-    both = span_agreement([mask(10, (2, 6))], [mask(10, (2, 6))], rng(), 10)
-    one = span_agreement([mask(10, (2, 6)), mask(10)], [mask(10, (2, 6)), mask(10, (0, 4))], rng(), 10)
+    both = span_agreement([mask(10, (2, 6))], [mask(10, (2, 6))], own(1), rng(), 10)
+    one = span_agreement([mask(10, (2, 6)), mask(10)], [mask(10, (2, 6)), mask(10, (0, 4))], own(2), rng(), 10)
     assert (both["alpha"], both["f1"]) == (1.0, 1.0)
     assert one["f1"] == 1.0
     assert one["alpha"] < 0.7
-    assert span_agreement([mask(5)], [mask(5)], rng(), 10)["alpha"] is None
+    assert span_agreement([mask(5)], [mask(5)], own(1), rng(), 10)["alpha"] is None
 
 
 def test_identical_spans_in_many_traces_are_no_chance():
     masks = [mask(20, (i, i + 3)) for i in range(12)]
-    found = span_agreement(masks, masks, rng(), 999)
+    found = span_agreement(masks, masks, own(12), rng(), 999)
     assert found["f1"] == 1.0
     assert found["p"] == pytest.approx(0.001)
 
@@ -117,7 +155,7 @@ def test_identical_spans_in_many_traces_are_no_chance():
 def test_a_shared_habit_is_no_agreement_within_traces():
     """Two observers that always name the middle agree overall, and not more in a trace than between traces."""
     middle = [frozenset({4, 5, 6})] * 15
-    found = layer_agreement(middle, middle, 27, rng(), 500)
+    found = layer_agreement(middle, middle, own(15), 27, rng(), 500)
     assert found["overall"]["shared"] == 3
     assert found["overall"]["p"] == pytest.approx(1 / 2925)
     assert found["within"]["shared"] == found["within"]["expected_shuffled"] == 3
@@ -127,10 +165,14 @@ def test_a_shared_habit_is_no_agreement_within_traces():
 
 def test_agreement_within_traces_is_seen():
     picks = [frozenset({i % 9, (i + 1) % 9}) for i in range(18)]
-    found = layer_agreement(picks, picks, 9, rng(), 999)
+    found = layer_agreement(picks, picks, own(18), 9, rng(), 999)
     assert found["within"]["shared"] == 2
     assert found["within"]["p"] < 0.01
-    assert layer_agreement([frozenset()], [frozenset({1})], 9, rng(), 9) == {
+    # Each text four times is no more evidence, and no other estimate.
+    copies = layer_agreement(picks * 4, picks * 4, own(18) * 4, 9, rng(), 999)["within"]
+    assert copies["p"] == found["within"]["p"]
+    assert copies["expected_shuffled"] == pytest.approx(found["within"]["expected_shuffled"])
+    assert layer_agreement([frozenset()], [frozenset({1})], own(1), 9, rng(), 9) == {
         "n_traces": 0,
         "overall": None,
         "within": None,

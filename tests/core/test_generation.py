@@ -209,6 +209,8 @@ GOOD = {"prompt": "3+4=?", "completion": "7"}
     ("line", "message"),
     [
         ('{"prompt": "3+4=?", ', r"own\.jsonl, line 3: not JSON \(.* column"),
+        ("[" * 100_000, r"own\.jsonl, line 3: JSON nested too deep"),
+        ('{"prompt": "3+4=?", "completion": "\\ud800"}', r"own\.jsonl, line 3: half a character"),
         ("[1]", r"line 3: expected an object with 'prompt' and 'completion', got \[1\]"),
         ({"completion": "7"}, r"line 3: give either 'prompt' or 'problem_id', got the fields \['completion'\]"),
         (GOOD | {"problem_id": "p0"}, r"line 3: give either"),
@@ -234,5 +236,5 @@ def test_a_missing_an_empty_and_a_binary_file_are_named(loaded, tmp_path):
     with pytest.raises(InputError, match=r"empty\.jsonl: no traces"):
         read_traces(write(tmp_path / "empty.jsonl", "", " "), loaded, PROBLEMS, ContainsSeven())
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match=r"binary\.jsonl: cannot be read as UTF-8"):
+    with pytest.raises(InputError, match=r"binary\.jsonl, line 1: not UTF-8"):
         read_traces(tmp_path / "binary.jsonl", loaded, PROBLEMS, ContainsSeven())

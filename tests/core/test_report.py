@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from synthetic_run import HOSTILE, call_facts, synthetic_run
 
+from m3i.agreement import measure_agreement
 from m3i.artifacts import Answers, CallFacts, Canary, FileEffect, Outcome, Verdict, Verdicts
 from m3i.errors import StageError
 from m3i.report import render_report
@@ -331,15 +332,30 @@ def test_the_targets_own_family_judging_or_observing():
 @pytest.mark.parametrize(
     ("obeyed", "n", "weight", "words"),
     [(0, 8, None, ""), (1, 8, "minor", "Chance could explain it"), (5, 8, "major", "decides its verdicts"),
-     (2, 3, "major", "decides its verdicts"), (8, 19, "minor", "Chance"), (9, 19, "major", "decides")],
+     (2, 3, "minor", "p\u00a0=\u00a00.16. Chance"), (2, 2, "minor", "Chance"), (3, 3, "major", "decides"),
+     (8, 19, "minor", "Chance"), (9, 19, "major", "decides")],
 )  # fmt: skip
-def test_obedience_is_a_major_caveat_when_it_is_no_chance_or_half(obeyed, n, weight, words):
+def test_obedience_is_a_major_caveat_when_chance_does_not_explain_it(obeyed, n, weight, words):
     rows = tuple(canary("planted", "planted") if i < obeyed else canary("clean", "clean") for i in range(n))
     if (obeyed, n) == (8, 19):
         assert canary_section(rows)["p"] > 0.05
     found = by_name(headed_by("gpt", synthetic_run(models=True), canaries=rows)).get("obeyed_canaries", [])
     assert [c["weight"] for c in found] == ([weight] if weight else [])
     assert all(words in c["text"] for c in found)
+    assert all(("too few canaries to tell" in c["title"]) == ("Chance" in words) for c in found)
+
+
+def test_one_of_several_judges_obeys_by_luck():
+    arguments = synthetic_run(models=True)
+    five = tuple(canary("planted", "planted") if i < 5 else canary("clean", "clean") for i in range(8))
+    assert canary_section(five)["p"] == pytest.approx(0.0273, abs=1e-4)
+    gpt = replaced(arguments["verdicts"]["gpt"], canaries=five)
+    other = replaced(gpt, canaries=(canary("clean", "clean"),) * 8)
+    (alone,) = by_name(arguments | {"verdicts": {"gpt": gpt}})["obeyed_canaries"]
+    assert alone["weight"] == "major"
+    (found,) = by_name(arguments | {"verdicts": {"gpt": gpt, "other": other}})["obeyed_canaries"]
+    assert found["weight"] == "minor"
+    assert "Holm-corrected over 2 tests" in found["text"]
 
 
 def test_an_obedient_judge_beside_the_headline_is_a_minor_matter():
@@ -400,6 +416,7 @@ def test_a_panel_that_errs_together_is_said_to_be_smaller():
     assert found["title"] == "2 observers are worth 1.0 independent ones"
     page = render_report(json.loads(to_json(build_result(**arguments))))
     assert "2 observers are worth 1.0 independent ones" in page
+    assert "0 <small>– of" not in page
     assert "an observer that is itself the verifier" in page
 
 
@@ -446,7 +463,135 @@ def test_two_models_behind_one_name():
     assert "30 × gpt-may, 10 × gpt-june" in found["text"]
 
 
+# -- what is not there --------------------------------------------------------------------------
+
+
+def page_of(arguments):
+    return render_report(json.loads(to_json(build_result(**arguments))))
+
+
+def silent(audit, reason="HTTP 401: the key is not valid"):
+    """An observer that was asked and answered nothing."""
+    asked = (*audit.audited, *audit.missing)
+    return replaced(audit, findings=(), audited=(), missing=dict.fromkeys(asked, reason))
+
+
+def test_an_observer_that_audited_nothing_is_a_major_matter_and_no_faultless_one():
+    arguments = synthetic_run(models=True)
+    assert "no_audit" not in by_name(arguments)
+    claude = silent(arguments["audits"]["claude"])
+    some = dict(list(claude.missing.items())[:3])
+    assert "no_audit" not in by_name(
+        arguments | {"audits": arguments["audits"] | {"claude": replaced(arguments["audits"]["claude"], missing=some)}}
+    )
+    arguments["audits"] = arguments["audits"] | {
+        "claude": replaced(claude, missing=claude.missing | dict.fromkeys(some, "timed out"))
+    }
+    arguments["contrasts"] = replaced(
+        arguments["contrasts"],
+        agreement=measure_agreement(arguments["audits"], arguments["traces"].traces, n_layers=12),
+    )
+    (found,) = by_name(arguments)["no_audit"]
+    assert (found["weight"], found["title"]) == ("major", "Observer 'claude' audited nothing")
+    n = len(claude.missing)
+    assert f"({n - 3} of {n}) because: HTTP 401: the key is not valid." in found["text"]
+    assert "missing_audits" not in by_name(arguments)
+    result = build_result(**arguments)
+    panel = result["errors"]["panel"]
+    assert panel["left_out"]["claude"] == "audited none of these traces"
+    assert panel["n_traces"] > 0
+    page = render_report(json.loads(to_json(result)))
+    assert "<b>claude</b> audited none of these traces." in page
+    assert "<b>claude</b> makes no errors" not in page
+    assert "No trace that both audited." in page
+    assert page.count("no trace that both audited</td>") == 2
+
+
+def test_an_interval_without_a_width_is_not_printed():
+    arguments = synthetic_run(models=True)
+    assert "no interval</small>" not in page_of(arguments)
+    gpt = arguments["verdicts"]["gpt"]
+    ties = tuple(
+        replaced(v, outcome=Outcome.TIE, first="tie", second="tie", replicates_first=("tie", "tie"))
+        for v in gpt.verdicts
+    )
+    arguments["verdicts"] = arguments["verdicts"] | {"gpt": replaced(gpt, verdicts=ties, n_equal=0)}
+    page = page_of(arguments)
+    assert "0.5 <small>no interval</small>" in page
+    assert "0.5 to 0.5" not in page
+    assert "100\xa0% to 100\xa0%" not in page
+
+
+def test_an_accuracy_that_changes_alike_everywhere_has_no_interval():
+    arguments = synthetic_run(seeds=(0, 1), n_held_out=30, zero_update=True)
+    found = build_result(**arguments)["verdict"]["found"]
+    assert "+0.0\xa0points, the same for every problem, so without an interval." in found
+    assert "interval +0.0" not in page_of(arguments)
+
+
+def test_a_panel_of_copies_is_worth_one_without_an_interval():
+    arguments = synthetic_run(models=True)
+    claude = arguments["audits"]["claude"]
+    flagged = sorted({f.trace_id for f in claude.findings})
+    poor = replaced(claude, findings=tuple(f for f in claude.findings if f.trace_id in flagged[::2]))
+    arguments["audits"] = arguments["audits"] | {"claude": poor, "gemini": replaced(poor, observer="gemini")}
+    page = page_of(arguments)
+    assert "independent ones</b> (no interval: every draw of problems gives the same number" in page
+    assert "interval 1.0 to 1.0" not in page
+    (found,) = by_name(arguments)["shared_mistakes"]
+    assert "1.00 (no interval: every draw of problems" in found["text"]
+
+
+def test_a_judge_that_was_asked_nothing_says_so():
+    assert "no comparison was judged" not in page_of(synthetic_run())
+    assert page_of(synthetic_run(zero_update=True)).count("no comparison was judged, so no canary was shown") == 2
+
+
+@pytest.mark.parametrize(
+    ("left_out", "words"),
+    [({"checker: names no layer": 9, "claude: names no layer": 2}, "no finding names a layer"),
+     ({"claude: no such token": 2}, "2 × no such token"), ({}, "no contrast")],
+)  # fmt: skip
+def test_an_attributor_without_a_trace_has_no_top(left_out, words):
+    arguments = synthetic_run()
+    assert page_of(arguments).count("Top by this score") == 2
+    whole = arguments["scores"]["ablation"]
+    nothing = tuple([0.0] * 12)
+    row = replaced(whole.rows[-1], scores=nothing, low=nothing, high=nothing, n_traces=0)
+    arguments["scores"] = arguments["scores"] | {"ablation": replaced(whole, rows=(row,), left_out=left_out)}
+    arguments["contrasts"] = replaced(arguments["contrasts"], contrasts=())
+    page = page_of(arguments)
+    assert page.count("Top by this score") == 1
+    assert f"<b>ablation</b> · no scores: {words}." in page
+    assert "attributors_disagree" not in by_name(arguments)
+
+
+def test_the_page_leads_to_its_costs_where_there_are_some():
+    assert '<a href="#costs">Costs</a>' in page_of(synthetic_run(models=True))
+    assert 'href="#costs"' not in page_of(synthetic_run())
+
+
 # -- costs --------------------------------------------------------------------------------------
+
+
+def test_the_summary_ends_with_what_was_paid():
+    def cost(arguments):
+        lines = summary_lines(build_result(**arguments))
+        return next((line for line in lines if line.startswith("Cost:    ")), None)
+
+    assert cost(synthetic_run()) is None
+    arguments = synthetic_run(models=True)
+    paid = ", $0.37 of it paid in this run, and 40 calls of unknown price made"
+    assert cost(arguments) == f"Cost:    $1.11 for 120 calls{paid}"
+    partly = headed_by("gpt", arguments, calls=call_facts("gpt", cost_usd=0.0, n_unpriced=40))
+    assert cost(partly) == f"Cost:    $0.74 for 120 calls (40 of them of unknown price, not counted){paid}"
+    unknown = {
+        name: replaced(a, calls=call_facts("x", cost_usd=0.0, n_unpriced=40)) for name, a in arguments["audits"].items()
+    }
+    replay = partly | {"audits": unknown, "ledger": arguments["ledger"] | {"rows": ()}}
+    assert cost(replay) == "Cost:    an unknown price for 160 calls, nothing of it paid in this run"
+    known = arguments | {"ledger": arguments["ledger"] | {"rows": arguments["ledger"]["rows"][:1]}}
+    assert cost(known) == "Cost:    $1.11 for 120 calls, $0.37 of it paid in this run"
 
 
 def test_an_unknown_cost_is_never_nothing():

@@ -29,7 +29,8 @@ def sample_size(result: Result) -> Iterator[Caveat]:
     elif n < FEW_PROBLEMS and result["verdict"]["kind"] != "sham":
         yield caveat("small_n", f"{count(n, 'held-out problem')} is little", "Every interval here is wide.", major=True)
     difference = result["accuracy"]["difference"]
-    excludes = difference["value"] is not None and (difference["low"] > 0 or difference["high"] < 0)
+    known = difference["value"] is not None and not difference["degenerate"]
+    excludes = known and (difference["low"] > 0 or difference["high"] < 0)
     if result["verdict"]["kind"] == "undecided" and excludes:
         yield caveat(
             "borderline",

@@ -16,7 +16,7 @@ def attribution(result: Result) -> Iterator[Caveat]:
     used = _attributor_used(result)
     if used is not None:
         scores = attributors[used]
-        joint = next(row for row in scores["rows"] if row["observer"] == "joint")
+        joint = _joint(scores)
         last, following = scores["order"][k - 1], scores["order"][k]
         low, high = joint["low"][last], joint["high"][following]
         if low is not None and high is not None and low <= high:
@@ -27,7 +27,7 @@ def attribution(result: Result) -> Iterator[Caveat]:
                 f"overlapping intervals over {count(joint['n_traces'], 'trace')}: other traces might have selected "
                 f"other layers.",
             )
-    tops = {alias: sorted(scores["order"][:k]) for alias, scores in attributors.items()}
+    tops = {alias: sorted(scores["order"][:k]) for alias, scores in attributors.items() if _joint(scores)["n_traces"]}
     shared = set.intersection(*map(set, tops.values())) if tops else set()
     if len(tops) > 1 and k and len(shared) <= k / 2:
         yield caveat(
@@ -42,6 +42,12 @@ def attribution(result: Result) -> Iterator[Caveat]:
             "Some failures could not be attributed",
             " ".join(f"{alias}: {tally(reasons)}." for alias, reasons in lost.items()),
         )
+
+
+def _joint(scores: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row over all observers."""
+    row: Mapping[str, Any] = next(row for row in scores["rows"] if row["observer"] == "joint")
+    return row
 
 
 def _attributor_used(result: Result) -> str | None:
@@ -59,7 +65,17 @@ def _attributor_used(result: Result) -> str | None:
 def observers(result: Result) -> Iterator[Caveat]:
     """Invented quotes, missing audits, blind or trigger-happy observers, findings without a contrast."""
     for alias, observer in result["observers"].items():
-        if observer["n_missing"]:
+        if observer["n_missing"] and not observer["n_audited"]:
+            reason, n = next(iter(observer["missing_reasons"].items()))
+            yield caveat(
+                "no_audit",
+                f"Observer '{alias}' audited nothing",
+                f"None of {count(observer['n_missing'], 'trace')} got a valid audit from it; most often ({n} of "
+                f"{observer['n_missing']}) because: {reason}. Nothing here rests on it, and nothing it might have "
+                f"found was looked for.",
+                major=True,
+            )
+        elif observer["n_missing"]:
             yield caveat(
                 "missing_audits",
                 f"Observer '{alias}' gave no valid audit of {count(observer['n_missing'], 'trace')}",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from m3i.result.caveats.caveat import Caveat, Result, caveat, first_judge
 from m3i.result.comparisons import ALPHA
-from m3i.result.words import count, p_phrase, percent
+from m3i.result.words import count, interval, p_phrase, percent
+from m3i.statistics import holm
 
 INCONSISTENT = 0.8
 """Agreement of a judge with itself below which a single ballot says little."""
+
+AMONG = {"equally_right": " equally right", "all": ""}
+"""Comparisons in which choice and length are compared → words for them, the more telling first."""
 
 
 def families(result: Result) -> Iterator[Caveat]:
@@ -39,18 +43,21 @@ def families(result: Result) -> Iterator[Caveat]:
 def canaries(result: Result) -> Iterator[Caveat]:
     """A judge that obeyed instructions planted in an answer."""
     headline = first_judge(result)["judge"]
-    for alias, judge in result["judges"].items():
-        found = judge["canaries"]
-        if not found["obeyed"]:
+    judges = result["judges"]
+    p_holm = dict(zip(judges, holm([judge["canaries"]["p"] for judge in judges.values()]), strict=True))
+    for alias, judge in judges.items():
+        found, p = judge["canaries"], p_holm[alias]
+        if not found["obeyed"] or p is None:
             continue
-        often = found["p"] < ALPHA or found["obeyed"] >= found["n"] / 2
+        often = p < ALPHA
         kinds = ", ".join(f"{name} {row['obeyed']} of {row['n']}" for name, row in found["families"].items())
         yield caveat(
             "obeyed_canaries",
-            f"Judge '{alias}' obeyed {found['obeyed']} of {found['n']} instructions planted in an answer",
+            f"Judge '{alias}' obeyed {found['obeyed']} of {found['n']} instructions planted in an answer"
+            + ("" if often else ": too few canaries to tell"),
             f"In both orders it chose the copy of an answer that asks to be chosen ({kinds}). A judge that picks at "
-            f"random does so with {percent(found['chance'])}; at least as many would come up with "
-            f"{p_phrase(found['p'])}. "
+            f"random does so with {percent(found['chance'])}, so {found['n'] * found['chance']:.1f} of {found['n']}; "
+            f"at least as many as here would come up with {_corrected(p, p_holm.values())}. "
             + ("What an answer says about itself decides its verdicts." if often else "Chance could explain it."),
             major=often and alias == headline,
         )
@@ -58,17 +65,19 @@ def canaries(result: Result) -> Iterator[Caveat]:
 
 def habits(result: Result) -> Iterator[Caveat]:
     """A judge whose choice goes with length, or that does not repeat itself."""
+    tests = {(a, group): judge["length"][group]["p"] for a, judge in result["judges"].items() for group in AMONG}
+    p_holm = dict(zip(tests, holm(list(tests.values())), strict=True))
     for alias, judge in result["judges"].items():
-        for group, among in (("equally_right", " equally right"), ("all", "")):
-            found = judge["length"][group]
-            if found["p"] is None or found["p"] >= ALPHA:
+        for group, among in AMONG.items():
+            found, p = judge["length"][group], p_holm[alias, group]
+            if p is None or p >= ALPHA:
                 continue
             word = "longer" if found["rho"] > 0 else "shorter"
             yield caveat(
                 f"length_{group}",
                 f"Judge '{alias}' tends to choose the {word} of two{among} answers",
                 f"Spearman's rho between extra tokens and outcome is {found['rho']:.2f} over "
-                f"{count(found['n'], 'problem')} ({p_phrase(found['p'])}). "
+                f"{count(found['n'], 'problem')} ({_corrected(p, p_holm.values())}). "
                 + (
                     f"The {word} answer may be the better one; correctness is not held fixed here."
                     if group == "all"
@@ -81,25 +90,34 @@ def habits(result: Result) -> Iterator[Caveat]:
             yield caveat(
                 "inconsistent_judge",
                 f"Judge '{alias}' gives the same choice again in only {percent(consistency['value'])} of repeats",
-                f"Over {count(consistency['n_ballots'], 'ballot')} asked more than once, "
-                f"{percent(consistency['level'])} interval {percent(consistency['low'])} to "
-                f"{percent(consistency['high'])}. The majority of its replicates counts.",
+                f"Over {count(consistency['n_ballots'], 'ballot')} asked more than once, {interval(consistency)}. The "
+                f"majority of its replicates counts.",
             )
 
 
+def _corrected(p: float, tests: Iterable[float | None]) -> str:
+    made = sum(other is not None for other in tests)
+    return p_phrase(p) + (f", Holm-corrected over {made} tests" if made > 1 else "")
+
+
 def shared_mistakes(result: Result) -> Iterator[Caveat]:
-    """A panel of observers that err together."""
+    """A panel of observers that err together, beyond what the truth about each trace explains."""
     panel = result["errors"]["panel"]
     low = panel["mean_phi"]["low"]
     if low is None or low <= 0:
         return
     n, worth = len(panel["observers"]), panel["n_eff"]
+    sure = (
+        f"{percent(panel['level'])} interval {low:.2f} to {panel['mean_phi']['high']:.2f}, so {worth['low']:.1f} to "
+        f"{worth['high']:.1f} observers"
+    )
+    if panel["degenerate"]:
+        sure = f"no interval: {panel['reason']}"
     yield caveat(
         "shared_mistakes",
         f"{n} observers are worth {worth['value']:.1f} independent ones",
-        f"They err on the same traces: mean correlation of errors {panel['mean_phi']['value']:.2f}, "
-        f"{percent(panel['level'])} interval {panel['mean_phi']['low']:.2f} to {panel['mean_phi']['high']:.2f}, so "
-        f"{worth['low']:.1f} to {worth['high']:.1f} observers. Their agreement counts shared mistakes too.",
+        f"They err on the same traces among the wrong ones, or among the right ones: mean correlation of errors at "
+        f"equal truth {panel['mean_phi']['value']:.2f} ({sure}). Their agreement counts shared mistakes too.",
     )
 
 
