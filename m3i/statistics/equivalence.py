@@ -54,14 +54,12 @@ def tost(
     from scipy.stats import t
 
     offset = value - neutral
-    p_lower, p_upper = float(t.sf((offset + margin) / se, df)), float(t.cdf((offset - margin) / se, df))
     half = float(t.ppf(1 - alpha, df)) * se
-    p = max(p_lower, p_upper)
     return Equivalence(
-        p_lower=p_lower,
-        p_upper=p_upper,
-        p=p,
-        equivalent=p <= alpha,
+        p_lower=(p_lower := float(t.sf((offset + margin) / se, df))),
+        p_upper=(p_upper := float(t.cdf((offset - margin) / se, df))),
+        p=max(p_lower, p_upper),
+        equivalent=max(p_lower, p_upper) <= alpha,
         low=value - half,
         high=value + half,
         margin=margin,
@@ -81,8 +79,9 @@ def equivalence(
 ) -> Equivalence:
     """TOST of a mean score against neutral ± margin, the problem being the unit.
 
-    n ties in n problems are no proof of equality: then p is exact, the largest chance of n ties under a shift of `margin`,
-    (1 − margin / reach)^n. With 12 tied problems a margin of 0.05 is not shown (p = 0.28), with 30 it is (0.042).
+    n ties in n problems are no proof of equality: then p is exact, the largest chance of n ties under a shift of
+    `margin`, (1 − margin / reach)^n. With 12 tied problems a margin of 0.05 is not shown (p = 0.28), with 30 it is
+    (p = 0.042).
 
     Args:
         problems: Problem id of each score; rows of one problem stay together.
@@ -93,27 +92,38 @@ def equivalence(
         reach: Largest distance of a score from `neutral`.
 
     Raises:
-        ValueError: As `score_error` and `tost`; a margin as wide as the scale.
+        ValueError: As `score_error`; a margin outside (0, reach) or an alpha outside (0, ½).
 
-    Source: Schuirmann 1987, with the standard error and t distribution of `score_error`; all tied: Hanley &
+    Source: Schuirmann 1987, with the skewness-corrected t of `score_error`; all tied: Hanley &
     Lippman-Hand 1983, since a shift of the mean by `margin` takes at least margin / reach decided problems.
     """
-    if not margin < reach:
-        raise ValueError(f"margin = {margin}: expected less than {reach}, the farthest that a score can lie from a tie")
-    error = score_error(problems=problems, scores=scores, neutral=neutral, reach=reach)
-    if not error.decided:
-        if not (margin > 0 and 0 < alpha < 0.5):
-            raise ValueError(f"margin = {margin}, alpha = {alpha}: expected a margin above 0 and alpha in (0, 0.5)")
-        p, half = (1 - margin / reach) ** error.n, reach * unseen_share(error.n, 1 - alpha)
-        return Equivalence(
-            p_lower=p,
-            p_upper=p,
-            p=p,
-            equivalent=p <= alpha,
-            low=neutral - half,
-            high=neutral + half,
-            margin=margin,
-            alpha=alpha,
-            neutral=neutral,
+    if not 0 < margin < reach:
+        raise ValueError(
+            f"margin = {margin}: expected a number between 0 and {reach}, the farthest a score can lie off"
         )
-    return tost(value=error.centre, se=error.se, df=error.df, margin=margin, alpha=alpha, neutral=neutral)
+    if not 0 < alpha < 0.5:
+        raise ValueError(f"alpha = {alpha}: expected a number between 0 and 0.5")
+    from scipy.stats import t
+
+    error = score_error(problems=problems, scores=scores, neutral=neutral, reach=reach)
+    if error.decided:
+        quantile = float(t.ppf(1 - alpha, error.df))
+        p_lower = float(t.sf(error.t_value(neutral - margin), error.df))
+        p_upper = float(t.cdf(error.t_value(neutral + margin), error.df))
+        low, high = error.limit(quantile), error.limit(-quantile)
+    else:
+        p_lower = p_upper = (1 - margin / reach) ** error.n
+        half = reach * unseen_share(error.n, 1 - alpha)
+        low, high = neutral - half, neutral + half
+    p = max(p_lower, p_upper)
+    return Equivalence(
+        p_lower=p_lower,
+        p_upper=p_upper,
+        p=p,
+        equivalent=p <= alpha,
+        low=low,
+        high=high,
+        margin=margin,
+        alpha=alpha,
+        neutral=neutral,
+    )

@@ -132,7 +132,8 @@ def distinct_controls(
         if chance < 1e-3:
             raise ValueError(
                 f"all {len(sets)} controls avoid the attributed layers {target}, which draws from all "
-                f"{math.comb(n, k)} sets do with probability {chance:.2g}: draws that exclude attributed layers give no valid p"
+                f"{math.comb(n, k)} sets do with probability {chance:.2g}: draws that exclude attributed "
+                f"layers give no valid p"
             )
     return sets
 

@@ -42,20 +42,16 @@ def power_mean(*, effect: float, sd: float, n: int, alpha: float = 0.05) -> floa
     Raises:
         ValueError: For numbers outside their range.
 
-    Source: Cohen 1988, Statistical Power Analysis, chapter 2 (noncentral t); normal from 100,000 problems on.
+    Source: Cohen 1988, Statistical Power Analysis, chapter 2 (noncentral t).
     """
     _check(sd=sd, alpha=alpha)
     if n < 2:
         return 0.0
-    from scipy.stats import nct, norm, t
+    from scipy.stats import ncf, t
 
-    shift = abs(effect) * math.sqrt(n) / sd
-    # Beyond 30 standard errors the noncentral t of scipy loses its digits and the power is 1.
-    if n > 100_000 or shift > 30:
-        z = float(norm.ppf(1 - alpha / 2))
-        return float(norm.sf(z - shift) + norm.cdf(-z - shift))
-    critical = float(t.ppf(1 - alpha / 2, n - 1))
-    return float(nct.sf(critical, n - 1, shift) + nct.cdf(-critical, n - 1, shift))
+    # t squared is F: scipy's noncentral F keeps its digits where the noncentral t gives NaN. It is wrong at exactly 0.
+    shift = max(1e-9, abs(effect) * math.sqrt(n) / sd)
+    return float(ncf.sf(float(t.ppf(1 - alpha / 2, n - 1)) ** 2, 1, n - 1, shift**2))
 
 
 def detectable_mean(*, sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float | None:

@@ -10,6 +10,25 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+NAMES = (
+    "problem",
+    "generation",
+    "training",
+    "draw",
+    "problem x draw",
+    "generation x draw",
+    "problem x training",
+    "residual",
+)
+# Where the variance of a source goes that the design cannot separate.
+ONE_DRAW = {"draw": "", "problem x draw": "problem", "generation x draw": "generation"}
+ONE_TRAINING = {"training": "draw", "problem x training": "problem x draw", "residual": "generation x draw"}
+ONE_GENERATION = {
+    "generation": "problem",
+    "generation x draw": "problem x draw",
+    "residual": "problem x training",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
@@ -66,18 +85,6 @@ class VarianceSplit:
             + self.value("problem x training") / (problems * s)
             + self.value("residual") / (pg * s)
         )
-
-
-NAMES = (
-    "problem",
-    "generation",
-    "training",
-    "draw",
-    "problem x draw",
-    "generation x draw",
-    "problem x training",
-    "residual",
-)
 
 
 def variance_split(scores_DSPG: npt.ArrayLike) -> VarianceSplit:
@@ -182,22 +189,22 @@ def _solve(ms: dict[str, float], D: int, S: int, P: int, G: int) -> dict[str, fl
 
 
 def _confounded(D: int, S: int, G: int) -> tuple[dict[str, str], dict[str, str]]:
-    """What the design cannot separate: why, and into which component it went."""
+    """What the design cannot separate: why, by source; and by component what else is inside it."""
     missing: dict[str, str] = {}
-    merged: dict[str, str] = {}
-    if G == 1:
-        missing |= dict.fromkeys(("generation", "generation x draw", "residual"), "one generation seed")
-        merged |= dict.fromkeys(("problem", "problem x draw", "problem x training"), "holds generation")
-    if D == 1:
-        missing |= dict.fromkeys(("draw", "problem x draw", "generation x draw"), "one layer draw")
-    if S == 1:
-        missing |= dict.fromkeys(("training", "problem x training", "residual"), "one training seed")
-        if D > 1:
-            for name in ("draw", "problem x draw", "generation x draw"):
-                merged[name] = f"{merged[name]} and training" if name in merged else "holds training"
-    if S == 1 and D == 1:
-        merged["problem"] = "holds draw, training and generation" if G == 1 else "holds draw and training"
-        merged["generation"] = "holds the residual"
-    elif D == 1:
-        merged["training"] = "of one layer draw"
-    return missing, merged
+    into: dict[str, str] = {}
+    for count, why, moved in (
+        (D, "one layer draw", ONE_DRAW),
+        (S, "one training seed", ONE_TRAINING),
+        (G, "one generation seed", ONE_GENERATION),
+    ):
+        if count == 1:
+            missing |= dict.fromkeys(moved, why)
+            into |= moved
+    holds: dict[str, list[str]] = {}
+    for source in into:
+        target = source
+        while target in into:
+            target = into[target]
+        if target:  # the draw of a sweep with one draw is common to all scores and is in none of them
+            holds.setdefault(target, []).append(source)
+    return missing, {target: f"holds {', '.join(sources)}" for target, sources in holds.items()}
