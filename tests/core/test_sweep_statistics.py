@@ -327,6 +327,14 @@ def test_equivalence_holds_where_the_interval_lies_within_the_margin(scores, mar
     assert wider.p <= found.p + 1e-9
 
 
+@pytest.mark.parametrize(("wins", "losses"), [(0, 0), (9, 2), (30, 31)])
+def test_the_equivalence_interval_is_that_of_the_mean_at_one_minus_two_alpha(wins, losses):
+    scores = [1.0] * wins + [0.0] * losses + [0.5] * 100
+    found = equivalence(problems=named(scores), scores=scores, margin=0.1, alpha=0.05)
+    interval = mean_score(problems=named(scores), scores=scores, level=0.9)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
 @pytest.mark.parametrize(("n", "shown"), [(12, False), (28, False), (30, True), (200, True)])
 def test_ties_alone_prove_only_what_their_number_can(n, shown):
     found = equivalence(problems=named([0.5] * n), scores=[0.5] * n, margin=0.05)
