@@ -41,9 +41,10 @@ def control_effect(*, attributed_SP: npt.ArrayLike, controls_RSP: npt.ArrayLike,
     freedom.
 
     Chosen by simulated coverage over the percentile bootstrap that resamples problems and seeds: with 3 seeds that one
-    covers far too little where trainings differ (3 draws of 3 have 2/3 of the variance and no t) and far too much where
-    they do not (the noise is counted up to three times: Owen 2007). With two seeds this one covers about 91 % where
-    trainings differ much: take three or more. See `python -m bench.sweep_statistics`.
+    covers up to 99 % at a nominal 95, since the noise within cells is counted up to three times (Owen 2007), and too
+    little where nothing but trainings differ (three resampled seeds have 2/3 of their variance and no t). This one
+    covers 94 to 96 %, but 92 % with two seeds where trainings differ, and 92 % with three where hardly anything else
+    does (the bootstrap: 78 %): then only more seeds help. See `python -m bench.sweep_statistics`.
 
     Args:
         attributed_SP: Problem-level scores of the attributed arm by training seed, already averaged over orders,

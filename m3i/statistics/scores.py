@@ -111,9 +111,10 @@ def mean_score(
 ) -> Estimate:
     """The mean score (tie = ½) with an interval over problems that keeps its coverage at 85 to 97 % ties.
 
-    Chosen by simulated coverage: with six to twelve decided problems of 200 the percentile bootstrap (`cluster_mean`)
-    covers 88 to 95 % at a nominal 95, BCa and the bootstrap-t no more, plain t 90 %; this one 93 to 98 %, the upper end
-    with fewer than ten decided problems (`python -m bench.sweep_statistics`).
+    Chosen by simulated coverage: with six to nine decided problems of 200 the percentile bootstrap (`cluster_mean`)
+    covers 92 % at a nominal 95, BCa 88 %, the bootstrap-t 90 %, plain t 92 to 95 %, this one 95 to 96 %. With three
+    decided problems of 60 it is too wide (99 %) where the percentile bootstrap covers 76 % (`python -m
+    bench.sweep_statistics`).
 
     Args:
         problems: As in `score_error`.

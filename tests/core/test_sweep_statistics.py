@@ -636,6 +636,13 @@ def test_simulated_controls_are_valid_where_they_should_be(bench):
         distinct_controls(attributed=attributed, controls=controls, population=range(world.n_layers))
 
 
+def test_every_page_of_the_bench_prints_shares(bench):
+    for page in (bench.coverage_page, bench.method_page, bench.false_positive_page, bench.power_page, bench.rest_page):
+        rows = [line for line in page(2) if line.startswith("| ")]
+        assert len(rows) >= 3, page
+        assert not any("nan" in row for row in rows)
+
+
 def test_excluding_the_attributed_layers_makes_false_positives_and_drawing_from_all_does_not(bench):
     null = replace(bench.QUIET, lift=0.0, k=4, problems=150)
     assert bench.rejections(null, 500) <= 0.05 + bench.noise(0.05, 500)
