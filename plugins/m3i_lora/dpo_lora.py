@@ -196,8 +196,8 @@ def _check_material(request: TrainRequest, steps: int) -> None:
         )
     if steps < 2:
         raise ConfigError(
-            f"{n_pairs} pairs give too few optimizer steps ({steps}): the certificate needs 2 to see every factor move; "
-            "lower trainer.batch_size, raise trainer.epochs or sample more traces"
+            f"{n_pairs} pairs give too few optimizer steps ({steps}): the certificate needs 2 to see every "
+            "factor move; lower trainer.batch_size, raise trainer.epochs or sample more traces"
         )
 
 

@@ -469,7 +469,7 @@ def test_reference_logprobs_of_other_pairs_are_refused(loaded, tmp_path):
 
 
 def test_too_few_steps_for_a_certificate_are_refused(loaded, tmp_path):
-    with pytest.raises(ConfigError, match=r"8 pairs give 1 optimizer steps, and the certificate needs 2"):
+    with pytest.raises(ConfigError, match=r"8 pairs give too few optimizer steps \(1\): the certificate needs 2"):
         train(loaded, tmp_path / "a", batch_size=8, epochs=1)
 
 
