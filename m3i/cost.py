@@ -62,8 +62,6 @@ class CostLine:
     """Of these, answers that the ledger has already."""
     input_tokens: int
     """Expected."""
-    cached_tokens: int
-    """Of them, expected from the provider's prompt cache."""
     output_tokens: int
     usd: float | None
     """Expected; None where no price is known. Answers in the ledger cost nothing."""
@@ -198,7 +196,6 @@ def _line(
     known = ledger.known(distinct)
     asked = [request for key, request in distinct.items() if key not in known]
     seen: set[tuple[str, ...]] = set()
-    cached = 0
     calls: list[CallEstimate] = []
     batch = component.mode is CallMode.batch
     for request in asked:
@@ -206,7 +203,6 @@ def _line(
         use = Prefix.unused if not prefix else Prefix.read if prefix in seen else Prefix.written
         seen.add(prefix)
         calls.append(estimate(request, price, expected_output_tokens=reply, batch=batch, prefix=use))
-        cached += calls[-1].cached_tokens_expected if use is Prefix.read else 0
     return CostLine(
         place=place,
         provider=component.provider_name,
@@ -214,7 +210,6 @@ def _line(
         n_calls=len(distinct),
         n_known=len(known),
         input_tokens=sum(c.input_tokens_expected for c in calls),
-        cached_tokens=cached,
         output_tokens=sum(c.output_tokens_expected for c in calls),
         usd=_sum([c.usd_expected for c in calls]),
         usd_at_most=_sum([c.usd_at_most for c in calls] + [repair_usd_at_most(r, price, batch=batch) for r in asked]),

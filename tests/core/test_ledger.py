@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ledger_provider import COST, PRICES, ScriptedProvider, echo, flaky, hangs, ledger_at, overloaded, request
 
 from m3i.errors import ConfigError, StoreError
-from m3i.ledger import BudgetError, OutageError, ReplayError, faults, sending
+from m3i.ledger import BudgetError, OutageError, ReplayError, sending
 from m3i.ledger.prices import estimate, price_of
 from m3i.llm.request import AccountError, RequestError, Stop, TooLong, Transient, Usage
 from m3i.settings import LedgerMode
@@ -20,23 +20,12 @@ from m3i.settings import LedgerMode
 WORST = estimate(request("x"), price_of("scripted", "test-model", PRICES)).usd_at_most
 
 
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch):
-    monkeypatch.setattr(faults, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(faults, "SPREAD_S", 0.01)
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 @pytest.fixture
-def ledger_of(tmp_path):
-    made = []
-
-    def make(**options):
-        made.append(ledger_at(tmp_path / "ledger.sqlite", **options))
-        return made[-1]
-
-    yield make
-    for ledger in made:
-        ledger.close()
+def ledger_of(open_ledger):
+    return lambda **options: open_ledger(**{"prices": PRICES} | options)
 
 
 def rows(ledger, query, *values):

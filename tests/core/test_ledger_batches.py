@@ -5,10 +5,10 @@ import contextlib
 import sqlite3
 
 import pytest
-from ledger_provider import COST, PRICES, BatchingProvider, ScriptedProvider, echo, ledger_at, request
+from ledger_provider import COST, PRICES, BatchingProvider, ScriptedProvider, echo, request
 
 from m3i.errors import ConfigError, InputError
-from m3i.ledger import BudgetError, OutageError, ReplayError, batch_rows, faults
+from m3i.ledger import BudgetError, OutageError, ReplayError, batch_rows
 from m3i.ledger.command import ledger_command
 from m3i.ledger.prices import estimate, price_of
 from m3i.llm.request import AccountError, RequestError, TooLong, Transient
@@ -18,23 +18,12 @@ WORST = estimate(request("x"), price_of("scripted", "test-model", PRICES), batch
 REQUESTS = {f"item {n}": request(n) for n in range(6)}
 
 
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch):
-    monkeypatch.setattr(faults, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr(faults, "SPREAD_S", 0.01)
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 @pytest.fixture
-def ledger_of(tmp_path):
-    made = []
-
-    def make(**options):
-        made.append(ledger_at(tmp_path / "ledger.sqlite", **{"batch_poll_s": 0.01, **options}))
-        return made[-1]
-
-    yield make
-    for ledger in made:
-        ledger.close()
+def ledger_of(open_ledger):
+    return lambda **options: open_ledger(**{"prices": PRICES, "batch_poll_s": 0.01} | options)
 
 
 @pytest.fixture

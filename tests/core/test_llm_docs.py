@@ -12,10 +12,9 @@ from test_llm_digest import telemetry_of
 
 from m3i.errors import ConfigError
 from m3i.interfaces import AuditRequest
-from m3i.ledger import Ledger, OutageError
+from m3i.ledger import OutageError
 from m3i.llm.request import AccountError, RequestError
 from m3i.registry import build
-from m3i.settings import LedgerSettings
 from m3i.spans import checked_audit
 
 ROOT = Path(__file__).parents[2]
@@ -39,18 +38,9 @@ def example(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def ledger_of(tmp_path):
-    made = []
-
-    def make(**options):
-        prices = {"house-70b": {"input": 1, "output": 1}}
-        settings = LedgerSettings(**{"prices": prices, "deadline_s": 60.0} | options)
-        made.append(Ledger(settings, default_path=tmp_path / "ledger.sqlite"))
-        return made[-1]
-
-    yield make
-    for ledger in made:
-        ledger.close()
+def ledger_of(open_ledger):
+    prices = {"house-70b": {"input": 1, "output": 1}}
+    return lambda **options: open_ledger(**{"prices": prices, "deadline_s": 60.0} | options)
 
 
 @pytest.fixture

@@ -8,28 +8,19 @@ from llm_scripted import ScriptedBatchProvider, ScriptedProvider, reply, until
 
 from m3i.artifacts import CallFacts
 from m3i.errors import ConfigError, StageError
-from m3i.ledger import BudgetError, Ledger, OutageError, ReplayError
+from m3i.ledger import BudgetError, OutageError, ReplayError
 from m3i.ledger.prices import estimate, price_of
 from m3i.llm.panel import Ask, CallMode, ReplyError, ask_all, together
 from m3i.llm.request import AccountError, Block, Message, ModelRequest, RequestError, Stop, TooLong, Transient
-from m3i.settings import LedgerMode, LedgerSettings
+from m3i.settings import LedgerMode
 
 PRICE = {"input": 1, "output": 2, "cache_read": 0.1, "cache_write": 1.25}
 COST = (100 * 1 + 20 * 0.1 + 3 * 1.25 + 7 * 2) / 1e6
 
 
 @pytest.fixture
-def ledger_of(tmp_path):
-    made = []
-
-    def make(**options):
-        options = {"prices": {"scripted-1": PRICE}, "deadline_s": 5.0} | options
-        made.append(Ledger(LedgerSettings(**options), default_path=tmp_path / "ledger.sqlite"))
-        return made[-1]
-
-    yield make
-    for ledger in made:
-        ledger.close()
+def ledger_of(open_ledger):
+    return lambda **options: open_ledger(**{"prices": {"scripted-1": PRICE}, "deadline_s": 5.0} | options)
 
 
 def request_of(text, **options):

@@ -201,17 +201,6 @@ def test_unranking_lists_subsets_in_order(n, data):
 
 @pytest.mark.parametrize(("exclude", "n_sets"), [("", 165), ("attributed", 56), ("attributed_set", 164)])
 def test_too_large_a_seed_is_refused_before_any_score_is_needed(exclude, n_sets):
-    info = TargetInfo(
-        name="t",
-        revision="0",
-        architecture="DeepseekV2ForCausalLM",
-        family="f",
-        n_layers=12,
-        n_parameters=1,
-        n_active=1,
-        n_experts=8,
-        dense_layers=(0,),
-    )
-    RandomLayers(k=3, seed=n_sets - 1, exclude=exclude).check(info)
+    RandomLayers(k=3, seed=n_sets - 1, exclude=exclude).check(INFO)
     with pytest.raises(ConfigError, match=f"there are {n_sets} distinct sets of 3"):
-        RandomLayers(k=3, seed=n_sets, exclude=exclude).check(info)
+        RandomLayers(k=3, seed=n_sets, exclude=exclude).check(INFO)
