@@ -79,7 +79,8 @@ def run(
 def run_stages(lab: Lab, run_dir: Path, command: str) -> Run:
     """The experiment itself, from problems to the report."""
     experiment, session = lab.experiment, lab.session
-    lab.display.begin(12 + len(experiment.observers) + len(experiment.attributors) + len(experiment.judges))
+    panels = len(experiment.observers) + len(experiment.attributors) + len(experiment.judges)
+    lab.display.begin(12 + panels + stages.EXTRA.get(experiment.arm.kind, 1))
 
     problems = stages.problems(lab)
     traces = stages.trace(lab, problems)
@@ -89,9 +90,11 @@ def run_stages(lab: Lab, run_dir: Path, command: str) -> Run:
     scores = {
         a: stages.attribute(lab, a, c, traces, telemetry, audits, contrasts) for a, c in experiment.attributors.items()
     }
-    selection = stages.select(lab, scores)
+    attributed = stages.select(lab, scores)
+    selection = stages.arm(lab, attributed)
     pairs = stages.pairs(lab, problems, traces)
     reference = stages.reference(lab, pairs)
+    pairs, reference = stages.shuffle(lab, pairs, reference)
     adapter = stages.train(lab, selection, pairs, reference)
     base = stages.base(lab, traces)
     export = stages.export(lab, base, adapter, selection, traces.traces)
@@ -99,7 +102,7 @@ def run_stages(lab: Lab, run_dir: Path, command: str) -> Run:
     after = stages.answer(lab, problems, base, export)
     verdicts = {a: stages.judge(lab, a, j, problems, before, after) for a, j in experiment.judges.items()}
 
-    from m3i.result import build_result, summary_lines, write_run
+    from m3i.result import arm_section, build_result, summary_lines, write_run
 
     result = build_result(
         info=session.info,
@@ -109,6 +112,7 @@ def run_stages(lab: Lab, run_dir: Path, command: str) -> Run:
         audits=audits,
         contrasts=contrasts,
         scores=scores,
+        arm=arm_section(experiment.arm, attributed, session.info, seed=experiment.settings.seed),
         selection=selection,
         pairs=pairs,
         adapter=adapter,

@@ -17,10 +17,21 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from m3i.arms import Arm, parse_arm
 from m3i.component import Component
 from m3i.errors import ConfigError
-from m3i.interfaces import Attributor, Exporter, Judge, LayerSelector, Observer, ProblemSource, Target, Trainer
-from m3i.registry import INTERFACES, PANELS
+from m3i.interfaces import (
+    Attributor,
+    Exporter,
+    Judge,
+    LayerSelector,
+    Observer,
+    ProblemSource,
+    Target,
+    Tracker,
+    Trainer,
+)
+from m3i.registry import INTERFACES, OPTIONAL, PANELS
 from m3i.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,6 +50,8 @@ class Experiment:
     trainer: Trainer
     exporter: Exporter
     judges: Mapping[str, Judge]
+    trackers: Mapping[str, Tracker] = dataclasses.field(default_factory=dict)
+    arm: Arm
     settings: Settings
     config: dict[str, Any]
     """The composed config as plain values, for the record."""
@@ -79,7 +92,9 @@ class Experiment:
         refuse_unknown(config)
         try:
             made: dict[str, Any] = {
-                name: OmegaConf.to_object(config[name]) for name in _fields(Settings) if name != "seed"
+                name: OmegaConf.to_object(config[name]) if OmegaConf.is_config(config[name]) else None
+                for name in _fields(Settings)
+                if name not in ("seed", "arm")
             }
         except MissingMandatoryValue as error:
             raise ConfigError(f"option '{error.full_key}' has no default; give it as {error.full_key}=...") from error
@@ -87,7 +102,8 @@ class Experiment:
             raise ConfigError(explain(error)) from error
         for group in INTERFACES:
             members = list((made[group] or {}).values()) if group in PANELS else [made[group]]
-            if not members or not all(isinstance(member, Component) for member in members):
+            chosen = bool(members) or group in OPTIONAL
+            if not chosen or not all(isinstance(member, Component) for member in members):
                 raise ConfigError(f"no {group} is chosen; give {group}=NAME (see 'm3i plugins')")
         return cls(
             target=made["target"],
@@ -98,7 +114,9 @@ class Experiment:
             trainer=made["trainer"],
             exporter=made["exporter"],
             judges=made["judge"],
-            settings=Settings(**made, seed=int(config.seed)),
+            trackers=made["tracker"] or {},
+            arm=parse_arm(str(config.arm)),
+            settings=Settings(**made, arm=str(config.arm), seed=int(config.seed)),
             config={str(k): v for k, v in plain.items()},
             overrides=tuple(overrides),
         )

@@ -106,7 +106,7 @@ def build_pairs(
             "no preference pair could be built; raise trace.samples or trace.temperature, or allow corrected pairs "
             f"(pairs.corrected=fill). Counted: {dict(counts)}"
         )
-    return PreferencePairs(pairs=tuple(pairs), counts=dict(counts), lengths=_lengths(pairs))
+    return PreferencePairs(pairs=tuple(pairs), counts=dict(counts), lengths=pair_lengths(pairs))
 
 
 def _outcome(traces: Sequence[Trace]) -> str:
@@ -199,7 +199,8 @@ def _length(pair: PreferencePair) -> int:
     return len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids))
 
 
-def _lengths(pairs: Sequence[PreferencePair]) -> dict[str, float]:
+def pair_lengths(pairs: Sequence[PreferencePair]) -> dict[str, float]:
+    """Mean and maximum lengths in tokens of prompt, chosen, rejected and whole pair."""
     tokens = {
         "prompt": [len(p.prompt_ids) for p in pairs],
         "chosen": [len(p.chosen_ids) for p in pairs],

@@ -232,8 +232,63 @@ class LedgerSettings:
 
 
 @dataclass(kw_only=True)
+class SweepSettings:
+    """What `+sweep=control` runs, and what it will be judged by. None of it changes a result of one arm.
+
+    Endpoint, margin and alpha are written to plan.json before the first result; a later change is a deviation that the
+    report names.
+    """
+
+    n_random: int = 19
+    """Random-layer arms; 19 are the least with which p ≤ 0.05 is possible. Where fewer sets exist, all are run."""
+    n_excluding: int = 0
+    """Arms of random sets free of every attributed layer, shown as a contrast without a p value."""
+    others: list[str] = option(factory=lambda: ["all", "shuffled", "sham"])
+    """Further arms: `all` candidates, `shuffled` preferences, `sham` (a zero update; run at one training seed)."""
+    seeds: list[int] = option(factory=lambda: [0, 1, 2])
+    """Training seeds of every arm; with fewer than three the interval of the effect covers too little."""
+    primary: str = "score"
+    """Primary endpoint, tested alone at `alpha`: `score` (mean score of a judge, tie ½) or `accuracy` (share of right
+    answers by the verifier)."""
+    judge: str = ""
+    """Alias of the judge whose score is the endpoint; empty for the first of the panel."""
+    alternative: str = "greater"
+    """What the attributed arm is claimed to be beside the random arms: `greater`, `less` or `two-sided`."""
+    alpha: float = 0.05
+    """Level of the primary test, and family-wise level of the secondary ones."""
+    margin: float = 0.05
+    """Equivalence margin on the mean score: differences within ± `margin` count as none."""
+    effect: float = 0.6
+    """Share of wins among decided problems that one wants to be able to find; says what n that takes."""
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        require(self.n_random >= 1, "sweep.n_random", self.n_random, "at least 1")
+        require(self.n_excluding >= 0, "sweep.n_excluding", self.n_excluding, "at least 0")
+        known = ("all", "shuffled", "sham")
+        require(
+            set(self.others) <= set(known) and len(set(self.others)) == len(self.others),
+            "sweep.others",
+            list(self.others),
+            "distinct ones of all, shuffled, sham",
+        )
+        require(
+            len(self.seeds) >= 1 and len(set(self.seeds)) == len(self.seeds),
+            "sweep.seeds",
+            list(self.seeds),
+            "distinct seeds, at least one",
+        )
+        require(self.primary in ("score", "accuracy"), "sweep.primary", self.primary, "score or accuracy")
+        known = ("greater", "less", "two-sided")
+        require(self.alternative in known, "sweep.alternative", self.alternative, "greater, less or two-sided")
+        require(0 < self.alpha < 1, "sweep.alpha", self.alpha, "a number in (0, 1)")
+        require(0 < self.margin < 0.5, "sweep.margin", self.margin, "a number in (0, 0.5)")
+        require(0.5 < self.effect < 1, "sweep.effect", self.effect, "a number in (0.5, 1)")
+
+
+@dataclass(kw_only=True)
 class Settings:
-    """The root config. The first eight are components, chosen by name."""
+    """The root config. The first nine are components, chosen by name; a tracker need not be."""
 
     target: Any = MISSING
     problems: Any = MISSING
@@ -243,6 +298,7 @@ class Settings:
     trainer: Any = MISSING
     exporter: Any = MISSING
     judge: Any = MISSING
+    tracker: Any = None
     trace: TraceSettings = field(default_factory=TraceSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     attribution: AttributionSettings = field(default_factory=AttributionSettings)
@@ -253,5 +309,9 @@ class Settings:
     statistics: StatisticsSettings = field(default_factory=StatisticsSettings)
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
+    sweep: SweepSettings = field(default_factory=SweepSettings)
+    arm: str = "attributed"
+    """What is trained of the experiment: `attributed` (the selector's layers), or a control derived from them:
+    `random-N`, `excluding-N`, `all`, `shuffled`, `sham` (docs/sweeps.md)."""
     seed: int = 0
     """Training seed: adapter initialisation and data order."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from m3i.arms import ArmKind, select_for
 from m3i.artifacts import (
     Adapter,
     Answers,
@@ -40,9 +41,12 @@ from m3i.interfaces import (
     TrainRequest,
 )
 from m3i.lab import Lab, run_async
+from m3i.shuffle import shuffle_pairs, shuffle_reference
 from m3i.store import file_hash
 
 TORCH = ("torch", "transformers", "tokenizers")
+EXTRA = {ArmKind.ATTRIBUTED: 0, ArmKind.SHUFFLED: 2}
+"""Stages of an arm beyond those of every run; 1 for the others."""
 RUNTIME = ("llamacpp", "llamacpp_worker", "llamacpp_sampling", "llamacpp_wire")
 """Modules of the core that run llama.cpp."""
 LANGUAGE_MODELS = (
@@ -280,6 +284,27 @@ def select(lab: Lab, scores: Mapping[str, LayerScores]) -> LayerSelection:
     )
 
 
+def arm(lab: Lab, attributed: LayerSelection) -> LayerSelection:
+    """The layers of this arm: the attributed ones, or those that a control takes in their place."""
+    own = lab.experiment.arm
+    if own.kind in (ArmKind.ATTRIBUTED, ArmKind.SHUFFLED):
+        return attributed
+
+    def work(folder: Path, tick: Tick) -> LayerSelection:
+        return select_for(own, attributed, lab.session.info)
+
+    return lab.make(
+        LayerSelection,
+        "arm",
+        work,
+        label=own.name,
+        core=("arms", "layer_draws"),
+        settings={"arm": own.name},
+        inputs={"target": lab.target_id, "selection": attributed.id},
+        made=lambda a: f"layers {list(a.layers)}",
+    )
+
+
 def pairs(lab: Lab, drawn: ProblemSet, traces: Traces) -> PreferencePairs:
     """Preference pairs of one prompt each, from verified traces."""
     options = lab.experiment.settings.pairs
@@ -332,6 +357,41 @@ def reference(lab: Lab, chosen: PreferencePairs) -> ReferenceLogprobs:
         libraries=TORCH,
         made=lambda a: f"{2 * len(a.chosen_P)} completions",
     )
+
+
+def shuffle(lab: Lab, chosen: PreferencePairs, known: ReferenceLogprobs) -> tuple[PreferencePairs, ReferenceLogprobs]:
+    """In the shuffled arm half of the pairs swapped, another half for each training seed; elsewhere the pairs."""
+    if lab.experiment.arm.kind is not ArmKind.SHUFFLED:
+        return chosen, known
+    seed = lab.experiment.settings.seed
+
+    def swap_pairs(folder: Path, tick: Tick) -> PreferencePairs:
+        return shuffle_pairs(chosen, seed)
+
+    def swap_reference(folder: Path, tick: Tick) -> ReferenceLogprobs:
+        return shuffle_reference(known, seed)
+
+    swapped = lab.make(
+        PreferencePairs,
+        "shuffle",
+        swap_pairs,
+        label="pairs",
+        core=("shuffle", "pairs"),
+        settings={"seed": seed, "of": "pairs"},
+        inputs={"pairs": chosen.id},
+        made=lambda a: f"{a.counts['pairs: swapped']} of {len(a.pairs)} pairs swapped",
+    )
+    moved = lab.make(
+        ReferenceLogprobs,
+        "shuffle",
+        swap_reference,
+        label="reference",
+        core=("shuffle", "pairs"),
+        settings={"seed": seed, "of": "reference"},
+        inputs={"reference": known.id},
+        made=lambda a: f"{2 * len(a.chosen_P)} completions",
+    )
+    return swapped, moved
 
 
 def train(lab: Lab, selection: LayerSelection, chosen: PreferencePairs, known: ReferenceLogprobs) -> Adapter:

@@ -252,6 +252,7 @@ CASES = {
             "alpha": COUNT,
             "modules": [[], ["qproj"]],
             "beta": [0.0, -0.1],
+            "nll_weight": [-0.1],
             "learning_rate": [0.0, -1.0],
             "epochs": COUNT,
             "batch_size": COUNT,

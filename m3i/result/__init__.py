@@ -8,6 +8,7 @@ rounded here; docs/agreement.md says how to read those on observers and judges. 
 |---|---|
 | `format`, `m3i`, `created`, `command` | version of this layout, of M3I, when and how it was run |
 | `verdict` | `kind` (improved, worse, undecided, sham, none), `title`, `asked`, `found`, `sure`, `sentence`, `judge` |
+| `arm` | `name`, `kind`, `draw`, training `seed`; the `attributed` layers, `candidates`, and `n_sets` to draw from |
 | `judges` | one entry a judge: counts, sign test, mean score, power, order effects (m3i.result.comparisons); |
 | | `length`, `self_consistency`, `canaries` (m3i.result.judge_quality); `calls`, the model behind it |
 | `judge_agreement` | pairs of judges: agreement and Cohen's kappa |
@@ -26,7 +27,7 @@ rounded here; docs/agreement.md says how to read those on observers and judges. 
 | `config`, `overrides`, `versions`, `ids` | what it takes to repeat the run |
 """
 
-from m3i.result.build import FORMAT, build_result, to_json, write_run
+from m3i.result.build import FORMAT, arm_section, build_result, to_json, write_run
 from m3i.result.words import summary_lines
 
-__all__ = ["FORMAT", "build_result", "summary_lines", "to_json", "write_run"]
+__all__ = ["FORMAT", "arm_section", "build_result", "summary_lines", "to_json", "write_run"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import m3i
+from m3i.arms import DRAWN, Arm, ArmKind, population
 from m3i.artifacts import (
     Adapter,
     Answer,
@@ -44,7 +45,7 @@ from m3i.result.words import verdict_section
 from m3i.settings import StatisticsSettings
 from m3i.store import StageRecord
 
-FORMAT = 2
+FORMAT = 3
 """Layout of result.json; raised when a field changes its meaning."""
 LIBRARIES = ("torch", "transformers", "peft", "trl", "llama-cpp-python", "gguf", "numpy", "scipy")
 
@@ -58,6 +59,7 @@ def build_result(
     audits: Mapping[str, Audit],
     contrasts: Contrasts,
     scores: Mapping[str, LayerScores],
+    arm: Mapping[str, Any],
     selection: LayerSelection,
     pairs: PreferencePairs,
     adapter: Adapter,
@@ -72,7 +74,6 @@ def build_result(
     stages: Sequence[StageRecord] = (),
     components: Sequence[Mapping[str, str]] = (),
     statistics: StatisticsSettings | None = None,
-    n_control_arms: int = 0,
     created: str = "",
     ledger: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -86,6 +87,7 @@ def build_result(
         audits: Observer's alias → audit.
         contrasts: Of all observers, with their agreement.
         scores: Attributor's alias → scores.
+        arm: Which arm this is (`arm_section`).
         selection: The layers trained.
         pairs: What they were trained on.
         adapter: What training gave.
@@ -100,7 +102,6 @@ def build_result(
         stages: How each stage was answered.
         components: `place`, `name`, `distribution`, `version` of every component used.
         statistics: Confidence, power, bootstrap; the defaults when None.
-        n_control_arms: Random-layer arms that this arm is compared with; 0 in a single run.
         created: Time of the run; now when empty.
         ledger: What this process's ledger counted (m3i.ledger.Tally as a mapping); None where nothing asks remotely.
 
@@ -120,7 +121,7 @@ def build_result(
         "overrides": list(overrides),
         "config": plain(dict(config)),
         "statistics": asdict(settings),
-        "n_control_arms": n_control_arms,
+        "arm": dict(arm),
         "judges": {alias: judge_section(v, before, after, settings) for alias, v in verdicts.items()},
         "judge_agreement": judge_agreement(verdicts),
         "accuracy": accuracy_section(before, after, settings),
@@ -187,6 +188,27 @@ def build_result(
     result["caveats"] = caveats(result)
     result["next"] = next_steps(result)
     return result
+
+
+def arm_section(arm: Arm, attributed: LayerSelection, info: TargetInfo, *, seed: int) -> dict[str, Any]:
+    """Which arm a run is, and what it is derived from.
+
+    Args:
+        arm: The arm.
+        attributed: The selector's own set.
+        info: The target.
+        seed: Training seed.
+    """
+    drawn = arm.kind in DRAWN
+    return {
+        "name": arm.name,
+        "kind": arm.kind.value,
+        "draw": arm.draw,
+        "seed": seed,
+        "attributed": list(attributed.layers),
+        "candidates": list(attributed.candidates),
+        "n_sets": population(arm.kind if drawn else ArmKind.RANDOM, attributed, info).n_sets,
+    }
 
 
 def span_truth(audits: Mapping[str, Audit], components: Sequence[Mapping[str, str]]) -> str | None:

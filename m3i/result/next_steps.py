@@ -6,12 +6,13 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from m3i.arms import ArmKind
 from m3i.result.words import percent
 
 N_CONTROLS = 19
 """Random arms beside the attributed one below which the smallest possible p of a randomization test is above 0.05."""
-ATTRIBUTED = ("attribution", "manual")
-"""Selectors whose arm is the one to be compared with random arms."""
+CONTROL_SELECTORS = ("random", "bottom", "all", "none")
+"""Selectors whose layers are a control, whatever the arm is called."""
 
 
 def next_steps(result: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -20,7 +21,7 @@ def next_steps(result: Mapping[str, Any]) -> list[dict[str, str]]:
     steps = []
     if result["verdict"]["kind"] in ("undecided", "none") and not result["layers"]["zero_update"]:
         steps.append(more_problems(judge["power"]))
-    if result["n_control_arms"] == 0 and not result["layers"]["zero_update"]:
+    if not result["layers"]["zero_update"]:
         steps.append(controls(result))
         steps.append(
             _step(
@@ -41,23 +42,29 @@ def next_steps(result: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def controls(result: Mapping[str, Any]) -> dict[str, str]:
-    """Random-layer arms for an attributed arm, the attributed arm for any other."""
-    k = len(result["layers"]["selected"])
-    drawn = ",".join(map(str, range(N_CONTROLS)))
-    if selector_name(result) in (*ATTRIBUTED, ""):
+    """The sweep with its random-layer arms for an attributed arm, the attributed arm for any other."""
+    if is_attributed(result):
         return _step(
             "Random-layer control",
-            f"Train as many randomly drawn layers on the same pairs; everything up to the selection comes from the "
-            f"store. At least {N_CONTROLS} distinct random arms are needed before the smallest possible p of that "
-            f"comparison is 0.05.",
-            command(result, "selector=random", f"selector.k={k}", f"selector.seed={drawn}", sweep=True),
+            f"Train as many randomly drawn layers on the same pairs, over training seeds; everything up to the "
+            f"selection comes from the store. At least {N_CONTROLS} distinct random arms are needed before the "
+            f"smallest possible p of that comparison is 0.05.",
+            command(result, "+sweep=control", without=("seed", "arm"), sweep=True),
         )
+    words: tuple[str, ...] = ("arm=attributed",)
+    if selector_name(result) in CONTROL_SELECTORS:
+        words = ("selector=attribution", f"selector.k={len(result['layers']['selected'])}", *words)
     return _step(
         "The attributed arm",
         "This arm is a control. It says something about attribution once the attributed layers are trained on the same "
         "pairs.",
-        command(result, "selector=attribution", f"selector.k={k}"),
+        command(result, *words),
     )
+
+
+def is_attributed(result: Mapping[str, Any]) -> bool:
+    """Whether this run trained attributed layers: no control arm, and no selector whose layers are a control."""
+    return result["arm"]["kind"] == ArmKind.ATTRIBUTED and selector_name(result) not in CONTROL_SELECTORS
 
 
 def selector_name(result: Mapping[str, Any]) -> str:

@@ -102,7 +102,8 @@ def build_trainer(
         weight_decay=0.0,
         max_grad_norm=options.max_grad_norm,
         beta=options.beta,
-        loss_type=["sigmoid"],
+        loss_type=["sigmoid", "sft"] if options.nll_weight else ["sigmoid"],
+        loss_weights=[1.0, options.nll_weight] if options.nll_weight else [1.0],
         max_length=None,
         router_aux_loss_coef=0.0,
         disable_dropout=False,  # `borrowed` switches dropout off, and on again

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from m3i import require
 from m3i.artifacts import LayerSelection, TargetInfo
 from m3i.errors import ConfigError
 from m3i.interfaces import SelectionRequest
+from m3i.layer_draws import permuted, rank_of, subset_at
 
 from .candidates import ByScore, ranked, read_scores, spell
 
@@ -82,44 +82,3 @@ class RandomLayers(ByScore):
             reason=f"random draw {self.seed} of the {n_sets} sets of {self.k} of {len(drawn_from)} layers{why}: "
             f"{spell(layers)}",
         )
-
-
-def permuted(index: int, size: int) -> int:
-    """Image of `index` under a fixed pseudo-random permutation of range(size), without listing it.
-
-    A four-round Feistel network on the next even number of bits, walked until it lands inside. Source: Black & Rogaway
-    2002, "Ciphers with arbitrary finite domains", section 4 (cycle walking) and 5 (Feistel).
-    """
-    half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
-    mask = (1 << half) - 1
-    while True:
-        left, right = index >> half, index & mask
-        for turn in range(4):
-            digest = hashlib.sha256(f"m3i random layers {size} {turn} {right}".encode()).digest()
-            left, right = right, left ^ (int.from_bytes(digest[:16], "big") & mask)
-        index = left << half | right
-        if index < size:
-            return index
-
-
-def subset_at(index: int, n: int, k: int) -> list[int]:
-    """The k-subset of range(n) at a place in lexicographic order, ascending. Source: Knuth, TAOCP 7.2.1.3."""
-    subset: list[int] = []
-    item = 0
-    while len(subset) < k:
-        with_item = math.comb(n - item - 1, k - len(subset) - 1)
-        if index < with_item:
-            subset.append(item)
-        else:
-            index -= with_item
-        item += 1
-    return subset
-
-
-def rank_of(subset: list[int], n: int) -> int:
-    """Place of a k-subset of range(n) in lexicographic order: the inverse of `subset_at`."""
-    rank, previous, k = 0, -1, len(subset)
-    for place, item in enumerate(subset):
-        rank += sum(math.comb(n - skipped - 1, k - place - 1) for skipped in range(previous + 1, item))
-        previous = item
-    return rank

@@ -97,6 +97,11 @@ def synthetic_run(
         "audits": audits,
         "contrasts": _contrasts(traces, audits, n_layers),
         "scores": {n: _scores(np_rng, n, n_layers, list(audits)) for n in ("attribution_patching", "ablation")},
+        "arm": {
+            "name": "sham" if zero_update else "attributed", "kind": "sham" if zero_update else "attributed",
+            "draw": None, "seed": 0, "attributed": list(selected),
+            "candidates": list(range(1 if moe else 0, n_layers)), "n_sets": 164,
+        },
         "selection": LayerSelection(
             id="s" * 32, layers=selected, candidates=tuple(range(1 if moe else 0, n_layers)),
             reason=HOSTILE if hostile else "Top 3 of 11 candidate layers by the joint score of 'attribution_patching'.",

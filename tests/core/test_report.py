@@ -140,10 +140,11 @@ def test_caveats_come_from_the_runs_own_facts():
         names(result)
     )
     assert not {"sham", "dead_tensors", "floor", "ceiling", "certificate", "erased_updates"} & set(names(result))
-    without = build_result(**synthetic_run(), n_control_arms=19)
-    assert "no_controls" not in names(without)
-    assert "Random-layer control" in [step["title"] for step in result["next"]]
-    assert "Random-layer control" not in [step["title"] for step in without["next"]]
+    (step,) = [step for step in result["next"] if step["title"] == "Random-layer control"]
+    assert step["command"] == "python -m m3i -m judge=verifier+llamacpp +sweep=control"
+    control = build_result(**synthetic_run() | {"arm": synthetic_run()["arm"] | {"name": "random-3", "kind": "random"}})
+    assert "A control arm by itself" in [c["title"] for c in control["caveats"]]
+    assert "Random-layer control" not in [step["title"] for step in control["next"]]
 
 
 def test_a_control_arm_asks_for_the_attributed_one_with_this_runs_overrides():
@@ -155,7 +156,7 @@ def test_a_control_arm_asks_for_the_attributed_one_with_this_runs_overrides():
     assert "A control arm by itself" in [c["title"] for c in result["caveats"]]
     commands = {step["title"]: step["command"] for step in result["next"]}
     assert commands["The attributed arm"] == (
-        "python -m m3i problems.n_held_out=300 seed=2 selector=attribution selector.k=3"
+        "python -m m3i problems.n_held_out=300 seed=2 selector=attribution selector.k=3 arm=attributed"
     )
     assert commands["More training seeds"] == (
         "python -m m3i -m selector=random selector.seed=4 problems.n_held_out=300 seed=0,1,2"

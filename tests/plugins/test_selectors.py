@@ -1,18 +1,15 @@
 """Selectors: what they pick, what they refuse, and that random controls never repeat."""
 
 import itertools
-import math
 import re
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from m3i_selectors.all import AllLayers
 from m3i_selectors.attribution import TopLayers
 from m3i_selectors.bottom import BottomLayers
 from m3i_selectors.manual import ManualLayers
 from m3i_selectors.none import ShamLayers
-from m3i_selectors.random import RandomLayers, permuted, rank_of, subset_at
+from m3i_selectors.random import RandomLayers
 
 from m3i.artifacts import LayerScores, ScoreRow, TargetInfo
 from m3i.errors import ConfigError
@@ -171,32 +168,6 @@ def test_random_layers_are_evenly_drawn():
 def test_random_options_are_checked(option, value):
     with pytest.raises(ConfigError, match=f"selector.{option} = "):
         RandomLayers(**{option: value})
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.integers(1, 600))
-def test_the_permutation_is_one(size):
-    assert sorted(permuted(i, size) for i in range(size)) == list(range(size))
-
-
-def test_huge_populations_are_not_listed():
-    size = math.comb(61, 30)
-    images = [permuted(i, size) for i in range(50)]
-    assert len(set(images)) == 50
-    assert max(images) > size / 2
-    assert all(0 <= i < size for i in images)
-    subset = subset_at(images[0], 61, 30)
-    assert len(set(subset)) == 30
-    assert rank_of(subset, 61) == images[0]
-
-
-@settings(deadline=None)
-@given(st.integers(1, 9), st.data())
-def test_unranking_lists_subsets_in_order(n, data):
-    k = data.draw(st.integers(1, n))
-    everything = [list(s) for s in itertools.combinations(range(n), k)]
-    assert [subset_at(i, n, k) for i in range(len(everything))] == everything
-    assert [rank_of(s, n) for s in everything] == list(range(len(everything)))
 
 
 @pytest.mark.parametrize(("exclude", "n_sets"), [("", 165), ("attributed", 56), ("attributed_set", 164)])

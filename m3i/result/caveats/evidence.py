@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from m3i.arms import ArmKind
 from m3i.result.caveats.caveat import Caveat, Result, caveat, first_judge
-from m3i.result.next_steps import ATTRIBUTED, selector_name
+from m3i.result.next_steps import is_attributed, selector_name
 from m3i.result.words import count, layer_words, percent, points
 
 FLOOR, CEILING = 0.1, 0.9
@@ -51,8 +52,7 @@ def one_arm(result: Result) -> Iterator[Caveat]:
     """No control arm; one training seed; one generation seed."""
     if result["layers"]["zero_update"]:
         return
-    if result["n_control_arms"] == 0:
-        yield _no_controls(result)
+    yield _no_controls(result)
     yield caveat(
         "one_training_seed",
         "One training seed",
@@ -69,12 +69,14 @@ def one_arm(result: Result) -> Iterator[Caveat]:
 
 def _no_controls(result: Result) -> Caveat:
     selected, candidates = result["layers"]["selected"], result["layers"]["candidates"]
-    if selector_name(result) not in (*ATTRIBUTED, ""):
+    if not is_attributed(result):
+        kind = result["arm"]["kind"]
+        chosen = f"by selector '{selector_name(result)}'" if kind == ArmKind.ATTRIBUTED else f"as arm '{kind}'"
         return caveat(
             "no_controls",
             "A control arm by itself",
-            f"Its layers were chosen by selector '{selector_name(result)}', not by attribution; it says nothing about "
-            f"attribution until it is compared with the attributed arm.",
+            f"It was trained {chosen}, not on attributed layers and their pairs; it says nothing about attribution "
+            f"until it is compared with the attributed arm.",
             major=True,
         )
     return caveat(
