@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from m3i.artifacts import LayerSelection, TargetInfo
 from m3i.errors import ConfigError, did_you_mean
@@ -120,3 +121,24 @@ def select_for(arm: Arm, attributed: LayerSelection, info: TargetInfo) -> LayerS
             zero_update=True,
         )
     return attributed
+
+
+def arm_section(arm: Arm, attributed: LayerSelection, info: TargetInfo, *, seed: int) -> dict[str, Any]:
+    """Which arm a run is, and what it is derived from.
+
+    Args:
+        arm: The arm.
+        attributed: The selector's own set.
+        info: The target.
+        seed: Training seed.
+    """
+    drawn = arm.kind in DRAWN
+    return {
+        "name": arm.name,
+        "kind": arm.kind.value,
+        "draw": arm.draw,
+        "seed": seed,
+        "attributed": list(attributed.layers),
+        "candidates": list(attributed.candidates),
+        "n_sets": population(arm.kind if drawn else ArmKind.RANDOM, attributed, info).n_sets,
+    }

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m3i.errors import M3IError, did_you_mean
+from m3i.errors import JobError, M3IError, did_you_mean
 from m3i.secret_arguments import refuse_secret_files, refuse_secrets
 
 if TYPE_CHECKING:
@@ -106,28 +106,20 @@ def hydra_command(arguments: list[str]) -> None:
     if any(a.startswith("--experimental-rerun") for a in arguments):
         raise M3IError("--experimental-rerun reads a pickle, which can run code; give the overrides instead")
     refuse_secret_files(arguments)
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries, about their next versions
-    logging.getLogger("gguf").setLevel(logging.WARNING)  # it announces every file it writes
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what it warns of comes as our error
+    quiet_libraries()
     prepare_hydra()
     command = shlex.join(["python", "-m", "m3i", *arguments])
 
-    multirun = "--multirun" in arguments or "-m" in arguments
-    failures: list[M3IError] = []
-
     def task(config: DictConfig) -> None:
-        try:
-            run_composed(config, command)
-        except M3IError as error:  # the other jobs of a multirun go on; Hydra would print a traceback
-            failures.append(error)
-            if multirun:
-                fail(str(error))
+        run_job(config, command)
 
     # Hydra prints its own errors and ends the process, unless told to raise them: then they are ours to say in a line.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     saved, sys.argv = sys.argv, ["m3i", *arguments]
     try:
         hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(task)()
+    except JobError as error:  # Hydra hands on the first after all jobs; each has said its own on standard error
+        raise M3IError(f"a job failed: {error} -- the others ran; the same command runs what is missing") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise M3IError(explain(error)) from error
     except ValueError as error:
@@ -136,31 +128,49 @@ def hydra_command(arguments: list[str]) -> None:
         raise M3IError(explain(error)) from error
     finally:
         sys.argv = saved
-    if len(failures) == 1 and not multirun:
-        raise failures[0]
-    if failures:
-        raise M3IError(f"{len(failures)} of the jobs failed, see above; the same command runs only what is missing")
 
 
-def run_composed(config: DictConfig, command: str) -> None:
-    """One job of Hydra: checks the config, runs the experiment, prints the summary."""
+def run_job(config: DictConfig, command: str) -> None:
+    """One job of Hydra, in this process or in a launcher's worker: checks the config, runs, prints the summary.
+
+    Raises:
+        M3IError: What went wrong; in a multirun it is also printed, since the launcher hands on the first alone.
+    """
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     from m3i.experiment import Experiment
     from m3i.ledger.secrets import install_log_redaction
     from m3i.settings import LedgerMode
 
     install_log_redaction()
+    quiet_libraries()
     hydra_config = HydraConfig.get()
-    experiment = Experiment.from_config(config, list(hydra_config.overrides.task))
-    if experiment.settings.ledger.mode is LedgerMode.estimate:
-        print_cost(experiment)
-        return
-    from m3i.engine import run
+    of_arms = "ArmSweeper" in str(hydra_config.sweeper.get("_target_", ""))
+    in_sweep = of_arms and hydra_config.mode is RunMode.MULTIRUN
+    try:
+        experiment = Experiment.from_config(config, list(hydra_config.overrides.task))
+        if experiment.settings.ledger.mode is LedgerMode.estimate:
+            print_cost(experiment)
+            return
+        from m3i.engine import run
 
-    finished = run(experiment, run_dir=Path(hydra_config.runtime.output_dir), command=command)
-    for line in finished.summary:
+        # The sweep's overview shows its jobs, wherever they run.
+        finished = run(experiment, run_dir=Path(hydra_config.runtime.output_dir), quiet=in_sweep, command=command)
+    except M3IError as error:
+        if hydra_config.mode is RunMode.MULTIRUN and not in_sweep:
+            fail(str(error))
+            raise JobError(str(error)) from error
+        raise
+    for line in () if in_sweep else finished.summary:
         print(line)
+
+
+def quiet_libraries() -> None:
+    """Silences what libraries say about themselves, in this process and in every worker."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # about their next versions
+    logging.getLogger("gguf").setLevel(logging.WARNING)  # it announces every file it writes
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what it warns of comes as our error
 
 
 # -- subcommands ------------------------------------------------------------------------------

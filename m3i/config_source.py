@@ -21,7 +21,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from m3i.errors import ConfigError, PluginError
-from m3i.registry import INTERFACES, PANELS, Registry, installed
+from m3i.registry import INTERFACES, OPTIONAL, PANELS, Registry, installed
 
 SCHEME = "m3i"
 
@@ -99,9 +99,12 @@ class RegistrySource(ConfigSource):
         """Whether it names a component.
 
         Any name in a component group is taken here, so that an unknown one gets `Registry.find`'s
-        answer (a hint, and who provides what) instead of Hydra's.
+        answer (a hint, and who provides what) instead of Hydra's. A group that is null in the defaults
+        list is asked for by the name `None`.
         """
         group, slash, value = config_path.removesuffix(".yaml").partition("/")
+        if group in OPTIONAL and value == "None":
+            return False
         return bool(slash) and group in INTERFACES and bool(value) and "/" not in value
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,19 +14,23 @@ from typing import Any, cast
 import platformdirs
 
 from m3i import stages
+from m3i.arms import arm_section
 from m3i.artifacts import TargetInfo
 from m3i.component import Component
 from m3i.display import Display
-from m3i.errors import ConfigError, did_you_mean
+from m3i.errors import ConfigError, M3IError, did_you_mean
 from m3i.experiment import Experiment
 from m3i.lab import Lab, core_sources
 from m3i.ledger import Ledger
 from m3i.ledger.context import required_price
+from m3i.ledger.secrets import redact
 from m3i.llm.remote import RemoteModel
+from m3i.progress import Journal
 from m3i.registry import Registry, installed
 from m3i.session import Session
 from m3i.settings import LedgerMode
 from m3i.store import Store
+from m3i.tracking import track_run
 
 
 @dataclass(frozen=True)
@@ -63,17 +67,37 @@ def run(
         M3IError: anything the user can mend; finished stages stay in the store.
     """
     registry = registry or installed()
+    run_dir = run_dir or new_run_dir()
     session = Session(experiment.target)
     preflight(experiment, session.info)
     read_sources(experiment, registry)
     store = Store(store_root(experiment))
-    display = Display(quiet=quiet)
+    journal = Journal(run_dir)
+    display = Display(quiet=quiet, journal=journal)
     ledger = Ledger(experiment.settings.ledger, default_path=ledger_path(experiment), note=display.note)
     lab = Lab(experiment, registry, store, display, session, ledger)
-    with contextlib.closing(ledger):
+    with contextlib.closing(ledger), recorded(journal, ledger):
         if asks_remotely(experiment):
             ledger.known(())  # a file or a recording that cannot be used is found now, not after the traces
-        return run_stages(lab, run_dir or new_run_dir(), command)
+        return run_stages(lab, run_dir, command)
+
+
+@contextlib.contextmanager
+def recorded(journal: Journal, ledger: Ledger) -> Iterator[None]:
+    """Writes how the run ended, and what it paid, into its journal."""
+    state, error = "failed", ""
+    try:
+        yield
+        state = "done"
+    except KeyboardInterrupt:
+        state = "interrupted"
+        raise
+    except BaseException as problem:
+        error = redact(str(problem) if isinstance(problem, M3IError) else f"{type(problem).__name__}: {problem}")
+        raise
+    finally:
+        with contextlib.suppress(OSError):  # a full disk: the error itself is on its way
+            journal.end(state, error=error, cost_usd=ledger.paid_usd)
 
 
 def run_stages(lab: Lab, run_dir: Path, command: str) -> Run:
@@ -91,6 +115,8 @@ def run_stages(lab: Lab, run_dir: Path, command: str) -> Run:
         a: stages.attribute(lab, a, c, traces, telemetry, audits, contrasts) for a, c in experiment.attributors.items()
     }
     attributed = stages.select(lab, scores)
+    arm = arm_section(experiment.arm, attributed, session.info, seed=experiment.settings.seed)
+    lab.display.arm(arm)
     selection = stages.arm(lab, attributed)
     pairs = stages.pairs(lab, problems, traces)
     reference = stages.reference(lab, pairs)
@@ -102,7 +128,7 @@ def run_stages(lab: Lab, run_dir: Path, command: str) -> Run:
     after = stages.answer(lab, problems, base, export)
     verdicts = {a: stages.judge(lab, a, j, problems, before, after) for a, j in experiment.judges.items()}
 
-    from m3i.result import arm_section, build_result, summary_lines, write_run
+    from m3i.result import build_result, summary_lines, write_run
 
     result = build_result(
         info=session.info,
@@ -112,7 +138,7 @@ def run_stages(lab: Lab, run_dir: Path, command: str) -> Run:
         audits=audits,
         contrasts=contrasts,
         scores=scores,
-        arm=arm_section(experiment.arm, attributed, session.info, seed=experiment.settings.seed),
+        arm=arm,
         selection=selection,
         pairs=pairs,
         adapter=adapter,
@@ -130,6 +156,7 @@ def run_stages(lab: Lab, run_dir: Path, command: str) -> Run:
         ledger=asdict(lab.ledger.tally()) if asks_remotely(experiment) else None,
     )
     report = write_run(result, run_dir)
+    track_run(experiment.trackers, result, run_dir, overrides=experiment.overrides, note=lab.display.note)
     return Run(result=result, summary=tuple(summary_lines(result, report=report)), run_dir=run_dir, report=report)
 
 
@@ -198,6 +225,7 @@ def components(experiment: Experiment) -> Mapping[str, Component]:
         "observer": experiment.observers,
         "attributor": experiment.attributors,
         "judge": experiment.judges,
+        "tracker": experiment.trackers,
     }
     single: dict[str, Any] = {
         "target": experiment.target,

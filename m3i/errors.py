@@ -30,6 +30,18 @@ class StageError(M3IError):
     """A stage ran and its result is not fit to go on with."""
 
 
+class JobError(M3IError):
+    """A job of a multirun failed, in this process or in a launcher's worker; the others went on."""
+
+
+class SweepError(M3IError):
+    """Jobs of a sweep did not finish; the message says which and why. What finished is compared."""
+
+
+class TrackingError(M3IError):
+    """A tracker failed after everything was written; the message says where the results are."""
+
+
 class DeadTensorError(StageError):
     """Tensors that were trained make no difference in the exported model."""
 

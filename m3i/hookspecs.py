@@ -61,5 +61,10 @@ def register_judges(register: Register) -> None:
 
 
 @hookspec
+def register_trackers(register: Register) -> None:
+    """Offer experiment trackers, which are handed finished results: `register("mlflow", MLflow)`."""
+
+
+@hookspec
 def register_presets(register: Callable[[str], None]) -> None:
     """Offer a folder of Hydra YAML (`experiment/*.yaml`, `sweep/*.yaml`): `register("pkg://acme_m3i.conf")`."""

@@ -1,9 +1,9 @@
 """The interfaces that plugins implement, and what each is handed.
 
 Six interfaces (Observer, Attributor, LayerSelector, Trainer, Exporter, Judge) and two inputs
-(Target, ProblemSource), each with one principal method. A component is a dataclass: its fields
-are its Hydra options, its docstring is its help, `__post_init__` checks the values. It holds no
-state between calls. See docs/hooks.md.
+(Target, ProblemSource), each with one principal method, and one way out (Tracker). A component
+is a dataclass: its fields are its Hydra options, its docstring is its help, `__post_init__` checks
+the values. It holds no state between calls. See docs/hooks.md.
 """
 
 from __future__ import annotations
@@ -263,3 +263,16 @@ class Judge(Protocol):
 
     async def judge(self, request: JudgeRequest) -> Judgment:
         """One ballot a pair, in any order, with the pair's key."""
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Hands finished results on to an experiment tracker."""
+
+    libraries: ClassVar[tuple[str, ...]]
+
+    def track_run(self, result: Mapping[str, Any], folder: Path) -> str:
+        """Hands on one run: the content of result.json and its folder. Says in a few words where it can be found."""
+
+    def track_sweep(self, sweep: Mapping[str, Any], folder: Path) -> str:
+        """Hands on a sweep: the content of sweep.json and its folder. Its runs may have been handed on before."""

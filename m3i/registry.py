@@ -34,11 +34,15 @@ INTERFACES: dict[str, type[Any]] = {
     "trainer": interfaces.Trainer,
     "exporter": interfaces.Exporter,
     "judge": interfaces.Judge,
+    "tracker": interfaces.Tracker,
 }
 """Config group → interface."""
 
-PANELS = ("observer", "attributor", "judge")
+PANELS = ("observer", "attributor", "judge", "tracker")
 """Groups that hold a mapping alias → component."""
+
+OPTIONAL = ("tracker",)
+"""Panels that may be empty."""
 
 HOOKS = {
     "target": "register_targets",
@@ -49,6 +53,7 @@ HOOKS = {
     "trainer": "register_trainers",
     "exporter": "register_exporters",
     "judge": "register_judges",
+    "tracker": "register_trackers",
 }
 
 FORBIDDEN_IN_NAMES = set("+:,=@/ ")

@@ -1,11 +1,12 @@
 """The artifact store: content-addressed, shared by runs and processes, safe to kill at any instant.
 
-    <root>/objects/<stage>/<key>/    one artifact: its files, and stage.json written last
-    <root>/locks/<key>.lock          held while one process makes an artifact
-    <root>/tmp/<name>/               an artifact in the making; renamed into objects/ when complete
+    <root>/objects/<stage>/<key>/         one artifact: its files, and stage.json written last
+    <root>/locks/<key>.lock               held while one process makes an artifact
+    <root>/tmp/<key>-<domain>-<id>/       an artifact in the making; renamed into objects/ when complete
 
 The key is the hash of a recipe: stage, component and every resolved option, versions, source
-hashes, and the ids of the inputs. Nothing is ever changed in place.
+hashes, and the ids of the inputs. Nothing is ever changed in place. Several machines may share the folder: locks save
+them work, and where locks do not reach from one to another the first complete artifact stays (docs/store.md).
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
-
 from m3i import codec
 from m3i.artifacts import Artifact
 from m3i.errors import StoreError
+from m3i.shared_folder import Workplace, held, listed
 
 FORMAT = 1
 """Raised when the meaning of a stored artifact changes: older ones are then misses."""
+LONGEST_CACHE_S = 75.0
+"""For so long another machine's artifact may be there and not be seen: file systems remember that a name was free."""
+PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT)
+"""What can go wrong with reading a good file."""
 
 A = TypeVar("A", bound=Artifact)
 
@@ -97,10 +99,8 @@ class Store:
         with self._explained("open"):
             for name in ("objects", "locks", "tmp"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
-            probe = self.root / "tmp" / f"probe-{uuid.uuid4().hex}"
-            probe.write_bytes(b"m3i")
-            probe.unlink()
-        self._sweep()
+            self._workplace = Workplace(self.root / "tmp", self.root / "locks")
+            self._workplace.sweep()
 
     def get_or_make(
         self,
@@ -119,21 +119,20 @@ class Store:
         """
         began = time.perf_counter()
         with self._explained("write"):
-            place = self._place(recipe)
             found, damage = self._load(cls, recipe)
             if found is not None:
                 return found, self._record(recipe, began, hit=True, why="")
-            with self._lock(recipe.key, waiting):
-                found, damage = self._load(cls, recipe)  # another process may have made it meanwhile
+            with held(self.root / "locks" / f"{recipe.key}.lock", waiting):
+                found, damage = self._load_now(cls, recipe)  # another process may have made it meanwhile
                 if found is not None:
                     return found, self._record(recipe, began, hit=True, why="made by another process meanwhile")
                 why = damage or self.why_miss(recipe)
-                if place.exists():
-                    shutil.rmtree(place)
-                self._make(recipe, make, place, began)
-                found, damage = self._load(cls, recipe)
+                if damage:
+                    self._discard(recipe)
+                self._make(recipe, make, began)
+                found, damage = self._load_now(cls, recipe)
         if found is None:
-            raise StoreError(f"{place}: just written and not readable: {damage}")
+            raise StoreError(f"{self._place(recipe)}: just written and not readable: {damage}")
         return found, self._record(recipe, began, hit=False, why=why)
 
     def why_miss(self, recipe: Recipe) -> str:
@@ -167,8 +166,17 @@ class Store:
     def _place(self, recipe: Recipe) -> Path:
         return self.root / "objects" / recipe.stage / recipe.key
 
-    def _make(self, recipe: Recipe, make: Callable[[Path], Artifact], place: Path, began: float) -> None:
-        tmp = self.root / "tmp" / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+    def _discard(self, recipe: Recipe) -> None:
+        """Takes a damaged artifact out of its place, at once for those who read."""
+        out = self._workplace.folder(recipe.key)
+        try:
+            self._place(recipe).rename(out)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(out)
+
+    def _make(self, recipe: Recipe, make: Callable[[Path], Artifact], began: float) -> None:
+        tmp = self._workplace.folder(recipe.key)
         tmp.mkdir()
         reset_peak_memory()
         try:
@@ -187,12 +195,31 @@ class Store:
                 _fsync(tmp / name)
             (tmp / "stage.json").write_text(json.dumps(meta, indent=1, ensure_ascii=False), encoding="utf-8")
             _fsync(tmp / "stage.json")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            tmp.rename(place)
-            _fsync(place.parent)
+            self._publish(tmp, self._place(recipe))
         except BaseException:  # KeyboardInterrupt too: leave no half artifact behind
             shutil.rmtree(tmp, ignore_errors=True)
             raise
+
+    def _publish(self, tmp: Path, place: Path) -> None:
+        """Renames a complete artifact into place. Where another machine was quicker, its artifact stays."""
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            tmp.rename(place)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            shutil.rmtree(tmp)
+        _fsync(place.parent)
+
+    def _load_now(self, cls: type[A], recipe: Recipe) -> tuple[A | None, str]:
+        """As `_load`, also where this machine remembers that there was none: waits until it sees what is there."""
+        deadline = time.monotonic() + LONGEST_CACHE_S
+        while True:
+            there = listed(self.root, "objects", recipe.stage, recipe.key)
+            found, damage = self._load(cls, recipe)
+            if found is not None or damage or not there or time.monotonic() > deadline:
+                return found, damage
+            time.sleep(0.5)
 
     def _load(self, cls: type[A], recipe: Recipe) -> tuple[A | None, str]:
         """The stored artifact, or None and what is wrong with it (empty when there is none)."""
@@ -206,6 +233,8 @@ class Store:
                     return None, f"stored {name} is corrupted (its hash differs); made again"
             return codec.read(cls, place, id=recipe.key, parents=tuple(recipe.inputs.values())), ""
         except (OSError, ValueError, KeyError, TypeError, StoreError) as error:
+            if isinstance(error, OSError) and error.errno in PASSING:
+                raise
             return None, f"stored artifact is unreadable ({type(error).__name__}); made again"
 
     def _record(self, recipe: Recipe, began: float, *, hit: bool, why: str) -> StageRecord:
@@ -221,19 +250,6 @@ class Store:
             peak_memory_bytes=meta["peak_memory_bytes"],
         )
 
-    @contextmanager
-    def _lock(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
-        lock = FileLock(self.root / "locks" / f"{key}.lock")
-        try:
-            lock.acquire(timeout=0.2)
-        except Timeout:
-            waiting()
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
     def _recent(self, stage: str, most: int = 50) -> Iterator[dict[str, Any]]:
         folder = self.root / "objects" / stage
         places = sorted(folder.glob("*/stage.json"), key=lambda p: p.stat().st_mtime, reverse=True)
@@ -242,13 +258,6 @@ class Store:
                 yield json.loads(place.read_text(encoding="utf-8"))["recipe"]
             except (OSError, ValueError, KeyError):
                 continue
-
-    def _sweep(self) -> None:
-        """Removes half-made artifacts of processes of this machine that are gone."""
-        for tmp in (self.root / "tmp").iterdir():
-            host, _, rest = tmp.name.rpartition("-")[0].rpartition("-")
-            if host == socket.gethostname() and rest.isdigit() and not _alive(int(rest)):
-                shutil.rmtree(tmp, ignore_errors=True)
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -300,16 +309,6 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -20,6 +20,7 @@ from m3i.ledger.secrets import holds_secret, message
 from m3i.ledger.tally import Counting
 from m3i.llm.request import Block, ModelRequest, Reply, TooLong
 from m3i.settings import LedgerMode, LedgerSettings
+from m3i.shared_folder import network_type
 
 T = TypeVar("T")
 
@@ -74,8 +75,19 @@ class Context:
             cancel_later()
         return future.result()
 
+    def check_place(self) -> None:
+        """Raises ConfigError where the default place is no place for SQLite: several machines would damage the file."""
+        found = "" if self.settings.path or self.settings.mode is LedgerMode.replay else network_type(self.path)
+        if found:
+            raise ConfigError(
+                f"the ledger {self.path} would lie on a network file system ({found}), where SQLite is safe from one "
+                f"machine only; give ledger.path a file on a local disk, or ledger.path={self.path} if all runs that "
+                "use it are on one machine"
+            )
+
     def _opened(self) -> Database:
         if self._db is None:
+            self.check_place()
             self._db = Database(self.path, create=self.settings.mode is not LedgerMode.replay)
         return self._db
 

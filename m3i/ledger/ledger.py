@@ -192,11 +192,19 @@ class Ledger:
         return await self._batches.ask(provider, requests, purpose=purpose, tick=tick)
 
     def known(self, keys: Iterable[str]) -> set[str]:
-        """Which of these keys would be answered without a call. Makes no file. Raises StoreError."""
+        """Which of these keys would be answered without a call. Makes no file. Raises StoreError, ConfigError."""
+        self._context.check_place()
         if not self.path.is_file():
             return set()
         recording = self.recording
         return set(self._context.submit(answers.known_answers, keys, recording, only=self._context.only).result())
+
+    @property
+    def paid_usd(self) -> float | None:
+        """What this process's calls cost so far, those of known price; None before the first such call."""
+        made = [row["cost_usd"] for row in self._context.counting.rows() if row["made"]]
+        known = [cost for cost in made if cost is not None]
+        return sum(known) if known else None
 
     def tally(self) -> Tally:
         """What this process's calls came to so far."""

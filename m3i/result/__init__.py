@@ -27,7 +27,7 @@ rounded here; docs/agreement.md says how to read those on observers and judges. 
 | `config`, `overrides`, `versions`, `ids` | what it takes to repeat the run |
 """
 
-from m3i.result.build import FORMAT, arm_section, build_result, to_json, write_run
+from m3i.result.build import FORMAT, build_result, to_json, write_run
 from m3i.result.words import summary_lines
 
-__all__ = ["FORMAT", "arm_section", "build_result", "summary_lines", "to_json", "write_run"]
+__all__ = ["FORMAT", "build_result", "summary_lines", "to_json", "write_run"]

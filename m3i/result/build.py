@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import m3i
-from m3i.arms import DRAWN, Arm, ArmKind, population
 from m3i.artifacts import (
     Adapter,
     Answer,
@@ -87,7 +86,7 @@ def build_result(
         audits: Observer's alias → audit.
         contrasts: Of all observers, with their agreement.
         scores: Attributor's alias → scores.
-        arm: Which arm this is (`arm_section`).
+        arm: Which arm this is (m3i.arms.arm_section).
         selection: The layers trained.
         pairs: What they were trained on.
         adapter: What training gave.
@@ -188,27 +187,6 @@ def build_result(
     result["caveats"] = caveats(result)
     result["next"] = next_steps(result)
     return result
-
-
-def arm_section(arm: Arm, attributed: LayerSelection, info: TargetInfo, *, seed: int) -> dict[str, Any]:
-    """Which arm a run is, and what it is derived from.
-
-    Args:
-        arm: The arm.
-        attributed: The selector's own set.
-        info: The target.
-        seed: Training seed.
-    """
-    drawn = arm.kind in DRAWN
-    return {
-        "name": arm.name,
-        "kind": arm.kind.value,
-        "draw": arm.draw,
-        "seed": seed,
-        "attributed": list(attributed.layers),
-        "candidates": list(attributed.candidates),
-        "n_sets": population(arm.kind if drawn else ArmKind.RANDOM, attributed, info).n_sets,
-    }
 
 
 def span_truth(audits: Mapping[str, Audit], components: Sequence[Mapping[str, str]]) -> str | None:

@@ -208,6 +208,8 @@ def problem_rows(
                         "first": table[key].first,
                         "second": table[key].second,
                         "reason": table[key].reason,
+                        "replicates_first": list(table[key].replicates_first),
+                        "replicates_second": list(table[key].replicates_second),
                     }
                     for name, table in said.items()
                     if key in table

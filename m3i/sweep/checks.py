@@ -1,0 +1,150 @@
+"""What must be equal in all arms, and is or is not."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from m3i.result.words import count, percent
+from m3i.sweep.design import Design
+from m3i.sweep.endpoints import Endpoint
+from m3i.sweep.load import Job
+
+SHARED_KINDS = ("problems", "traces", "telemetry", "audit", "contrasts", "scores", "pairs", "base")
+ENTRY = dict[str, Any]
+
+
+def checks_section(jobs: Sequence[Job], ends: Sequence[Endpoint], design: Design, arms: Sequence[Mapping[str, Any]]) -> list[ENTRY]:  # fmt: skip
+    """Each check with `name`, `passed` (None where there was nothing to check) and `words`."""
+    results = [(job, job.result) for job in jobs if job.result is not None]
+    return [
+        same("target", "target", "the same model", results, lambda r: r["target"]["revision"]),
+        same("versions", "libraries", "the same library versions", results, lambda r: r["versions"]),
+        same("problems", "held-out problems", "the same ones", results, lambda r: _questions(r)),
+        same("attributed", "attributed layers", "the same set", results, lambda r: r["arm"]["attributed"]),
+        shared_artifacts(results),
+        trained_parameters(arms),
+        distinct_sets(design, arms),
+        sham(results),
+        certificates(results),
+        shuffled(arms),
+    ]
+
+
+def same(
+    name: str, what: str, equal: str, results: Sequence[tuple[Job, Any]], read: Callable[[Any], Any]
+) -> ENTRY:
+    """Whether all jobs have the same value; names the jobs that differ from most."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for job, result in results:
+        groups[repr(read(result))].append(f"{job.arm}, seed {job.seed}")
+    most = max(groups.values(), key=len)
+    odd = [name for group in groups.values() if group is not most for name in group]
+    words = f"All {count(len(results), 'job')} have {equal}." if not odd else f"Other than in most jobs: {_list(odd)}."
+    return _entry(name, not odd, f"{what[0].upper()}{what[1:]}: {words[0].lower()}{words[1:]}")
+
+
+def _questions(result: Mapping[str, Any]) -> list[tuple[str, int, bool]]:
+    """Problems and generation seeds with the base model's answer, right or wrong."""
+    return [(row["problem_id"], row["seed"], row["base"]["correct"]) for row in result["problems"]["rows"]]
+
+
+def shared_artifacts(results: Sequence[tuple[Job, Any]]) -> ENTRY:
+    """Everything before the selection, and the base model's answers, come from one artifact each.
+
+    The pairs of shuffled arms are their own by design.
+    """
+    used: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for job, result in results:
+        rows = list(result["ids"])
+        base_answers = next(row for row in rows if row["kind"] == "answers")
+        for row in [row for row in rows if row["kind"] in SHARED_KINDS] + [base_answers]:
+            if row["kind"] == "pairs" and job.kind == "shuffled":
+                continue
+            label = "base answers" if row["kind"] == "answers" else f"{row['kind']} {row['name']}".strip()
+            used[label][row["id"]].append(f"{job.arm}, seed {job.seed}")
+    odd = [label for label, ids in used.items() if len(ids) > 1]
+    if odd:
+        jobs = [job for label in odd for group in list(used[label].values())[1:] for job in group]
+        return _entry(
+            "shared", False, f"Not the same in all arms: {_list(odd)} (differs in {_list(list(dict.fromkeys(jobs)))})."
+        )
+    return _entry("shared", True, f"All jobs use the same artifacts: {', '.join(used)}.")
+
+
+def trained_parameters(arms: Sequence[Mapping[str, Any]]) -> ENTRY:
+    """Attributed and random arms train equally many parameters."""
+    tested = [row for row in arms if row["kind"] in ("attributed", "random")]
+    numbers = {n for row in tested for n in row["trained_by_seed"]}
+    if len(numbers) == 1:
+        words = f"The attributed and all random arms train {count(numbers.pop(), 'parameter')} each."
+        return _entry("parameters", True if len(tested) > 1 else None, words)
+    by_arm = ", ".join(f"{row['arm']} {'/'.join(f'{n:,}' for n in sorted(set(row['trained_by_seed'])))}" for row in tested[:8])  # fmt: skip
+    return _entry("parameters", False, f"Attributed and random arms train unequal numbers of parameters: {by_arm}.")
+
+
+def distinct_sets(design: Design, arms: Sequence[Mapping[str, Any]]) -> ENTRY:
+    """Random sets differ from each other and from the attributed one."""
+    sets = {row["arm"]: tuple(row["layers"]) for row in arms if row["kind"] == "random"}
+    if not sets:
+        return _entry("distinct", None, "There is no random arm.")
+    groups: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    groups[design.attributed].append("attributed")
+    for arm, layers in sets.items():
+        groups[layers].append(arm)
+    repeated = [f"{' = '.join(names)} ({list(layers)})" for layers, names in groups.items() if len(names) > 1]
+    if repeated:
+        return _entry("distinct", False, f"Layer sets that repeat: {'; '.join(repeated)}.")
+    return _entry(
+        "distinct", True, f"All {count(len(sets), 'random set')} differ from each other and from the attributed one."
+    )
+
+
+def sham(results: Sequence[tuple[Job, Any]]) -> ENTRY:
+    """A zero update changes no answer."""
+    own = [result for job, result in results if job.kind == "sham"]
+    if not own:
+        return _entry("sham", None, "No sham arm has a result.")
+    n = sum(len(result["problems"]["rows"]) for result in own)
+    differ = sum(not row["equal"] for result in own for row in result["problems"]["rows"])
+    if differ:
+        return _entry(
+            "sham",
+            False,
+            f"Alarm: {differ} of {n} answers of the sham arm differ from the base model's though nothing was trained. "
+            f"Something other than training changes answers; trust no arm before this is explained.",
+        )
+    return _entry("sham", True, f"All {n} answers of the sham arm are the base model's own, as they must be.")
+
+
+def certificates(results: Sequence[tuple[Job, Any]]) -> ENTRY:
+    """What was trained is live in llama.cpp, in every job."""
+    rows = [(job, r["certificates"]["export"]) for job, r in results if not r["layers"]["zero_update"]]
+    if not rows:
+        return _entry("certificates", None, "No arm with an update has a result.")
+    failed = [f"{job.arm}, seed {job.seed}" for job, certificate in rows if not certificate["passed"]]
+    job, least = min(rows, key=lambda row: row[1]["live_share"])
+    share = f"the smallest live share of an adapter is {percent(least['live_share'])} ({job.arm}, seed {job.seed})"
+    if failed:
+        return _entry("certificates", False, f"Export certificates that did not pass: {_list(failed)}; {share}.")
+    return _entry("certificates", True, f"All {len(rows)} export certificates passed; {share}.")
+
+
+def shuffled(arms: Sequence[Mapping[str, Any]]) -> ENTRY:
+    """Half of the pairs of the shuffled arm are swapped."""
+    row = next((row for row in arms if row["kind"] == "shuffled"), None)
+    if row is None:
+        return _entry("shuffled", None, "No shuffled arm has a result.")
+    right = row["n_swapped"] == row["n_pairs"] // 2
+    words = f"In the shuffled arm {row['n_swapped']} of {row['n_pairs']} pairs have chosen and rejected swapped"
+    return _entry("shuffled", right, words + ("." if right else f", not {row['n_pairs'] // 2}."))
+
+
+def _entry(name: str, passed: bool | None, words: str) -> ENTRY:
+    return {"name": name, "passed": passed, "words": words}
+
+
+def _list(names: Sequence[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return "; ".join(names[:limit]) + more

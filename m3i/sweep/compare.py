@@ -1,0 +1,159 @@
+"""The results of a sweep's jobs in, one JSON document out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import m3i
+from m3i.sweep.arms import arm_rows
+from m3i.sweep.caveats import caveats
+from m3i.sweep.checks import checks_section
+from m3i.sweep.costs import costs_section
+from m3i.sweep.design import Design, design_of, deviations, registered
+from m3i.sweep.endpoints import comparable, endpoint, endpoint_names
+from m3i.sweep.judges import judges_section
+from m3i.sweep.load import Job, LoadedSweep, load_sweep
+from m3i.sweep.next_steps import next_steps
+from m3i.sweep.problems import problem_rows
+from m3i.sweep.variance import variance_section
+from m3i.sweep.verdict import contrast_section, endpoint_section, secondary_sections
+from m3i.sweep.words import verdict_section
+
+FORMAT = 1
+"""Layout of sweep.json; raised when a field changes its meaning."""
+OTHER_QUESTIONS = "it answered other held-out problems, or has other judges, than the attributed arm: not comparable"
+
+
+def build_sweep(sweep: LoadedSweep, *, created: str = "") -> dict[str, Any]:
+    """The content of sweep.json; sections are listed in `m3i.sweep`.
+
+    Args:
+        sweep: From `load_sweep`.
+        created: Time of the comparison; now when empty.
+    """
+    jobs, others = comparable(sweep)
+    design = design_of(sweep, jobs)
+    ends = [endpoint(name, sweep, jobs) for name in endpoint_names(sweep, design)]
+    accuracy = next(end for end in ends if not end.judge)
+    arms = arm_rows(jobs, ends, design)
+    plan = sweep.plan or {}
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "m3i": m3i.__version__,
+        "created": created or time.strftime("%Y-%m-%d %H:%M:%S%z"),
+        "command": plan.get("command") or sweep.run["command"],
+        "overrides": list(plan.get("overrides") or []),
+        "name": sweep.folder.resolve().name,
+        "plan": plan_section(sweep, jobs),
+        "design": design_section(sweep, design),
+        "primary": endpoint_section(ends[0], design, arms),
+    }
+    document["secondary"] = secondary_sections(document["primary"], ends, design, arms)
+    document["design"] |= {name: document["primary"][name] for name in ("n_problems", "n_left_out")}
+    document |= {
+        "arms": arms,
+        "contrast": contrast_section(ends[0], design, arms),
+        "variance": variance_section(ends, design),
+        "judges": judges_section(sweep, jobs),
+        "checks": checks_section(jobs, ends, design, arms),
+        "problems": problem_rows(sweep, ends[0], accuracy, design),
+        "costs": costs_section(jobs),
+        "failures": failures_section(sweep, others),
+    }
+    document["verdict"] = verdict_section(document)
+    document["caveats"] = caveats(document)
+    document["next"] = next_steps(document)
+    document["run"] = dict(sweep.run)
+    return document
+
+
+def plan_section(sweep: LoadedSweep, jobs: Sequence[Job]) -> dict[str, Any]:
+    """The binding registration, what differs from it, and how many jobs there are."""
+    states = [job.state for job in sweep.jobs]
+    return {
+        "registered": registered(sweep),
+        "registrations": len(sweep.plan["registrations"]) if sweep.plan else 0,
+        "deviations": deviations(sweep),
+        "jobs": {
+            "planned": len(states),
+            "done": len(jobs),
+            "failed": states.count("failed") + states.count("unreadable") + states.count("done") - len(jobs),
+            "missing": states.count("missing"),
+        },
+    }
+
+
+def design_section(sweep: LoadedSweep, design: Design) -> dict[str, Any]:
+    """Sizes, layers and the rules of the test."""
+    n_sets = design.n_sets
+    return {
+        "target": sweep.run["target"]["name"],
+        "n_layers": sweep.run["layers"]["n"],
+        "attributed": list(design.attributed),
+        "candidates": list(design.candidates),
+        "k": len(design.attributed),
+        "n_sets": n_sets,
+        "n_controls": len(design.controls),
+        "n_controls_planned": len(design.planned_controls),
+        "enumerated": n_sets is not None and len(design.controls) == n_sets,
+        "unregistered": list(design.unregistered),
+        "incomplete": list(design.incomplete),
+        "planned_seeds": list(design.planned_seeds),
+        "seeds": list(design.seeds),
+        "generation_seeds": list(design.generation_seeds),
+        "n_generation_seeds": len(design.generation_seeds),
+        "primary": design.primary,
+        "judge": design.judge,
+        "alternative": design.alternative,
+        "alpha": design.alpha,
+        "margin": design.margin,
+        "effect": design.effect,
+        "level": design.level,
+        "power": design.power,
+        "p_floor": 1 / (len(design.controls) + 1) if design.controls else None,
+    }
+
+
+def failures_section(sweep: LoadedSweep, others: Sequence[Job]) -> list[dict[str, Any]]:
+    """Every job without a result that can be compared, and why."""
+    left_out = {(job.arm, job.seed) for job in others}
+    return [
+        {
+            "arm": job.arm,
+            "seed": job.seed,
+            "folder": job.folder,
+            "state": "incomparable" if (job.arm, job.seed) in left_out else job.state,
+            "error": OTHER_QUESTIONS if (job.arm, job.seed) in left_out else job.error,
+        }
+        for job in sweep.jobs
+        if job.state != "done" or (job.arm, job.seed) in left_out
+    ]
+
+
+def to_json(document: Mapping[str, Any]) -> str:
+    """The text of sweep.json. Raises ValueError on a number that is not finite."""
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def compare(folder: Path) -> tuple[dict[str, Any], list[Path]]:
+    """Writes sweep.json, report.html and the judgements of a sweep folder.
+
+    Returns:
+        The content of sweep.json, and the files written.
+
+    Raises:
+        InputError: As `load_sweep`.
+    """
+    from m3i.export import write_judgements
+    from m3i.report import render_sweep
+
+    text = to_json(build_sweep(load_sweep(folder)))
+    document: dict[str, Any] = json.loads(text)
+    files = [folder / "sweep.json", folder / "report.html"]
+    files[0].write_text(text, encoding="utf-8", errors="backslashreplace")
+    files[1].write_text(render_sweep(document), encoding="utf-8", errors="backslashreplace")
+    return document, [*files, *write_judgements(folder)]

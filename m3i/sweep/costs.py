@@ -1,0 +1,71 @@
+"""Time and money of a sweep: what each arm took of its own, and what the store saved."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from m3i.sweep.load import Job
+
+
+def costs_section(jobs: Sequence[Job]) -> dict[str, Any]:
+    """Costs of all jobs with a result.
+
+    Returns:
+        `arms`: per arm `own_s`, seconds of work that no other job shares, and `time_s` its jobs ran for; `own_s` of all
+        arms, `shared_s` (work that several jobs use, once), `made_s` = both; `alone_s`: every job from an empty store;
+        `saved_s` = alone − made; `hits_s`: work that jobs found in the store, as their own records say, earlier
+        runs included; `stages`: seconds by stage; `money`: what the ledgers counted.
+    """
+    stages = [(job, stage) for job in jobs if job.result is not None for stage in job.result["stages"]]
+    users: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    made: dict[str, float] = {}
+    name_of: dict[str, str] = {}
+    for job, stage in stages:
+        users[stage["key"]].add((job.arm, job.seed))
+        made[stage["key"]] = max(made.get(stage["key"], 0.0), stage["made_in_s"])
+        name_of[stage["key"]] = stage["stage"]
+    shared = {key for key, who in users.items() if len(who) > 1}
+    own: Counter[str] = Counter()
+    ran: Counter[str] = Counter()
+    for job, stage in stages:
+        ran[job.arm] += stage["time_s"]
+        if stage["key"] not in shared:
+            own[job.arm] += stage["made_in_s"]
+    by_stage: Counter[str] = Counter()
+    for key, seconds in made.items():
+        by_stage[name_of[key]] += seconds
+    alone = sum(stage["made_in_s"] for _, stage in stages)
+    seeds = Counter(job.arm for job in jobs)
+    return {
+        "arms": [{"arm": a, "jobs": seeds[a], "own_s": own[a], "time_s": ran[a]} for a in seeds],
+        "own_s": sum(own.values()),
+        "shared_s": sum(made[key] for key in shared),
+        "made_s": sum(made.values()),
+        "alone_s": alone,
+        "saved_s": alone - sum(made.values()),
+        "hits_s": sum(stage["made_in_s"] for _, stage in stages if stage["hit"]),
+        "stages": [{"stage": stage, "made_s": seconds} for stage, seconds in by_stage.items()],
+        "money": money_section([job.result for job in jobs if job.result is not None]),
+    }
+
+
+def money_section(results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Model calls paid for in the sweep, from each job's own ledger tally; None where nothing asks remotely.
+
+    `paid_usd` is None where calls were made and none has a price; `unpriced` counts those without one.
+    """
+    tallies = [result["costs"]["ledger"] for result in results if result["costs"]["ledger"] is not None]
+    if not tallies:
+        return None
+    rows = [row for tally in tallies for row in tally["rows"]]
+    made, unpriced = sum(row["made"] for row in rows), sum(row["unpriced"] for row in rows)
+    return {
+        "paid_usd": None if made and unpriced >= made else sum(row["cost_usd"] or 0.0 for row in rows),
+        "calls": made,
+        "unpriced": unpriced,
+        "reused": sum(row["reused"] for row in rows),
+        "saved_usd": sum(row["saved_usd"] or 0.0 for row in rows),
+        "uncertain_usd": sum(tally["uncertain_usd"] for tally in tallies),
+    }

@@ -1,0 +1,171 @@
+"""What the sweep was to test, and which arms can enter the test. Pure functions of the loaded folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from m3i.settings import SweepSettings
+from m3i.sweep.load import Job, LoadedSweep
+
+TESTED = ("attributed", "random")
+"""Kinds of arms that the randomization test compares."""
+WORDS = {
+    "primary": "the primary endpoint",
+    "judge": "the judge",
+    "alternative": "the alternative",
+    "alpha": "alpha",
+    "margin": "the equivalence margin",
+    "effect": "the effect to be found",
+    "n_random": "the number of random arms",
+    "n_excluding": "the number of excluding arms",
+    "arms": "the arms",
+    "seeds": "the training seeds",
+    "generation_seeds": "the generation seeds",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """What is tested on what."""
+
+    primary: str
+    """`score` or `accuracy`."""
+    judge: str
+    """Alias of the judge of the primary score."""
+    alternative: str
+    alpha: float
+    margin: float
+    effect: float
+    level: float
+    """Confidence level of the intervals."""
+    power: float
+    """Power at which detectable effects are stated."""
+    attributed: tuple[int, ...]
+    """The attributed layers."""
+    candidates: tuple[int, ...]
+    n_sets: int | None
+    """Other sets that could have been drawn."""
+    planned_seeds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    """Training seeds that enter the test: the planned ones at which the attributed arm has a result."""
+    generation_seeds: tuple[int, ...]
+    planned_controls: tuple[str, ...]
+    """Random arms that were planned (and registered)."""
+    controls: tuple[str, ...]
+    """Random arms with a result at each of `seeds`."""
+    unregistered: tuple[str, ...]
+    """Random arms with results that the first registration does not name: shown, not tested."""
+    incomplete: tuple[dict[str, Any], ...]
+    """Arms of the test that lack a training seed: `arm`, `missing` seeds, `entered` (whether it is tested anyway)."""
+
+
+def registered(sweep: LoadedSweep) -> dict[str, Any] | None:
+    """The binding registration of the plan: the first one."""
+    return dict(sweep.plan["registrations"][0]) if sweep.plan else None
+
+
+def design_of(sweep: LoadedSweep, jobs: Sequence[Job]) -> Design:
+    """The test that was registered, or without a plan the one of the results' own config.
+
+    Args:
+        sweep: The folder.
+        jobs: Those that can be compared with each other.
+    """
+    own = sweep.run["config"].get("sweep", {}) if isinstance(sweep.run["config"], Mapping) else {}
+    plan = registered(sweep) or {}
+    defaults = SweepSettings()
+
+    def asked(name: str) -> Any:
+        return plan.get(name, own.get(name, getattr(defaults, name)))
+
+    tested = [job for job in jobs if job.kind in TESTED]
+    seeds = tuple(plan.get("seeds") or sorted({job.seed for job in tested}))
+    controls = tuple(a for a in plan.get("arms") or _names(sweep.jobs, "random") if a.startswith("random-"))
+    have = {arm: {job.seed for job in jobs if job.arm == arm} for arm in ("attributed", *controls)}
+    used = tuple(seed for seed in seeds if seed in have["attributed"])
+    entered = tuple(arm for arm in controls if used and have[arm] >= set(used))
+    lacking = [(arm, [s for s in seeds if s not in have[arm]]) for arm in ("attributed", *controls)]
+    arm = sweep.run["arm"]
+    return Design(
+        primary=asked("primary"),
+        judge=asked("judge") or next(iter(sweep.run["judges"])),
+        alternative=asked("alternative"),
+        alpha=asked("alpha"),
+        margin=asked("margin"),
+        effect=asked("effect"),
+        level=sweep.run["statistics"]["confidence"],
+        power=sweep.run["statistics"]["power"],
+        attributed=tuple(arm["attributed"]),
+        candidates=tuple(arm["candidates"]),
+        n_sets=sweep.plan.get("n_sets") if sweep.plan else _n_sets(jobs),
+        planned_seeds=seeds,
+        seeds=used,
+        generation_seeds=tuple(sorted({row["seed"] for row in sweep.run["problems"]["rows"]})),
+        planned_controls=controls,
+        controls=entered,
+        unregistered=tuple(a for a in _names(jobs, "random") if a not in controls),
+        incomplete=tuple(
+            {"arm": name, "missing": missing, "entered": name in entered or (name == "attributed" and bool(used))}
+            for name, missing in lacking
+            if missing
+        ),
+    )
+
+
+def _names(jobs: Sequence[Job], kind: str) -> list[str]:
+    """Arms of a kind by their number."""
+    names = {job.arm for job in jobs if job.kind == kind}
+    return sorted(names, key=lambda name: int(name.rpartition("-")[2]))
+
+
+def _n_sets(jobs: Sequence[Job]) -> int | None:
+    """Of a random arm's own result: the number of other sets."""
+    sizes = [job.result["arm"]["n_sets"] for job in jobs if job.result and job.kind in TESTED]
+    return sizes[0] if sizes else None
+
+
+def deviations(sweep: LoadedSweep) -> list[str]:
+    """What differs from the first registration, in sentences; without a plan, that there was none."""
+    if not sweep.plan:
+        return ["No plan was registered before the results: there is no plan.json in this folder."]
+    rows = sweep.plan["registrations"]
+    found = []
+    if rows[0].get("n_results"):
+        found.append(f"The plan was first registered when {rows[0]['n_results']} results were already there.")
+    for row in rows[1:]:
+        when = _when(row.get("n_results", 0))
+        found += [
+            f"{_capital(words)} changed from {_value(rows[0].get(name))} to {_value(row.get(name))} {when} "
+            f"({row.get('at', 'at an unknown time')}); the first registration holds."
+            for name, words in WORDS.items()
+            if row.get(name) != rows[0].get(name)
+        ]
+    return list(dict.fromkeys(found)) + _against_results(sweep, rows[0])
+
+
+def _against_results(sweep: LoadedSweep, plan: Mapping[str, Any]) -> list[str]:
+    """Where the results themselves are not what was registered."""
+    found = []
+    planned = plan.get("generation_seeds")
+    ran = sorted({row["seed"] for row in sweep.run["problems"]["rows"]})
+    if planned is not None and sorted(planned) != ran:
+        found.append(f"The generation seeds {_value(planned)} were registered, the results have {_value(ran)}.")
+    return found
+
+
+def _when(n_results: int) -> str:
+    if not n_results:
+        return "before any result"
+    return f"when {n_results} result{'s were' if n_results > 1 else ' was'} there"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"{len(value)} ({', '.join(map(str, value))})" if len(value) <= 6 else f"{len(value)}"
+    return f"'{value}'" if isinstance(value, str) else str(value)
+
+
+def _capital(words: str) -> str:
+    return words[0].upper() + words[1:]

@@ -1,0 +1,124 @@
+"""How far the judges can be trusted, over all arms of the sweep together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from m3i.judging import EQUAL
+from m3i.sweep.load import Job, LoadedSweep
+
+Row = Mapping[str, Any]
+
+
+def judges_section(sweep: LoadedSweep, jobs: Sequence[Job]) -> dict[str, Any]:
+    """`panel`: one entry a judge; `agreement` of every two judges; `verifier`: each judge with the verifier; `families`.
+
+    Comparisons of all arms and training seeds are pooled. They share base answers, so they are no independent sample
+    and get no interval.
+    """
+    results = [job.result for job in jobs if job.result is not None]
+    rows = [row for result in results for row in result["problems"]["rows"]]
+    panel = list(sweep.run["judges"])
+    return {
+        "panel": {judge: _judge(judge, rows, results) for judge in panel},
+        "agreement": [_agreement(one, other, rows) for one, other in combinations(panel, 2)],
+        "verifier": [_with_verifier(judge, rows) for judge in panel],
+        "families": list(sweep.run["families"]),
+    }
+
+
+def _judge(judge: str, rows: Sequence[Row], results: Sequence[Row]) -> dict[str, Any]:
+    """Counts, order effects, repetition and obedience of one judge; pooled where rows allow, else summed over jobs."""
+    said = [row["verdicts"][judge] for row in rows if judge in row["verdicts"]]
+    judged = [v for v in said if v["outcome"] != "missing" and v["first"] != EQUAL]
+    counts = Counter(v["outcome"] for v in said)
+    ballots = [(v[order], first) for v in judged for order, first in (("first", "base"), ("second", "tuned"))]
+    decided = [(choice, first) for choice, first in ballots if choice in ("base", "tuned")]
+    own = [result["judges"][judge] for result in results]
+    return {
+        "judge": own[0]["judge"],
+        "model": own[0]["calls"]["model"],
+        "family": own[0]["calls"]["family"],
+        "n": len(said),
+        "n_equal": sum(v["first"] == EQUAL for v in said),
+        "n_judged": len(judged),
+        "counts": {name: counts[name] for name in ("tuned", "base", "tie", "split", "missing")},
+        "missing_rate": counts["missing"] / len(said) if said else None,
+        "flip_rate": sum(v["outcome"] == "split" for v in judged) / len(judged) if judged else None,
+        "n_decided_ballots": len(decided),
+        "first_shown_share": sum(c == first for c, first in decided) / len(decided) if decided else None,
+        "self_consistency": _consistency([section["self_consistency"] for section in own]),
+        "length": _length([section["length"]["equally_right"] for section in own]),
+        "canaries": _canaries([section["canaries"] for section in own]),
+    }
+
+
+def _consistency(sections: Sequence[Row | None]) -> dict[str, Any] | None:
+    """Share of equal choices among replicates, over ballots of all jobs; None where the judge was asked once."""
+    asked = [section for section in sections if section is not None]
+    n = sum(section["n_ballots"] for section in asked)
+    if not n:
+        return None
+    return {"n_ballots": n, "value": sum(s["n_ballots"] * s["value"] for s in asked) / n}
+
+
+def _length(sections: Sequence[Row]) -> dict[str, Any]:
+    """Spearman's rho of length and outcome where both answers were equally right: its mean and range over jobs."""
+    rhos = [section["rho"] for section in sections if section["rho"] is not None]
+    if not rhos:
+        return {"n_jobs": 0, "rho": None, "low": None, "high": None}
+    return {"n_jobs": len(rhos), "rho": sum(rhos) / len(rhos), "low": min(rhos), "high": max(rhos)}
+
+
+def _canaries(sections: Sequence[Row]) -> dict[str, Any]:
+    """Planted instructions shown and obeyed, summed over jobs."""
+    return {"n": sum(s["n"] for s in sections), "obeyed": sum(s["obeyed"] for s in sections)}
+
+
+def _agreement(one: str, other: str, rows: Sequence[Row]) -> dict[str, Any]:
+    words = [[_word(row["verdicts"].get(judge)) for row in rows] for judge in (one, other)]
+    return {"judges": [one, other]} | kappa(*words)
+
+
+def _with_verifier(judge: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """A judge's outcome beside the one that right and wrong answers give: the side that alone is right, else a tie."""
+    words = [_word(row["verdicts"].get(judge)) for row in rows]
+    return {"judge": judge} | kappa(words, [_truth(row) for row in rows])
+
+
+def _word(verdict: Row | None) -> str:
+    """Outcome of a comparison that was judged, a split as a tie; empty where nobody judged it."""
+    if verdict is None or verdict["outcome"] == "missing" or verdict["first"] == EQUAL:
+        return ""
+    return "tie" if verdict["outcome"] == "split" else str(verdict["outcome"])
+
+
+def _truth(row: Row) -> str:
+    if row["base"]["correct"] == row["tuned"]["correct"]:
+        return "tie"
+    return "tuned" if row["tuned"]["correct"] else "base"
+
+
+def kappa(one: Sequence[str], other: Sequence[str]) -> dict[str, Any]:
+    """Raw agreement and Cohen's kappa of two raters over the units that both rated (empty words are unrated).
+
+    Returns:
+        `n`, `agreement`, `kappa`; kappa is None where a rater always says the same: nothing beyond chance can show.
+
+    Source: Cohen 1960, Educational and Psychological Measurement 20, equation 1.
+    """
+    pairs = Counter((a, b) for a, b in zip(one, other, strict=True) if a and b)
+    n = sum(pairs.values())
+    if not n:
+        return {"n": 0, "agreement": None, "kappa": None}
+    observed = sum(count for (a, b), count in pairs.items() if a == b) / n
+    margins: list[Counter[str]] = [Counter(), Counter()]
+    for words, count in pairs.items():
+        for margin, word in zip(margins, words, strict=True):
+            margin[word] += count
+    chance = sum(margins[0][word] * margins[1][word] for word in margins[0]) / n**2
+    constant = any(len(margin) == 1 for margin in margins)
+    return {"n": n, "agreement": observed, "kappa": None if constant else (observed - chance) / (1 - chance)}

@@ -1,0 +1,124 @@
+"""What would settle the question, from this sweep's own facts, with commands."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from m3i.result.words import count, percent
+from m3i.sweep.words import shift
+
+Section = Mapping[str, Any]
+
+
+def next_steps(sweep: Section) -> list[dict[str, str]]:
+    """Steps with `title`, `text` and `command` (empty where one command does not do it), the most urgent first."""
+    steps = []
+    jobs = sweep["plan"]["jobs"]
+    if jobs["done"] < jobs["planned"]:
+        lacking = jobs["planned"] - jobs["done"]
+        steps.append(
+            _step(
+                "Finish the sweep",
+                f"{count(lacking, 'job')} of {jobs['planned']} without a result. The same command runs only what is "
+                f"missing.",
+                sweep["command"],
+            )
+        )
+    if any(check["name"] == "sham" and check["passed"] is None for check in sweep["checks"]):
+        steps.append(_step("Run a sham arm", "A zero update through the same way to llama.cpp must change nothing.",
+                           command(sweep, "sweep.others=[all,shuffled,sham]")))  # fmt: skip
+    steps += more_controls(sweep) + more_seeds(sweep) + more_problems(sweep) + more_answers(sweep)
+    return steps
+
+
+def more_controls(sweep: Section) -> list[dict[str, str]]:
+    """Where p cannot reach alpha, or the user's effect takes more sets."""
+    test, power = sweep["primary"]["test"], sweep["primary"]["power"]["controls"]
+    have, n_sets = sweep["design"]["n_controls"], sweep["design"]["n_sets"]
+    wanted, why = None, ""
+    if test and test["floor"] > test["alpha"]:
+        wanted = test["controls_for_alpha"]
+        why = f"With {count(have, 'control')} p cannot be below {test['floor']:.2g}; {wanted} are the least for {test['alpha']:g}."  # fmt: skip
+    elif power["required_controls"] and power["required_controls"] > have and open_question(sweep):
+        wanted = power["required_controls"]
+        why = f"To find {effect_words(sweep)} in {percent(sweep['primary']['power']['power'])} of sweeps takes {wanted} controls."  # fmt: skip
+    if wanted is None:
+        return []
+    if n_sets is not None and wanted > n_sets:
+        text = f"{why} There are only {n_sets} other sets: run all of them, or select more or fewer layers."
+        return [_step("All sets that there are", text, command(sweep, f"sweep.n_random={n_sets}"))]
+    return [_step("More random arms", f"{why} {FRESH}", command(sweep, f"sweep.n_random={wanted}"))]
+
+
+FRESH = "As a new sweep: more of it after a look at the result is a deviation of this one."
+
+
+def more_seeds(sweep: Section) -> list[dict[str, str]]:
+    """Fewer than three training seeds, or the user's effect takes more."""
+    have = len(sweep["design"]["seeds"])
+    required = sweep["primary"]["power"]["controls"]["required_seeds"]
+    if have < 3:
+        text = "With fewer than three training seeds the interval of the effect covers too little."
+        wanted = 3
+    elif required and have < required <= 10 * have and open_question(sweep):
+        wanted = required
+        text = f"{effect_words(sweep).capitalize()} takes {required} training seeds with everything else as it is."
+    else:
+        return []
+    seeds = ",".join(map(str, range(wanted)))
+    return [_step("More training seeds", f"{text} {FRESH}", command(sweep, f"sweep.seeds=[{seeds}]"))]
+
+
+def more_problems(sweep: Section) -> list[dict[str, str]]:
+    """Problems for the user's effect: against the controls, and of one arm against the base model."""
+    if not open_question(sweep):
+        return []
+    primary, have = sweep["primary"], sweep["primary"]["n_problems"]
+    required, sign = primary["power"]["controls"]["required_problems"], primary["power"]["base"]["required_problems_sign"]  # fmt: skip
+    parts = []
+    if required and required > have:
+        parts.append(f"Against the random arms {effect_words(sweep)} takes {required:,} held-out problems")
+    if sign and sign > have:
+        parts.append(
+            f"for one arm against the base model, with one answer each, it takes {sign:,} by the exact sign test"
+        )
+    if not parts:
+        return []
+    text = "; ".join(parts)
+    return [_step("More held-out problems", f"{text[0].upper()}{text[1:]} (there were {have:,}).")]
+
+
+def more_answers(sweep: Section) -> list[dict[str, str]]:
+    """One generation seed only."""
+    if sweep["design"]["n_generation_seeds"] > 1:
+        return []
+    text = "Each held-out problem answered several times; the problem stays the unit of every test."
+    return [_step("More generation seeds", f"{text} {FRESH}", command(sweep, "evaluate.seeds=[0,1,2]"))]
+
+
+def open_question(sweep: Section) -> bool:
+    """Neither a difference nor equivalence is shown."""
+    equal = sweep["primary"]["equivalence"]["controls"]
+    return sweep["verdict"]["kind"] not in ("better", "worse") and not (equal and equal["equivalent"])
+
+
+def effect_words(sweep: Section) -> str:
+    """The effect that the user wants to find: `a share of 60 % of decided problems (+0.03)`."""
+    effect = sweep["primary"]["power"]["effect"]
+    size = "" if effect["shift"] is None else f", a shift of {shift(sweep['primary']['kind'], effect['shift'])}"
+    return f"a win share of {percent(effect['share'])} among decided problems{size}"
+
+
+def command(sweep: Section, *words: str) -> str:
+    """The sweep's command with other words in place of those that they replace."""
+    replaced = {word.partition("=")[0] for word in words}
+    kept = [word for word in sweep["overrides"] if word.partition("=")[0].lstrip("+~") not in replaced]
+    if not any(word.lstrip("+").startswith("sweep=") for word in kept):
+        kept = ["+sweep=control", *kept]
+    return shlex.join(["python", "-m", "m3i", "-m", *kept, *words])
+
+
+def _step(title: str, text: str, command: str = "") -> dict[str, str]:
+    return {"title": title, "text": text, "command": command}

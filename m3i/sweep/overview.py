@@ -1,0 +1,148 @@
+"""A live table of a sweep's jobs, read from their progress files, so that it shows workers on any machine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from m3i.progress import Progress, read_progress
+from m3i.sweep.plan import Job
+
+REFRESH_S = 1.0
+MOST_ROWS = 24
+"""Arms shown at once; waiting ones are counted below."""
+COLOURS = {"done": "green", "failed": "red", "running": "yellow", "interrupted": "red", "waiting": "dim"}
+
+
+class Overview:
+    """Shows a sweep while it runs: on a terminal as a table that moves, elsewhere a line for every job that ends."""
+
+    def __init__(self, folder: Path, jobs: Sequence[Job], *, console: Console | None = None) -> None:
+        """Follows `jobs` in `folder`; standard error by default, so that standard output stays for results."""
+        self.folder, self.jobs = folder, list(jobs)
+        self.console = console or Console(stderr=True, highlight=False)
+        self.began_at = time.time()
+        self._told: set[str] = set()
+        self._stop = threading.Event()
+        self._live = (
+            Live(console=self.console, auto_refresh=False, transient=True) if self.console.is_terminal else None
+        )
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> Overview:
+        self.console.print(f"Sweep of {len(self.jobs)} jobs in {escape(str(self.folder))}", soft_wrap=True)
+        if self._live:
+            self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._live:
+            self._live.stop()
+        self._tell(self._read())
+
+    def note(self, text: str) -> None:
+        """A lasting remark."""
+        self.console.print(f"[dim]{escape(text)}[/]", soft_wrap=True)
+
+    def _follow(self) -> None:
+        while not self._stop.wait(REFRESH_S):
+            progress = self._read()
+            self._tell(progress)
+            if self._live:
+                self._live.update(self.table(progress), refresh=True)
+
+    def _read(self) -> dict[Job, Progress]:
+        """The progress of every job; attempts of an earlier command count as waiting."""
+        found = {}
+        for job in list(self.jobs):
+            progress = read_progress(self.folder / job.folder)
+            stale = progress.began_at is not None and progress.began_at < self.began_at
+            found[job] = Progress() if stale else progress
+        return found
+
+    def _tell(self, progress: dict[Job, Progress]) -> None:
+        """One line for each job that ended since the last look."""
+        for job, p in progress.items():
+            if p.state not in ("done", "failed", "interrupted") or job.folder in self._told:
+                continue
+            self._told.add(job.folder)
+            took = (p.ended_at or 0.0) - (p.began_at or 0.0)
+            words = f"{p.n_made} made, {p.n_hit} stored" if p.state == "done" else escape(p.error or p.state)
+            self.console.print(
+                f"[dim]{len(self._told):>3}/{len(self.jobs)}[/] [bold]{escape(job.arm):<14}[/] seed {job.seed:<4} "
+                f"[{COLOURS[p.state]}]{p.state:<8}[/] {took:>7.1f} s  {words}"
+                + ("" if self._live else f"   [dim]{escape(self.outlook(progress))}[/]"),
+                soft_wrap=True,
+            )
+
+    def table(self, progress: dict[Job, Progress]) -> Group:
+        """Arms as rows: state of each seed, stages, store hits, what is at work."""
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for column in ("arm", "seeds", "stages", "stored", "now", "time"):
+            table.add_column(column)
+        arms = list(dict.fromkeys(job.arm for job in progress))
+        shown = [a for a in arms if any(p.state == "running" for j, p in progress.items() if j.arm == a)][:MOST_ROWS]
+        for arm in shown:
+            own = {job: p for job, p in progress.items() if job.arm == arm}
+            running = [p for p in own.values() if p.state == "running"]
+            table.add_row(
+                escape(arm),
+                Text.assemble(*[(f"{job.seed} ", COLOURS[p.state]) for job, p in own.items()]),
+                "  ".join(f"{p.n_done}/{p.n_stages}" for p in running),
+                "  ".join(str(p.n_hit) for p in running),
+                escape(", ".join(p.current for p in running if p.current)),
+                "  ".join(f"{time.time() - (p.began_at or 0):.0f} s" for p in running),
+            )
+        return Group(table, Text(self.outlook(progress), style="dim"))
+
+    def outlook(self, progress: dict[Job, Progress]) -> str:
+        """Jobs done, running and failed, store hits, money spent, and about how much of both is left."""
+        states = [p.state for p in progress.values()]
+        ended = [p for p in progress.values() if p.state == "done"]
+        hits, made = sum(p.n_hit for p in progress.values()), sum(p.n_made for p in progress.values())
+        words = [f"{len(ended)} of {len(states)} done", f"{states.count('running')} running"]
+        if states.count("failed"):
+            words.append(f"{states.count('failed')} failed")
+        words.append(f"{hits} stages stored, {made} made")
+        left_s = time_left_s(progress, now=time.time())
+        if left_s is not None:
+            words.append(f"{time.time() - self.began_at:.0f} s so far, about {left_s:.0f} s left")
+        paid = [p.cost_usd for p in ended if p.cost_usd is not None]
+        if paid:
+            left = sum(paid[1:]) / max(1, len(paid) - 1) * (len(states) - len(ended))
+            words.append(f"${sum(paid):.2f} paid" + (f", about ${left:.2f} left" if len(paid) > 1 else ""))
+        return "; ".join(words)
+
+
+def time_left_s(progress: dict[Job, Progress], *, now: float) -> float | None:
+    """Seconds until all jobs have ended, as far as the ended ones tell; None before two have.
+
+    Work left is the mean time of a job after the first (which makes all shared stages) times the jobs not ended, less
+    what the running ones have behind them; it is divided by the number that run at once.
+    """
+    times = sorted(
+        (p.began_at, p.ended_at - p.began_at)
+        for p in progress.values()
+        if p.state == "done" and p.began_at is not None and p.ended_at is not None
+    )
+    if len(times) < 2:
+        return None
+    mean_s = sum(took for _, took in times[1:]) / (len(times) - 1)
+    running = [now - p.began_at for p in progress.values() if p.state == "running" and p.began_at is not None]
+    n_left = sum(p.state in ("waiting", "running") for p in progress.values())
+    work_s = n_left * mean_s - sum(min(spent, mean_s) for spent in running)
+    return max(0.0, work_s) / max(1, len(running))

@@ -1,0 +1,128 @@
+"""What a sweep sets out to do, on disk before its first result: plan.json.
+
+The first registration binds: endpoint, margin and level are what the verdict uses. Asking for something else later,
+when results are there, is possible and is written down too; the report calls it a deviation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import m3i
+from m3i.errors import InputError
+from m3i.settings import SweepSettings
+
+NAME = "plan.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One arm at one training seed."""
+
+    arm: str
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Its folder in the sweep."""
+        return f"{self.arm}/seed-{self.seed}"
+
+
+def planned_jobs(settings: SweepSettings, n_sets: int | None = None) -> list[Job]:
+    """The jobs of a sweep, the attributed arm at its first seed first.
+
+    Args:
+        settings: Arms and seeds asked for.
+        n_sets: Sets that random arms can be drawn from, once it is known: no more arms than those are run.
+    """
+    n_random = settings.n_random if n_sets is None else min(settings.n_random, n_sets)
+    # The sham goes early: a graft that changes something by itself spoils every arm.
+    arms = ["attributed", *(["sham"] if "sham" in settings.others else [])]
+    arms += [f"random-{i}" for i in range(n_random)]
+    arms += [name for name in settings.others if name != "sham"]
+    arms += [f"excluding-{i}" for i in range(settings.n_excluding)]
+    return [
+        Job(arm=arm, seed=seed) for arm in arms for seed in (settings.seeds[:1] if arm == "sham" else settings.seeds)
+    ]
+
+
+def register(
+    folder: Path,
+    settings: SweepSettings,
+    *,
+    judge: str,
+    generation_seeds: list[int],
+    command: str,
+    overrides: list[str],
+) -> dict[str, Any]:
+    """The plan of the sweep in `folder`, with what is asked for now registered in it.
+
+    Args:
+        folder: The sweep's folder.
+        settings: What is asked for.
+        judge: Alias of the judge whose score counts.
+        generation_seeds: evaluate.seeds.
+        command: What the user typed.
+        overrides: The overrides of the task.
+
+    Raises:
+        InputError: plan.json is there and cannot be read.
+    """
+    plan = read_plan(folder) or {
+        "format": FORMAT,
+        "m3i": m3i.__version__,
+        "command": command,
+        "overrides": overrides,
+        "registrations": [],
+        "jobs": [],
+        "n_sets": None,
+    }
+    asked = {
+        **{f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if f.name != "others"},
+        "judge": judge,
+        "arms": list(dict.fromkeys(job.arm for job in planned_jobs(settings))),
+        "seeds": list(settings.seeds),
+        "generation_seeds": generation_seeds,
+    }
+    last = plan["registrations"][-1] if plan["registrations"] else {}
+    if {k: v for k, v in last.items() if k not in ("at", "n_results")} != asked:
+        n_results = len(list(folder.glob("*/seed-*/result.json")))
+        plan["registrations"].append({"at": time.strftime("%Y-%m-%d %H:%M:%S%z"), "n_results": n_results, **asked})
+    return plan
+
+
+def with_jobs(plan: Mapping[str, Any], jobs: list[Job], n_sets: int | None) -> dict[str, Any]:
+    """The plan with its jobs, and the number of sets there are to draw."""
+    rows = [{"arm": job.arm, "seed": job.seed, "folder": job.folder} for job in jobs]
+    return {**plan, "jobs": rows, "n_sets": n_sets}
+
+
+def write_plan(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Writes plan.json whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{NAME}.new"
+    draft.write_text(json.dumps(plan, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    draft.replace(folder / NAME)
+
+
+def read_plan(folder: Path) -> dict[str, Any] | None:
+    """The plan in `folder`; None without one. Raises InputError where it cannot be read."""
+    file = folder / NAME
+    try:
+        plan = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot read {file}: {error}; restore it or use another folder with hydra.sweep.dir="
+        ) from error
+    if not isinstance(plan, dict) or plan.get("format") != FORMAT:
+        raise InputError(f"{file} is not a plan of this version of M3I; use another folder with hydra.sweep.dir=")
+    return plan
