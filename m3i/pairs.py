@@ -51,6 +51,7 @@ def build_pairs(
     seed: int,
     overlong: Overlong | str = Overlong.LEAVE_OUT,
     truncated: bool = False,
+    at_most: int | None = None,
 ) -> PreferencePairs:
     """Pairs of a right and a failing completion of the same prompt.
 
@@ -101,6 +102,10 @@ def build_pairs(
             if _fits(pair, max_length, overlong, counts):
                 pairs.append(pair)
                 counts[f"pairs: {pair.origin.value}"] += 1
+    if at_most is not None and len(pairs) > at_most:
+        counts[f"{LEFT_OUT}beyond at_most"] = len(pairs) - at_most
+        kept = sorted(random.Random(f"pairs at most {seed}").sample(range(len(pairs)), at_most))
+        pairs = [pairs[i] for i in kept]
     if not pairs:
         raise StageError(
             "no preference pair could be built; raise trace.samples or trace.temperature, or allow corrected pairs "

@@ -9,13 +9,16 @@ from pathlib import Path
 
 from m3i.errors import M3IError
 
+USER_IN_ADDRESS = re.compile(r"://[^\s/?#]*@|_uri[\"']?\s*[=:]\s*[\"']?[A-Za-z][\w+.\-]*://\S*@")
+"""A user name or a password in an address, also one with letters that end the host of other addresses."""
+
 
 def refuse_secrets(arguments: Sequence[str]) -> None:
     """Raises M3IError, without repeating it, for an argument that holds a key: configs and logs are written to disk."""
     from m3i.ledger.secrets import holds_secret
 
     for argument in arguments:
-        what = holds_secret(argument)
+        what = holds_secret(argument) or _user_in_address(argument)
         if what:
             name = (
                 argument.partition("=")[0] if "=" in argument and not holds_secret(argument.partition("=")[0]) else ""
@@ -32,12 +35,17 @@ def refuse_secret_files(arguments: Sequence[str]) -> None:
 
     places = (Path(folder) for folder in config_folders(arguments))
     for file in (file for place in places for file in sorted(place.rglob("*.y*ml")) if file.is_file()):
-        what = holds_secret(file.read_text(encoding="utf-8", errors="replace"))
+        text = file.read_text(encoding="utf-8", errors="replace")
+        what = holds_secret(text) or _user_in_address(text)
         if what:
             raise M3IError(
                 f"{file} holds a secret ({what}); configs are copied to every run's folder, so keys come from the "
                 "environment alone"
             )
+
+
+def _user_in_address(text: str) -> str | None:
+    return "a user name in an address" if USER_IN_ADDRESS.search(text) else None
 
 
 def config_folders(arguments: Sequence[str]) -> Iterator[str]:

@@ -82,6 +82,8 @@ class PairSettings:
 
     per_problem: int = 2
     """Pairs a problem at most."""
+    at_most: int | None = None
+    """Pairs in all at most, drawn by the seed from those that could be made; null: all of them."""
     corrected: str = "fill"
     """Chosen side made by correcting the failing trace's steps: `none`, `fill` (where right samples run out), `only`,
     or `also` (beside the sampled one)."""
@@ -97,6 +99,7 @@ class PairSettings:
     def __post_init__(self) -> None:
         """Checks the values."""
         require(self.per_problem >= 1, "pairs.per_problem", self.per_problem, "at least 1")
+        require(self.at_most is None or self.at_most >= 1, "pairs.at_most", self.at_most, "at least 1")
         known = ("none", "fill", "only", "also")
         require(self.corrected in known, "pairs.corrected", self.corrected, "none, fill, only or also")
         require(self.overlong in ("leave_out", "error"), "pairs.overlong", self.overlong, "leave_out or error")

@@ -25,21 +25,12 @@ IDLE_S = 24 * 3600.0
 """After so long without a change, unfinished work from outside of the lock's domain is given up."""
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 NETWORK_TYPES = {
-    *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "afs", "pvfs2"),
-    *("panfs", "ocfs2", "gfs2", "orangefs", "wekafs"),
+    *("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "afs", "pvfs2", "panfs"),
+    *("wekafs", "ocfs2", "gfs2"),
+    *(f"fuse.{name}" for name in ("sshfs", "glusterfs", "juicefs", "ceph", "ceph-fuse", "beegfs", "rclone")),
+    *(f"fuse.{name}" for name in ("s3fs", "gcsfuse", "goofys", "mount-s3")),
 }
-FUSE_NETWORK_TYPES = {
-    "sshfs",
-    "glusterfs",
-    "juicefs",
-    "ceph-fuse",
-    "ceph",
-    "rclone",
-    "s3fs",
-    "gcsfuse",
-    "goofys",
-    "smb",
-}
+"""Types of file systems, as the kernel names them, that more than one machine may have mounted."""
 
 
 @contextmanager
@@ -112,14 +103,13 @@ def network_type(path: Path, mounts: str | None = None) -> str:
             mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
         except OSError:
             return ""
-    found, longest = "", -1
+    place, found, longest = path.resolve(), "", -1
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
         point = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), before.split()[4]))
-        if path.resolve().is_relative_to(point) and len(point.parts) >= longest:
+        if place.is_relative_to(point) and len(point.parts) >= longest:
             found, longest = after.split()[0], len(point.parts)
-    kind, _, inner = found.partition(".")
-    return found if kind in NETWORK_TYPES or (kind == "fuse" and inner in FUSE_NETWORK_TYPES) else ""
+    return found if found in NETWORK_TYPES else ""
 
 
 @cache

@@ -324,6 +324,7 @@ def pairs(lab: Lab, drawn: ProblemSet, traces: Traces) -> PreferencePairs:
             max_length=options.max_length,
             overlong=options.overlong,
             truncated=options.truncated,
+            at_most=options.at_most,
             seed=options.seed,
         )
 

@@ -40,7 +40,7 @@ TESTS = Path(__file__).parent
 PLUGINS = TESTS.parent / "plugins"
 ACME = TESTS / "third_party" / "acme_m3i"
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "llama_cpp", "scipy", "gguf", "reasoning_gym", "jinja2"}
-HEAVY |= {"anthropic", "litellm", "google.genai", "openai", "pandas", "matplotlib"}
+HEAVY |= {"anthropic", "litellm", "google.genai", "openai", "pandas", "matplotlib", "mlflow", "sqlalchemy", "pyarrow"}
 
 
 @dataclass(kw_only=True)
@@ -263,6 +263,19 @@ CASES = {
     "exporter/gguf_graft": Case(bad=EXPORTING),
     "exporter/gguf_adapter": Case(bad=EXPORTING),
     "judge/verifier": Case(),
+    "tracker/mlflow": Case(
+        bad={
+            "tracking_uri": [
+                "https://user:word@somewhere",
+                "https://word@somewhere",
+                "postgresql://user:wo/rd@somewhere/db",
+                "https://somewhere?token=word",
+                " http://somewhere",
+            ],
+            "experiment": ["", " ", "two\nlines", "x" * 501],
+        },
+        other={"tracking_uri": "http://127.0.0.1:5000", "experiment": "mine"},
+    ),
     "judge/claude": Case(
         bad=CLAUDE | JUDGING,
         other=CLAUDE_OTHER | VERDICT,

@@ -139,6 +139,21 @@ def test_hook_register_judges(compose):
     assert list(compose("judge", Mine, "judge=mine+verifier").judges) == ["mine", "verifier"]
 
 
+def test_hook_register_trackers(compose):
+    @dataclass(kw_only=True)
+    class Mine(m3i.Component):
+        """A tracker."""
+
+        place: str = ""
+        """Where to."""
+
+        def track_run(self, result, folder): ...
+        def track_sweep(self, sweep, folder): ...
+
+    assert compose("tracker", Mine, "tracker.mine.place=there").trackers == {"mine": Mine(place="there")}
+    assert list(compose("tracker", Mine, "tracker=mine+again:mine").trackers) == ["mine", "again"]
+
+
 def test_hook_register_presets(tmp_path, monkeypatch):
     folder = tmp_path / "preset_pkg" / "conf" / "experiment"
     folder.mkdir(parents=True)

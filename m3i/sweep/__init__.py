@@ -6,24 +6,82 @@
     <sweep>/results.parquet, results.csv one row a judgement
 
 `sweep.json` holds JSON values, not rounded; the page and the terminal read nothing else. A number that
-could not be computed is null, and a `why` beside it says so. Sections:
+could not be computed is null, and a `why` beside it says so. An *estimate* is {value, low, high, level,
+n, method, degenerate} (m3i.statistics.Estimate). Sections:
 
 | section | holds |
 |---|---|
-| `format`, `m3i`, `created`, `command`, `overrides` | version of this layout (1), of M3I; when and how the sweep was run |
-| `plan` | `registered` (the first registration of plan.json), `deviations` (sentences), `jobs` planned / done / failed |
-| `verdict` | `kind` (better, not_better, untested), `title`, `asked`, `found`, `sure`, `sentence`, `null` |
-| `design` | problems, left out, generation and training seeds, controls, population of sets, p floor |
-| `primary` | the registered endpoint: attributed T, control Ts, test, effect, equivalence, power and what it would take |
-| `secondary` | the same test for each other endpoint, with `adjusted` p and `significant` |
-| `arms` | one row an arm: layers, parameters, per judge and accuracy against the base model, T by training seed |
-| `contrast` | arms that exclude the attributed layers, without a p; null where none ran |
-| `variance` | components of variance among random arms, by endpoint |
-| `judges` | order flips, length, agreement of judges with each other and with the verifier, families |
-| `checks` | what must be equal in all arms, and is or is not: `name`, `passed`, `words` |
-| `problems` | one row a held-out problem: base, attributed and control scores |
-| `costs` | time and money by arm, and what the store saved |
-| `caveats`, `next` | as in a run, from this sweep's facts |
-| `run` | result.json of the attributed arm at its first training seed: layers, training, certificates, traces |
-| `failures` | arm, seed, error |
+| `format`, `m3i`, `created` | version of this layout, of M3I; when it was compared |
+| `name`, `command`, `overrides` | name of the folder; how the sweep was run |
+| `plan` | `registered`: first registration of plan.json, null without one; `registrations`: their number; |
+| | `deviations` (sentences); `jobs`: {planned, done, failed, missing} |
+| `verdict` | `kind` (better, worse, not_better, not_different, untested), `title`, `endpoint`, `asked`, `found`, |
+| | `sure`, `sentence` (for everyone), `null` (what a null shows; empty otherwise), `harm` (a sentence where every |
+| | trained arm of the test lies below the base model; empty otherwise) |
+| `design` | `target`, `n_layers`, `attributed`, `candidates`, `k`; `n_sets` other sets, `n_controls` in the test of |
+| | `n_controls_planned`, `enumerated` (all other sets ran), `p_floor`; `seeds` in the test of `planned_seeds`, |
+| | `generation_seeds`, `n_generation_seeds`; `n_problems`, `n_left_out` of the primary endpoint; `incomplete`: |
+| | [{arm, missing: seeds, entered}]; `unregistered` random arms; `primary`, `judge`, `alternative`, `alpha`, |
+| | `margin`, `effect`, `level`, `power` as registered |
+| `primary` | the registered endpoint, see below |
+| `secondary` | [every other endpoint, the same, with `adjusted` p, `significant`, and `same_as`: name of an endpoint |
+| | that it restates on another scale and with which it is not tested again] |
+| `arms` | [one row an arm, see below], the attributed one first |
+| `contrast` | null, or arms that exclude the attributed layers: `endpoint`, `arms` (places), `compared` (complete |
+| | ones), `difference` of the attributed arm from their mean (estimate), `why`, `words`; never a p |
+| `variance` | [{endpoint, draws, seeds, problems, generation_seeds, total, components: [{name, value, raw, levels, |
+| | why, share}], why}] over the random arms of the test |
+| `judges` | `panel`: {alias: {judge, model, family, n, n_equal, n_judged, counts, missing_rate, flip_rate, |
+| | n_decided_ballots, first_shown_share, self_consistency: null or {n_ballots, value}, length: {all, |
+| | equally_right} (length rows), canaries: {n, obeyed}}} over all arms; `agreement`: [{judges: [one, other], n, |
+| | agreement, kappa}]; `verifier`: [{judge, n, agreement, kappa}] with the outcome that right and wrong answers |
+| | give; `families`: as in a run |
+| `checks` | [{name, passed: true, false, or null where there was nothing to check, words}] |
+| `problems` | [{problem_id, prompt, answer, base: share right, attributed: {accuracy, score}, controls: {accuracy, |
+| | score}, difference, left_out}]; `score` and `difference` are of the primary endpoint |
+| `costs` | `arms`: [{arm, jobs, own_s, time_s}]; `own_s`, `shared_s`, `made_s`, `alone_s`, `saved_s`, `hits_s`; |
+| | `stages`: [{stage, made_s}]; `money`: null or {paid_usd, calls, unpriced, reused, saved_usd, uncertain_usd} |
+| `caveats` | [{name, title, text, weight: major or minor}] |
+| `next` | [{title, text, command}], what would settle it; `command` may be empty |
+| `failures` | [{arm, seed, folder, state: failed, unreadable, missing or incomparable, error}] |
+| `run` | the whole result.json of the attributed arm at its first training seed: layers, training, traces, ... |
+
+An endpoint (`primary`, `secondary`):
+
+| field | is |
+|---|---|
+| `name`, `kind`, `judge`, `words` | `score:<judge>` or `accuracy`; score or accuracy; the subject of a sentence |
+| `base` | the base model's T: ½ for a score, its share of right answers for accuracy |
+| `n_problems`, `n_left_out`, `left_out` | problems compared; those with a missing verdict in some job, and their ids |
+| `tie_rate` | share of the attributed arm's comparisons that decide nothing |
+| `attributed`, `controls`, `others` | places: {arm, kind, layers, seeds, t, by_seed: [{seed, t}]}; one, those of the |
+| | test, and all other arms (excluding, all, shuffled, sham, random ones that are not tested) |
+| `controls_mean` | mean T of the controls |
+| `test` | null, or {p, floor, n_controls, n_extreme, rank, percentile, alternative, alpha, significant, |
+| | controls_for_alpha}; `why` says why it is null |
+| `effect` | null, or {difference (estimate), se, df, sd_controls, standardised, n_seeds} |
+| `equivalence` | `margin`; `base`: of the attributed arm and the base model, `controls`: of its difference from the |
+| | controls: each null or {p_lower, p_upper, p, equivalent, low, high, margin, alpha, neutral}; `base_why`, ... |
+| `power` | `power`, `alpha`, `tie_rate`; `effect`: the user's, {share, tie_rate, shift, sd, why}; `base`: {n, sd, |
+| | detectable, required_problems, required_problems_sign, why}; `controls`: {n_controls, between, within, |
+| | detectable, power_at_effect, required_controls, required_problems, required_seeds, why}; a null requirement |
+| | without a `why` is out of reach: no number of that alone is enough |
+
+An arm (`arms`), pooled over its training seeds with the problem as the unit:
+
+| field | is |
+|---|---|
+| `arm`, `kind`, `draw`, `layers`, `seeds`, `folders` | name, kind of arm, number of the draw, layers trained, ... |
+| `tested` | whether it is the attributed arm or a control of the test |
+| `shared_with_attributed` | how many of its layers are attributed ones |
+| `zero_update`, `n_pairs`, `n_swapped` | sham; preference pairs, and how many of them are swapped |
+| `trained`, `trained_by_seed` | trained parameters; `trained` is null where they differ between seeds |
+| `judges` | {alias: {n, counts: {tuned, base, tie, split, missing}, problems: {wins, losses, undecided}, sign_test: |
+| | {wins, losses, p, share, low, high, level}, mean_score (estimate), length (length row)}} |
+| `accuracy` | {n, base, tuned, difference (estimate), fixed, broken, mcnemar: {fixed, broken, p} over problems} |
+| `t` | {endpoint's name: {t, by_seed: [{seed, t}]}} over all its seeds, on the problems that all arms share |
+| `live_share`, `certificates_passed` | smallest live share of its adapters in llama.cpp; all certificates passed |
+
+A length row: {n problems, rho, p of Spearman's correlation of extra tokens and outcome, `extra_tokens` on
+average, `adjusted`: null or the mean score at equal length (estimate)}.
 """

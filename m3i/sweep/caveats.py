@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -62,7 +63,7 @@ def failures(sweep: Section) -> Found:
         yield caveat(
             "lost_seeds",
             "A planned training seed is not in the test",
-            f"The attributed arm has no result at training seed {', '.join(lost)}, so that seed is left out of all arms.",
+            f"The attributed arm has no result at training seed {', '.join(lost)}, so all arms go without it.",
             major=True,
         )
 
@@ -70,14 +71,14 @@ def failures(sweep: Section) -> Found:
 def size(sweep: Section) -> Found:
     """Few seeds, few controls, one generation seed, the floor."""
     design, test = sweep["design"], sweep["primary"]["test"]
-    if test and test["floor"] > test["alpha"]:
+    if test and test["floor"] > test["alpha"] + 1e-9:
         yield caveat(
             "floor",
             f"Too few controls for {test['alpha']:g}",
             f"With {count(test['n_controls'], 'control')} p cannot be below {test['floor']:.2g}, whatever the result.",
             major=True,
         )
-    elif test and test["floor"] == test["alpha"]:
+    elif test and math.isclose(test["floor"], test["alpha"]):
         yield caveat(
             "at_floor",
             "The test has one way to succeed",
@@ -94,8 +95,11 @@ def size(sweep: Section) -> Found:
             major=len(design["seeds"]) == 1,
         )
     if design["n_generation_seeds"] == 1:
-        yield caveat("one_generation_seed", "One answer a problem",
-                     "Luck in sampling the answers is part of every score and cannot be told from the rest.")  # fmt: skip
+        yield caveat(
+            "one_generation_seed",
+            "One answer a problem",
+            "Luck in sampling the answers is part of every score and cannot be told from the rest.",
+        )
 
 
 def endpoint(sweep: Section) -> Found:
@@ -118,8 +122,8 @@ def endpoint(sweep: Section) -> Found:
         yield caveat(
             "many_ties",
             "Most comparisons decide nothing",
-            f"{percent(primary['tie_rate'])} of the attributed arm's comparisons are ties or splits; the rest carry all "
-            f"the evidence.",
+            f"{percent(primary['tie_rate'])} of the attributed arm's comparisons are ties or splits; the rest carry "
+            f"all the evidence.",
         )
     base = next((s["base"] for s in (primary, *sweep["secondary"]) if s["kind"] == "accuracy"), None)
     if base is not None and not 0.1 <= base <= 0.9:
@@ -168,13 +172,13 @@ def judges(sweep: Section) -> Found:
                 f"It followed {row['canaries']['obeyed']} of {row['canaries']['n']} planted instructions.",
                 major=alias == judge,
             )
-        rho = row["length"]["rho"]
+        rho = row["length"]["equally_right"]["rho"]
         if rho is not None and abs(rho) > 0.3:
             yield caveat(
                 "length",
                 f"Judge '{alias}' goes by length",
-                f"Where both answers were equally right, its choice still goes with their length (mean Spearman's rho "
-                f"{rho:.2f} over jobs).",
+                f"Where both answers were equally right, its choice still goes with their length (Spearman's rho "
+                f"{rho:.2f} over problems).",
                 major=alias == judge,
             )
     for row in sweep["judges"]["families"]:

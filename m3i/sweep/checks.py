@@ -8,20 +8,19 @@ from typing import Any
 
 from m3i.result.words import count, percent
 from m3i.sweep.design import Design
-from m3i.sweep.endpoints import Endpoint
 from m3i.sweep.load import Job
 
 SHARED_KINDS = ("problems", "traces", "telemetry", "audit", "contrasts", "scores", "pairs", "base")
 ENTRY = dict[str, Any]
 
 
-def checks_section(jobs: Sequence[Job], ends: Sequence[Endpoint], design: Design, arms: Sequence[Mapping[str, Any]]) -> list[ENTRY]:  # fmt: skip
+def checks_section(jobs: Sequence[Job], design: Design, arms: Sequence[Mapping[str, Any]]) -> list[ENTRY]:
     """Each check with `name`, `passed` (None where there was nothing to check) and `words`."""
     results = [(job, job.result) for job in jobs if job.result is not None]
     return [
         same("target", "target", "the same model", results, lambda r: r["target"]["revision"]),
         same("versions", "libraries", "the same library versions", results, lambda r: r["versions"]),
-        same("problems", "held-out problems", "the same ones", results, lambda r: _questions(r)),
+        same("problems", "held-out problems", "the same ones", results, _questions),
         same("attributed", "attributed layers", "the same set", results, lambda r: r["arm"]["attributed"]),
         shared_artifacts(results),
         trained_parameters(arms),
@@ -32,9 +31,7 @@ def checks_section(jobs: Sequence[Job], ends: Sequence[Endpoint], design: Design
     ]
 
 
-def same(
-    name: str, what: str, equal: str, results: Sequence[tuple[Job, Any]], read: Callable[[Any], Any]
-) -> ENTRY:
+def same(name: str, what: str, equal: str, results: Sequence[tuple[Job, Any]], read: Callable[[Any], Any]) -> ENTRY:
     """Whether all jobs have the same value; names the jobs that differ from most."""
     groups: dict[str, list[str]] = defaultdict(list)
     for job, result in results:
@@ -80,8 +77,8 @@ def trained_parameters(arms: Sequence[Mapping[str, Any]]) -> ENTRY:
     if len(numbers) == 1:
         words = f"The attributed and all random arms train {count(numbers.pop(), 'parameter')} each."
         return _entry("parameters", True if len(tested) > 1 else None, words)
-    by_arm = ", ".join(f"{row['arm']} {'/'.join(f'{n:,}' for n in sorted(set(row['trained_by_seed'])))}" for row in tested[:8])  # fmt: skip
-    return _entry("parameters", False, f"Attributed and random arms train unequal numbers of parameters: {by_arm}.")
+    by_arm = [f"{row['arm']} {' or '.join(f'{n:,}' for n in sorted(set(row['trained_by_seed'])))}" for row in tested]
+    return _entry("parameters", False, f"Tested arms train unequal numbers of parameters: {_list(by_arm)}.")
 
 
 def distinct_sets(design: Design, arms: Sequence[Mapping[str, Any]]) -> ENTRY:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import m3i
@@ -16,7 +15,7 @@ from m3i.sweep.costs import costs_section
 from m3i.sweep.design import Design, design_of, deviations, registered
 from m3i.sweep.endpoints import comparable, endpoint, endpoint_names
 from m3i.sweep.judges import judges_section
-from m3i.sweep.load import Job, LoadedSweep, load_sweep
+from m3i.sweep.load import Job, LoadedSweep
 from m3i.sweep.next_steps import next_steps
 from m3i.sweep.problems import problem_rows
 from m3i.sweep.variance import variance_section
@@ -59,15 +58,15 @@ def build_sweep(sweep: LoadedSweep, *, created: str = "") -> dict[str, Any]:
         "contrast": contrast_section(ends[0], design, arms),
         "variance": variance_section(ends, design),
         "judges": judges_section(sweep, jobs),
-        "checks": checks_section(jobs, ends, design, arms),
+        "checks": checks_section(jobs, design, arms),
         "problems": problem_rows(sweep, ends[0], accuracy, design),
         "costs": costs_section(jobs),
         "failures": failures_section(sweep, others),
     }
+    document["run"] = dict(sweep.run)
     document["verdict"] = verdict_section(document)
     document["caveats"] = caveats(document)
     document["next"] = next_steps(document)
-    document["run"] = dict(sweep.run)
     return document
 
 
@@ -137,23 +136,3 @@ def failures_section(sweep: LoadedSweep, others: Sequence[Job]) -> list[dict[str
 def to_json(document: Mapping[str, Any]) -> str:
     """The text of sweep.json. Raises ValueError on a number that is not finite."""
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def compare(folder: Path) -> tuple[dict[str, Any], list[Path]]:
-    """Writes sweep.json, report.html and the judgements of a sweep folder.
-
-    Returns:
-        The content of sweep.json, and the files written.
-
-    Raises:
-        InputError: As `load_sweep`.
-    """
-    from m3i.export import write_judgements
-    from m3i.report import render_sweep
-
-    text = to_json(build_sweep(load_sweep(folder)))
-    document: dict[str, Any] = json.loads(text)
-    files = [folder / "sweep.json", folder / "report.html"]
-    files[0].write_text(text, encoding="utf-8", errors="backslashreplace")
-    files[1].write_text(render_sweep(document), encoding="utf-8", errors="backslashreplace")
-    return document, [*files, *write_judgements(folder)]

@@ -27,13 +27,13 @@ def costs_section(jobs: Sequence[Job]) -> dict[str, Any]:
         made[stage["key"]] = max(made.get(stage["key"], 0.0), stage["made_in_s"])
         name_of[stage["key"]] = stage["stage"]
     shared = {key for key, who in users.items() if len(who) > 1}
-    own: Counter[str] = Counter()
-    ran: Counter[str] = Counter()
+    own: dict[str, float] = defaultdict(float)
+    ran: dict[str, float] = defaultdict(float)
     for job, stage in stages:
         ran[job.arm] += stage["time_s"]
         if stage["key"] not in shared:
             own[job.arm] += stage["made_in_s"]
-    by_stage: Counter[str] = Counter()
+    by_stage: dict[str, float] = defaultdict(float)
     for key, seconds in made.items():
         by_stage[name_of[key]] += seconds
     alone = sum(stage["made_in_s"] for _, stage in stages)

@@ -82,7 +82,12 @@ def design_of(sweep: LoadedSweep, jobs: Sequence[Job]) -> Design:
 
     tested = [job for job in jobs if job.kind in TESTED]
     seeds = tuple(plan.get("seeds") or sorted({job.seed for job in tested}))
-    controls = tuple(a for a in plan.get("arms") or _names(sweep.jobs, "random") if a.startswith("random-"))
+    n_sets = sweep.plan.get("n_sets") if sweep.plan else _n_sets(jobs)
+    controls = tuple(
+        arm
+        for arm in plan.get("arms") or _names(sweep.jobs, "random")
+        if arm.startswith("random-") and (n_sets is None or _number(arm) < n_sets)
+    )
     have = {arm: {job.seed for job in jobs if job.arm == arm} for arm in ("attributed", *controls)}
     used = tuple(seed for seed in seeds if seed in have["attributed"])
     entered = tuple(arm for arm in controls if used and have[arm] >= set(used))
@@ -99,7 +104,7 @@ def design_of(sweep: LoadedSweep, jobs: Sequence[Job]) -> Design:
         power=sweep.run["statistics"]["power"],
         attributed=tuple(arm["attributed"]),
         candidates=tuple(arm["candidates"]),
-        n_sets=sweep.plan.get("n_sets") if sweep.plan else _n_sets(jobs),
+        n_sets=n_sets,
         planned_seeds=seeds,
         seeds=used,
         generation_seeds=tuple(sorted({row["seed"] for row in sweep.run["problems"]["rows"]})),
@@ -117,7 +122,12 @@ def design_of(sweep: LoadedSweep, jobs: Sequence[Job]) -> Design:
 def _names(jobs: Sequence[Job], kind: str) -> list[str]:
     """Arms of a kind by their number."""
     names = {job.arm for job in jobs if job.kind == kind}
-    return sorted(names, key=lambda name: int(name.rpartition("-")[2]))
+    return sorted(names, key=_number)
+
+
+def _number(arm: str) -> int:
+    """Of the draw: 3 of `random-3`."""
+    return int(arm.rpartition("-")[2])
 
 
 def _n_sets(jobs: Sequence[Job]) -> int | None:
@@ -136,11 +146,13 @@ def deviations(sweep: LoadedSweep) -> list[str]:
         found.append(f"The plan was first registered when {rows[0]['n_results']} results were already there.")
     for row in rows[1:]:
         when = _when(row.get("n_results", 0))
+        differs = [name for name in WORDS if row.get(name) != rows[0].get(name)]
+        if {"n_random", "n_excluding"} & set(differs):
+            differs = [name for name in differs if name != "arms"]
         found += [
-            f"{_capital(words)} changed from {_value(rows[0].get(name))} to {_value(row.get(name))} {when} "
+            f"{_capital(WORDS[name])} changed from {_value(rows[0].get(name))} to {_value(row.get(name))} {when} "
             f"({row.get('at', 'at an unknown time')}); the first registration holds."
-            for name, words in WORDS.items()
-            if row.get(name) != rows[0].get(name)
+            for name in differs
         ]
     return list(dict.fromkeys(found)) + _against_results(sweep, rows[0])
 

@@ -16,7 +16,6 @@ from m3i.sweep.load import Job, LoadedSweep
 
 POINTS = {"tuned": 1.0, "base": 0.0, "tie": 0.5, "split": 0.5}
 Array = npt.NDArray[np.float64]
-Key = tuple[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,8 @@ class Endpoint:
 def comparable(sweep: LoadedSweep) -> tuple[list[Job], list[Job]]:
     """Jobs that answered the same questions as the run shown, and those that did not."""
     asked = {(row["problem_id"], row["seed"]) for row in sweep.run["problems"]["rows"]}
-    same, other = [], []
+    same: list[Job] = []
+    other: list[Job] = []
     for job in sweep.done():
         assert job.result is not None
         own = {(row["problem_id"], row["seed"]) for row in job.result["problems"]["rows"]}

@@ -8,32 +8,34 @@ from itertools import combinations
 from typing import Any
 
 from m3i.judging import EQUAL
+from m3i.sweep.arms import length_row
 from m3i.sweep.load import Job, LoadedSweep
 
 Row = Mapping[str, Any]
 
 
 def judges_section(sweep: LoadedSweep, jobs: Sequence[Job]) -> dict[str, Any]:
-    """`panel`: one entry a judge; `agreement` of every two judges; `verifier`: each judge with the verifier; `families`.
+    """The `panel` judge by judge; `agreement` of every two; each one with the `verifier`; `families`.
 
     Comparisons of all arms and training seeds are pooled. They share base answers, so they are no independent sample
     and get no interval.
     """
     results = [job.result for job in jobs if job.result is not None]
     rows = [row for result in results for row in result["problems"]["rows"]]
-    panel = list(sweep.run["judges"])
+    panel, level = list(sweep.run["judges"]), sweep.run["statistics"]["confidence"]
     return {
-        "panel": {judge: _judge(judge, rows, results) for judge in panel},
+        "panel": {judge: _judge(judge, rows, results, level) for judge in panel},
         "agreement": [_agreement(one, other, rows) for one, other in combinations(panel, 2)],
         "verifier": [_with_verifier(judge, rows) for judge in panel],
         "families": list(sweep.run["families"]),
     }
 
 
-def _judge(judge: str, rows: Sequence[Row], results: Sequence[Row]) -> dict[str, Any]:
+def _judge(judge: str, rows: Sequence[Row], results: Sequence[Row], level: float) -> dict[str, Any]:
     """Counts, order effects, repetition and obedience of one judge; pooled where rows allow, else summed over jobs."""
     said = [row["verdicts"][judge] for row in rows if judge in row["verdicts"]]
     judged = [v for v in said if v["outcome"] != "missing" and v["first"] != EQUAL]
+    valid = [(row, row["verdicts"][judge]) for row in rows if _word(row["verdicts"].get(judge))]
     counts = Counter(v["outcome"] for v in said)
     ballots = [(v[order], first) for v in judged for order, first in (("first", "base"), ("second", "tuned"))]
     decided = [(choice, first) for choice, first in ballots if choice in ("base", "tuned")]
@@ -51,7 +53,10 @@ def _judge(judge: str, rows: Sequence[Row], results: Sequence[Row]) -> dict[str,
         "n_decided_ballots": len(decided),
         "first_shown_share": sum(c == first for c, first in decided) / len(decided) if decided else None,
         "self_consistency": _consistency([section["self_consistency"] for section in own]),
-        "length": _length([section["length"]["equally_right"] for section in own]),
+        "length": {
+            "all": length_row(valid, level),
+            "equally_right": length_row([row for row in valid if _equally_right(row[0])], level),
+        },
         "canaries": _canaries([section["canaries"] for section in own]),
     }
 
@@ -63,14 +68,6 @@ def _consistency(sections: Sequence[Row | None]) -> dict[str, Any] | None:
     if not n:
         return None
     return {"n_ballots": n, "value": sum(s["n_ballots"] * s["value"] for s in asked) / n}
-
-
-def _length(sections: Sequence[Row]) -> dict[str, Any]:
-    """Spearman's rho of length and outcome where both answers were equally right: its mean and range over jobs."""
-    rhos = [section["rho"] for section in sections if section["rho"] is not None]
-    if not rhos:
-        return {"n_jobs": 0, "rho": None, "low": None, "high": None}
-    return {"n_jobs": len(rhos), "rho": sum(rhos) / len(rhos), "low": min(rhos), "high": max(rhos)}
 
 
 def _canaries(sections: Sequence[Row]) -> dict[str, Any]:
@@ -94,6 +91,11 @@ def _word(verdict: Row | None) -> str:
     if verdict is None or verdict["outcome"] == "missing" or verdict["first"] == EQUAL:
         return ""
     return "tie" if verdict["outcome"] == "split" else str(verdict["outcome"])
+
+
+def _equally_right(row: Row) -> bool:
+    """Where no difference in correctness explains a preference for length."""
+    return bool(row["base"]["correct"] == row["tuned"]["correct"])
 
 
 def _truth(row: Row) -> str:

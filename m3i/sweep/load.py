@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from m3i.errors import InputError
+from m3i.progress import read_progress
 from m3i.result.build import FORMAT
+from m3i.sweep.plan import read_plan
 
-PLAN_FORMAT = 1
 KEPT_OF_ANSWERS = ("correct", "n_tokens", "truncated")
 HEAVY = ("telemetry", "traces", "observers", "agreement", "errors", "places", "contrasts", "examples")
 """Sections of a result that are the same in all arms, or that no comparison reads: kept of one job alone."""
@@ -68,7 +70,7 @@ def load_sweep(folder: Path) -> LoadedSweep:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; give the folder of a sweep, e.g. m3i compare sweeps/NAME")
-    plan = _read_plan(folder / "plan.json")
+    plan = read_plan(folder)
     jobs = _jobs_of_plan(folder, plan) if plan else _jobs_of_folder(folder)
     done = [job for job in jobs if job.result is not None]
     if not done:
@@ -87,30 +89,18 @@ def _nothing(folder: Path, jobs: Sequence[Job]) -> str:
     return f"{folder}: there is no result.json in it; run the sweep first: python -m m3i -m +sweep=control"
 
 
-def _read_plan(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    plan = _read_json(path)
-    if isinstance(plan, str):
-        raise InputError(f"{plan}; start the sweep in another folder, or restore the file")
-    if plan.get("format") != PLAN_FORMAT:
-        raise InputError(
-            f"{path}: format {plan.get('format')!r}, this version reads {PLAN_FORMAT}; compare with the version of "
-            f"M3I that ran the sweep ({plan.get('m3i', 'unknown')})"
-        )
-    if not plan.get("registrations") or not plan.get("jobs"):
-        raise InputError(f"{path}: it holds no registration or no job, so it is no plan of a sweep")
-    return plan
-
-
 def _jobs_of_plan(folder: Path, plan: Mapping[str, Any]) -> list[Job]:
-    jobs = []
-    for row in plan["jobs"]:
-        place = (folder / row["folder"]).resolve()
-        if not place.is_relative_to(folder.resolve()):
-            raise InputError(f"{folder / 'plan.json'}: the job folder {row['folder']!r} lies outside the sweep")
-        jobs.append(_job(folder, row["folder"], arm=row["arm"], seed=row["seed"]))
-    return jobs
+    """The jobs of the latest command, and those of earlier registrations that have run."""
+    rows = {(row["arm"], row["seed"]): row["folder"] for row in plan["jobs"]}
+    for registration in plan["registrations"]:
+        for arm, seed in product(registration["arms"], registration["seeds"]):
+            ran = any((folder / arm / f"seed-{seed}" / name).exists() for name in ("result.json", "progress.jsonl"))
+            if ran and (arm, seed) not in rows:
+                rows[arm, seed] = f"{arm}/seed-{seed}"
+    for relative in rows.values():
+        if not (folder / relative).resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{folder / 'plan.json'}: the job folder {relative!r} lies outside the sweep")
+    return [_job(folder, relative, arm=arm, seed=seed) for (arm, seed), relative in rows.items()]
 
 
 def _jobs_of_folder(folder: Path) -> list[Job]:
@@ -148,7 +138,7 @@ def _asked(place: Path) -> tuple[str, int]:
 def _job(folder: Path, relative: str, *, arm: str, seed: int) -> Job:
     path = folder / relative / "result.json"
     if not path.exists():
-        state, error = _ended(path.with_name("progress.jsonl"))
+        state, error = _ended(path.parent)
         return Job(arm=arm, seed=seed, folder=relative, state=state, error=error)
     result = _read_json(path)
     wrong = result if isinstance(result, str) else _unusable(result, arm=arm, seed=seed)
@@ -181,20 +171,13 @@ def _unusable(result: Mapping[str, Any], *, arm: str, seed: int) -> str:
     return ""
 
 
-def _ended(path: Path) -> tuple[str, str]:
+def _ended(folder: Path) -> tuple[str, str]:
     """State and error of a job without a result, from the latest attempt in its progress.jsonl."""
-    state, error = "missing", "it has not run"
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    for line in lines:
-        try:
-            event = json.loads(line)
-        except ValueError:  # the line that a killed process was writing
-            continue
-        if event.get("event") == "begin":
-            state, error = "missing", "it began and has not ended: it is running, or was killed"
-        elif event.get("event") == "end" and event.get("state") == "failed":
-            state, error = "failed", str(event.get("error") or "it failed without a message")
-    return state, error
+    progress = read_progress(folder)
+    if progress.state == "failed":
+        return "failed", progress.error or "it failed without a message"
+    words = {"waiting": "it has not run", "interrupted": "it was interrupted"}
+    return "missing", words.get(progress.state, "it began and has not ended: it is running, or was killed")
 
 
 def slim(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from m3i.result.words import count, percent
 from m3i.sweep.words import shift
 
 Section = Mapping[str, Any]
+FRESH = "Register it as a new sweep, on problems not looked at yet: in this folder it would be a deviation."
 
 
 def next_steps(sweep: Section) -> list[dict[str, str]]:
@@ -38,21 +39,20 @@ def more_controls(sweep: Section) -> list[dict[str, str]]:
     test, power = sweep["primary"]["test"], sweep["primary"]["power"]["controls"]
     have, n_sets = sweep["design"]["n_controls"], sweep["design"]["n_sets"]
     wanted, why = None, ""
-    if test and test["floor"] > test["alpha"]:
+    if test and test["floor"] > test["alpha"] + 1e-9:
         wanted = test["controls_for_alpha"]
-        why = f"With {count(have, 'control')} p cannot be below {test['floor']:.2g}; {wanted} are the least for {test['alpha']:g}."  # fmt: skip
+        least = f"{wanted} are the least for {test['alpha']:g}"
+        why = f"With {count(have, 'control')} p cannot be below {test['floor']:.2g}; {least}."
     elif power["required_controls"] and power["required_controls"] > have and open_question(sweep):
         wanted = power["required_controls"]
-        why = f"To find {effect_words(sweep)} in {percent(sweep['primary']['power']['power'])} of sweeps takes {wanted} controls."  # fmt: skip
+        often = percent(sweep["primary"]["power"]["power"])
+        why = f"To find {effect_words(sweep)} in {often} of sweeps takes {wanted} controls."
     if wanted is None:
         return []
     if n_sets is not None and wanted > n_sets:
         text = f"{why} There are only {n_sets} other sets: run all of them, or select more or fewer layers."
-        return [_step("All sets that there are", text, command(sweep, f"sweep.n_random={n_sets}"))]
-    return [_step("More random arms", f"{why} {FRESH}", command(sweep, f"sweep.n_random={wanted}"))]
-
-
-FRESH = "As a new sweep: more of it after a look at the result is a deviation of this one."
+        return [_step("All sets that there are", text, afresh(sweep, f"sweep.n_random={n_sets}"))]
+    return [_step("More random arms", f"{why} {FRESH}", afresh(sweep, f"sweep.n_random={wanted}"))]
 
 
 def more_seeds(sweep: Section) -> list[dict[str, str]]:
@@ -68,7 +68,7 @@ def more_seeds(sweep: Section) -> list[dict[str, str]]:
     else:
         return []
     seeds = ",".join(map(str, range(wanted)))
-    return [_step("More training seeds", f"{text} {FRESH}", command(sweep, f"sweep.seeds=[{seeds}]"))]
+    return [_step("More training seeds", f"{text} {FRESH}", afresh(sweep, f"sweep.seeds=[{seeds}]"))]
 
 
 def more_problems(sweep: Section) -> list[dict[str, str]]:
@@ -76,7 +76,8 @@ def more_problems(sweep: Section) -> list[dict[str, str]]:
     if not open_question(sweep):
         return []
     primary, have = sweep["primary"], sweep["primary"]["n_problems"]
-    required, sign = primary["power"]["controls"]["required_problems"], primary["power"]["base"]["required_problems_sign"]  # fmt: skip
+    required = primary["power"]["controls"]["required_problems"]
+    sign = primary["power"]["base"]["required_problems_sign"]
     parts = []
     if required and required > have:
         parts.append(f"Against the random arms {effect_words(sweep)} takes {required:,} held-out problems")
@@ -95,7 +96,7 @@ def more_answers(sweep: Section) -> list[dict[str, str]]:
     if sweep["design"]["n_generation_seeds"] > 1:
         return []
     text = "Each held-out problem answered several times; the problem stays the unit of every test."
-    return [_step("More generation seeds", f"{text} {FRESH}", command(sweep, "evaluate.seeds=[0,1,2]"))]
+    return [_step("More generation seeds", f"{text} {FRESH}", afresh(sweep, "evaluate.seeds=[0,1,2]"))]
 
 
 def open_question(sweep: Section) -> bool:
@@ -109,6 +110,15 @@ def effect_words(sweep: Section) -> str:
     effect = sweep["primary"]["power"]["effect"]
     size = "" if effect["shift"] is None else f", a shift of {shift(sweep['primary']['kind'], effect['shift'])}"
     return f"a win share of {percent(effect['share'])} among decided problems{size}"
+
+
+def afresh(sweep: Section, *words: str) -> str:
+    """The sweep with other words on fresh problems, so that what was seen here does not decide what is tested."""
+    problems = sweep["run"]["config"].get("problems")
+    seed = problems.get("seed") if isinstance(problems, Mapping) else None
+    if isinstance(seed, int):
+        return command(sweep, *words, f"problems.seed={seed + 1}")
+    return command(sweep, *words, f"hydra.sweep.dir=sweeps/{sweep['name']}-2")
 
 
 def command(sweep: Section, *words: str) -> str:

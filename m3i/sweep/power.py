@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from m3i.statistics import (
-    VarianceSplit,
     detectable_mean,
     detectable_shift,
     power_randomization,
@@ -146,6 +145,3 @@ def least(enough: Callable[[int], bool], limit: int = LIMIT) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
-
-
-__all__ = ["VarianceSplit", "least", "power_section"]

@@ -17,11 +17,9 @@ from m3i.statistics import (
     randomization_test,
     tost,
 )
-from m3i.statistics.effect import two_way_error
 from m3i.sweep.design import Design
 from m3i.sweep.endpoints import Endpoint, same_order
 from m3i.sweep.power import power_section
-from m3i.sweep.variance import split
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -50,9 +48,7 @@ def endpoint_section(end: Endpoint, design: Design, arms: Rows) -> dict[str, Any
         "attributed": _place(end, "attributed", design, arms),
         "controls": [_place(end, row["arm"], design, arms) for row in controls],
         "others": [
-            _place(end, row["arm"], design, arms)
-            for row in arms
-            if row["arm"] not in (*design.controls, "attributed")
+            _place(end, row["arm"], design, arms) for row in arms if row["arm"] not in (*design.controls, "attributed")
         ],
         "controls_mean": _mean([end.t(row["arm"], design.seeds) for row in controls] if end.problems else []),
         "why": why,
@@ -60,7 +56,6 @@ def endpoint_section(end: Endpoint, design: Design, arms: Rows) -> dict[str, Any
         "effect": _effect(end, design) if tested else None,
     }
     section["equivalence"] = _equivalence(end, design, section["effect"])
-    section["variance_used"] = None
     section["power"] = power_section(end, design, section["tie_rate"])
     return section
 
@@ -205,7 +200,7 @@ def contrast_section(end: Endpoint, design: Design, arms: Rows) -> dict[str, Any
         "why": "" if possible else "No excluding arm has a result at each training seed of the test.",
         "words": (
             "These sets are free of every attributed layer, so they are not draws from all sets: a p over them would "
-            "say \"significant\" too often. They show how layers without any of the attributed ones do."
+            'say "significant" too often. They show how layers without any of the attributed ones do.'
         ),
     }
 
@@ -238,13 +233,5 @@ def secondary_sections(
     ]
 
 
-def mean_difference(d_SP: Any) -> tuple[float, float, float]:
-    """Mean, standard error and df of a table of differences (m3i.statistics.effect)."""
-    return two_way_error(np.asarray(d_SP, dtype=float))
-
-
 def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
-
-
-__all__ = ["contrast_section", "endpoint_section", "secondary_sections", "split"]

@@ -79,9 +79,13 @@ def sentence(sweep: Section, kind: str) -> str:
     else:
         better = test["rank"] - 1
         words = (
-            f"Nothing shows that it matters which layers are trained: {_of(better, picks)} of as many layers did at "
-            f"least as well as the layers that attribution picked."
+            f"Nothing shows that attribution picks better layers than chance: {_of(better, picks)} of as many layers "
+            f"did at least as well as the attributed ones."
         )
+        equal = primary["equivalence"]["controls"]
+        if equal and equal["equivalent"]:
+            size = magnitude(primary["kind"], equal["margin"])
+            words += f" A difference of more than {size} from the average random pick can be ruled out."
     return f"{words} {harm(sweep)}".strip()
 
 
@@ -104,21 +108,36 @@ def found(sweep: Section) -> str:
     place = primary["attributed"]
     if place is None or place["t"] is None:
         return f"{primary['why']} {_planned(design)}"
-    kind = primary["kind"]
+    kind, base = primary["kind"], _against_base(sweep)
     seeds = f" × {design['n_generation_seeds']} generation seeds" if design["n_generation_seeds"] > 1 else ""
     words = (
         f"On {count(primary['n_problems'], 'held-out problem')}{seeds} × "
         f"{count(len(design['seeds']), 'training seed')} the {primary['words']} is {level(kind, place['t'])} for the "
         f"attributed layers"
     )
-    base = f" The base model has {level(kind, primary['base'])}." if kind == "accuracy" else ""
     if primary["controls_mean"] is None:
-        return f"{words}.{base} {_planned(design)}"
+        return f"{words}. {base} {_planned(design)}"
     n = count(len(primary["controls"]), "random set")
     words += f" and {level(kind, primary['controls_mean'])} on average for {n}"
     if primary["effect"] is None:
-        return f"{words}.{base}"
-    return f"{words}: a difference of {difference_words(kind, primary['effect']['difference'])}.{base}"
+        return f"{words}. {base}"
+    return f"{words}: a difference of {difference_words(kind, primary['effect']['difference'])}. {base}"
+
+
+def _against_base(sweep: Section) -> str:
+    """The attributed arm against the base model, by the judge of the endpoint or by right answers."""
+    row = next(row for row in sweep["arms"] if row["arm"] == "attributed")
+    if sweep["primary"]["kind"] == "accuracy":
+        changed, base = row["accuracy"]["mcnemar"], f" (it has {level('accuracy', sweep['primary']['base'])})"
+        return (
+            f"Against the base model{base} {count(changed['fixed'], 'problem')} went from wrong to right and "
+            f"{changed['broken']} from right to wrong (exact McNemar test, {p_phrase(changed['p'])})."
+        )
+    test = row["judges"][sweep["primary"]["judge"]]["sign_test"]
+    return (
+        f"Against the base model the attributed layers win {count(test['wins'], 'problem')} and lose {test['losses']} "
+        f"(exact sign test, {p_phrase(test['p'])})."
+    )
 
 
 def _planned(design: Section) -> str:
@@ -146,7 +165,7 @@ def sure(sweep: Section, kind: str) -> str:
         f"100 such sweeps (randomization test over {count(test['n_controls'], 'distinct set')}, "
         f"{p_phrase(test['p'])}; the smallest p possible here is {test['floor']:.2g})."
     )
-    if test["floor"] > test["alpha"]:
+    if test["floor"] > test["alpha"] + 1e-9:
         words += (
             f" With fewer than {test['controls_for_alpha']} controls no result whatever could have reached "
             f"{test['alpha']:g}."
@@ -178,6 +197,8 @@ def null(primary: Section) -> str:
 def detectable_words(primary: Section) -> str:
     """The smallest difference that this sweep would have found."""
     power, kind = primary["power"], primary["kind"]
+    alternative = primary["test"]["alternative"] if primary["test"] else "greater"
+    side = {"greater": "above", "less": "below", "two-sided": "off"}[alternative]
     often = f"{100 * power['power']:.0f} of 100 such sweeps"
     controls = power["controls"]
     if controls["detectable"] is None:
@@ -185,7 +206,7 @@ def detectable_words(primary: Section) -> str:
             return f"With {count(controls['n_controls'], 'control')} no difference of any size can be significant."
         return f"What could have been found cannot be said: {_lower(controls['why'])}"
     return (
-        f"A set that lies {shift(kind, controls['detectable'])} above the average set would be found in {often}; "
+        f"A set that lies {magnitude(kind, controls['detectable'])} {side} the average set would be found in {often}; "
         f"smaller differences may be there unseen."
     )
 

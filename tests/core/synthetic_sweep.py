@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from synthetic_run import _adapter, _answer, _export, _model_verdicts, _verdicts, synthetic_run
 from synthetic_run import MODULES as TRAINED_MODULES
+from synthetic_run import _adapter, _answer, _export, _model_verdicts, _verdicts, synthetic_run
 
 from m3i.arms import ArmKind, arm_section, parse_arm, select_for
 from m3i.artifacts import Answer, Answers, LayerSelection, Outcome, Problem, TargetInfo, Verdicts
@@ -109,9 +109,16 @@ def synthetic_results(
         if layers and name in layers:
             selection = replace(selection, layers=layers[name])
         rng = random.Random(f"job {name} {seed}")
-        tuned = tuple(_tuned(rule(name, seed, number[b.problem_id], b.seed), name, seed, b, held_out[number[b.problem_id]])
-                      for b in base)  # fmt: skip
-        panel = {judge: _panel(judge, base, tuned, rng, lambda j, i: missing(j, name, seed, i), number) for judge in judges}
+        tuned = []
+        for answer in base:
+            problem = number[answer.problem_id]
+            right = rule(name, seed, problem, answer.seed)
+            luck = f"{name} {seed} {problem} {answer.seed}"
+            tuned.append(answer if right is None else _made(luck, held_out[problem], answer.seed, right))
+        panel = {}
+        for judge in judges:
+            lost = {p.id for i, p in enumerate(held_out) if missing(judge, name, seed, i)}
+            panel[judge] = _panel(judge, base, tuple(tuned), rng, lost)
         tensors = [(layer, module, shape) for layer in selection.layers for module, shape in TRAINED_MODULES.items()]
         pairs = shared["pairs"]
         if arm.kind is ArmKind.SHUFFLED:
@@ -124,7 +131,7 @@ def synthetic_results(
             "adapter": _adapter(rng, tensors, sham),
             "export": _export(rng, tensors, sham),
             "base_answers": Answers(id="x" * 32, answers=base, time_s=21.0),
-            "tuned_answers": Answers(id=f"answers {name} {seed}", answers=tuned, time_s=22.0),
+            "tuned_answers": Answers(id=f"answers {name} {seed}", answers=tuple(tuned), time_s=22.0),
             "verdicts": panel,
             "config": shared["config"] | {"seed": seed, "arm": name, "sweep": dict(settings or SETTINGS)},
             "overrides": [f"arm={name}", f"seed={seed}"],
@@ -156,7 +163,7 @@ def write_sweep(
         plan: Whether there is a plan.json.
     """
     failures = dict(failed or {})
-    jobs = sorted({*results, *failures, *not_started}, key=lambda job: (job[1], list(results).index(job) if job in results else 0))  # fmt: skip
+    jobs = list(dict.fromkeys([*results, *failures, *not_started]))
     for arm, seed in jobs:
         place = folder / arm / f"seed-{seed}"
         place.mkdir(parents=True, exist_ok=True)
@@ -187,7 +194,9 @@ def write_sweep(
     return folder
 
 
-def registration(result: Mapping[str, Any], arms: Sequence[str], seeds: Sequence[int], **changes: Any) -> dict[str, Any]:
+def registration(
+    result: Mapping[str, Any], arms: Sequence[str], seeds: Sequence[int], **changes: Any
+) -> dict[str, Any]:
     """One registration of plan.json that fits a result's config."""
     fixed = {
         "at": "2026-11-22 20:00:00+0000",
@@ -207,19 +216,8 @@ def _made(luck: str, problem: Problem, seed: int, right: bool) -> Answer:
     return replace(_answer(random.Random(luck), problem, seed, 1.0 if right else 0.0), truncated=False)
 
 
-def _tuned(right: bool | None, arm: str, training: int, base: Answer, problem: Problem) -> Answer:
-    if right is None:
-        return base
-    return _made(f"{arm} {training} {problem.id} {base.seed}", problem, base.seed, right)
-
-
 def _panel(
-    judge: str,
-    base: tuple[Answer, ...],
-    tuned: tuple[Answer, ...],
-    rng: random.Random,
-    missing: Callable[[str, int], bool],
-    number: Mapping[str, int],
+    judge: str, base: tuple[Answer, ...], tuned: tuple[Answer, ...], rng: random.Random, missing: set[str]
 ) -> Verdicts:
     made = (
         _model_verdicts(judge, base, tuned, rng, hostile=False)
@@ -227,8 +225,7 @@ def _panel(
         else _verdicts(judge, base, tuned, rng, noise=0.0)
     )
     lost = tuple(
-        replace(v, outcome=Outcome.MISSING, first="missing") if missing(judge, number[v.problem_id]) else v
-        for v in made.verdicts
+        replace(v, outcome=Outcome.MISSING, first="missing") if v.problem_id in missing else v for v in made.verdicts
     )
     return replace(made, verdicts=lost, n_equal=sum(v.first == "equal" for v in lost))
 
@@ -249,8 +246,3 @@ def _stage(stage: str, key: str, *, hit: bool, made_in_s: float) -> StageRecord:
         stage=stage, label="", key=key, hit=hit, why="" if hit else "first time", time_s=0.01 if hit else made_in_s,
         made_in_s=made_in_s, peak_memory_bytes=10**9,
     )  # fmt: skip
-
-
-def as_record(record: StageRecord) -> dict[str, Any]:
-    """One stage as result.json has it."""
-    return asdict(record)

@@ -5,7 +5,8 @@
 #   tests/slurm/one_node.sh FOLDER           runs until it gets Ctrl-C or SIGTERM, and ends what it started
 #   export SLURM_CONF=FOLDER/slurm.conf      in another shell, once FOLDER/ready is there; then sinfo, sbatch, ...
 #
-# No cgroups, no accounting database, no system service: it runs in a container too. Not for real work.
+# Two job slots, whatever the machine has. No cgroups, no accounting database, no system service: it runs in a container
+# too. Not for real work.
 set -euo pipefail
 folder=$(realpath -m "${1:?usage: one_node.sh FOLDER}")
 PATH=$PATH:/usr/sbin
@@ -42,9 +43,10 @@ AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
+SlurmdParameters=config_overrides
 MpiDefault=none
 KillWait=5
-NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
+NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
 PartitionName=test Nodes=ALL Default=YES MaxTime=60 State=UP
 CONF
 export SLURM_CONF=$folder/slurm.conf

@@ -1,0 +1,760 @@
+"""From a sweep's stored results to sweep.json: small sweeps whose numbers are computed by hand, and properties."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic_sweep import (
+    arm_names,
+    jobs_of,
+    random_world,
+    registration,
+    synthetic_results,
+    write_sweep,
+)
+
+import m3i.sweep
+from m3i.errors import InputError, M3IError
+from m3i.sweep.checks import checks_section
+from m3i.sweep.command import compare_command
+from m3i.sweep.compare import build_sweep, to_json
+from m3i.sweep.costs import costs_section
+from m3i.sweep.design import Design, design_of
+from m3i.sweep.endpoints import Endpoint, comparable
+from m3i.sweep.judges import kappa
+from m3i.sweep.length import length_adjusted
+from m3i.sweep.load import Job, load_sweep, slim
+from m3i.sweep.power import least
+from m3i.sweep.verdict import endpoint_section
+from m3i.sweep.words import summary_lines
+
+Results = dict[tuple[str, int], dict[str, Any]]
+FIXED = {"attributed": 4, "random-0": 2, "random-1": 4, "random-2": 1, "all": 3, "shuffled": 0, "sham": 0}
+"""Problems of ten that an arm answers rightly where the base model answers all of them wrongly."""
+ARMS = arm_names(n_random=3)
+
+
+def fixes(arm: str, seed: int, problem: int, generation: int) -> bool | None:
+    """One problem more is right at training seed 1; every other answer is the base model's own."""
+    n = FIXED[arm] + (seed if FIXED[arm] else 0)
+    return True if problem < n else None
+
+
+@pytest.fixture(scope="module")
+def small() -> Results:
+    """Three controls, two training seeds, ten problems, every count known."""
+    return synthetic_results(
+        jobs=jobs_of(ARMS, (0, 1)), rule=fixes, base_right=lambda problem, generation: False, n_held_out=10
+    )
+
+
+def compared(folder: Path, results: Results, **options: Any) -> dict[str, Any]:
+    """sweep.json of these results, as it is read back."""
+    write_sweep(folder, results, **options)
+    return json.loads(to_json(build_sweep(load_sweep(folder))))
+
+
+def only(results: Results, *, seeds: tuple[int, ...] = (0, 1), arms: tuple[str, ...] = tuple(ARMS)) -> Results:
+    return {job: result for job, result in results.items() if job[0] in arms and job[1] in seeds}
+
+
+# -- the test, by hand --------------------------------------------------------------------------
+
+
+def test_verdict_by_hand(small: Results, tmp_path: Path) -> None:
+    sweep = compared(tmp_path, small)
+    primary = sweep["primary"]
+    # T = (wins + half of the ties) / 10, over seeds 0 and 1: attributed wins 4 and 5, so 0.5 + 0.05 * 4.5.
+    assert primary["name"] == "score:verifier"
+    assert primary["attributed"]["t"] == pytest.approx(0.725)
+    assert [row["t"] for row in primary["attributed"]["by_seed"]] == pytest.approx([0.7, 0.75])
+    assert {row["arm"]: row["t"] for row in primary["controls"]} == pytest.approx(
+        {"random-0": 0.625, "random-1": 0.725, "random-2": 0.575}
+    )
+    # random-1 ties with it, which counts against the claim: (1 + 1) / (3 + 1).
+    assert primary["test"]["p"] == 0.5
+    assert primary["test"]["floor"] == 0.25
+    assert primary["test"]["rank"] == 2
+    assert primary["effect"]["difference"]["value"] == pytest.approx(0.725 - (0.625 + 0.725 + 0.575) / 3)
+    assert primary["tie_rate"] == pytest.approx(1 - 9 / 20)
+    assert sweep["verdict"]["kind"] == "not_better"
+    assert "1 of 3 random picks" in sweep["verdict"]["sentence"]
+    assert "no result whatever could have reached 0.05" in sweep["verdict"]["sure"]
+    assert sweep["design"]["n_sets"] == math.comb(11, 3) - 1
+    assert {place["arm"] for place in primary["others"]} == {"all", "shuffled", "sham"}
+
+
+def test_arm_against_base_by_hand(small: Results, tmp_path: Path) -> None:
+    own = compared(tmp_path, small)["arms"][0]
+    judge, accuracy = own["judges"]["verifier"], own["accuracy"]
+    assert own["arm"] == "attributed"
+    assert judge["counts"] == {"tuned": 9, "base": 0, "tie": 11, "split": 0, "missing": 0}
+    # Problems 0 to 3 are won at both seeds, problem 4 at one: five of ten problems, none lost, p = 2 / 2^5.
+    assert judge["problems"] == {"wins": 5, "losses": 0, "undecided": 5}
+    assert judge["sign_test"]["p"] == pytest.approx(2 / 2**5)
+    assert judge["mean_score"]["value"] == pytest.approx(0.725)
+    assert judge["mean_score"]["n"] == 10
+    assert accuracy["base"] == 0
+    assert accuracy["tuned"] == pytest.approx(0.45)
+    assert (accuracy["fixed"], accuracy["broken"]) == (9, 0)
+    assert accuracy["mcnemar"] == {"fixed": 5, "broken": 0, "p": pytest.approx(2 / 2**5)}
+    assert own["trained"] == 3 * 8 * (320 + 240 + 168)
+    assert own["t"]["accuracy"]["by_seed"] == [{"seed": 0, "t": 0.4}, {"seed": 1, "t": 0.5}]
+
+
+def test_accuracy_as_primary(tmp_path: Path) -> None:
+    chosen = {"primary": "accuracy", "alpha": 0.25}
+    wins = {"attributed": 6, "random-0": 2, "random-1": 4, "random-2": 1}
+    results = synthetic_results(
+        jobs=jobs_of(list(wins), (0,)),
+        rule=lambda arm, seed, problem, generation: True if problem < wins[arm] else None,
+        base_right=lambda problem, generation: problem == 9,
+        n_held_out=10,
+        settings={"judge": "", "alternative": "greater", "margin": 0.05, "effect": 0.6} | chosen,
+    )
+    sweep = compared(tmp_path, results)
+    primary, other = sweep["primary"], sweep["secondary"][0]
+    assert primary["name"] == "accuracy"
+    assert primary["base"] == pytest.approx(0.1)
+    assert primary["attributed"]["t"] == pytest.approx(0.7)
+    assert primary["test"]["p"] == 0.25
+    assert sweep["verdict"]["kind"] == "better"
+    assert "none of 3 random picks" in sweep["verdict"]["sentence"]
+    assert "+36.7" in sweep["verdict"]["found"]  # 0.7 − (0.3 + 0.5 + 0.2) / 3
+    # The verifier's score is (1 + tuned − base) / 2 of the accuracy: the same test, which Holm does not count again.
+    assert (other["name"], other["same_as"], other["adjusted"]) == ("score:verifier", "accuracy", None)
+    assert other["test"]["p"] == 0.25
+
+
+def test_secondary_waits_for_the_primary(tmp_path: Path) -> None:
+    jobs = jobs_of(arm_names(n_random=3, others=()), (0,))
+    rule = random_world(effect=0.3, seed=5)
+    for alpha, open_ in ((0.05, False), (0.99, True)):
+        given_settings = {"alpha": alpha, "primary": "score", "judge": "verifier", "effect": 0.6, "margin": 0.05}
+        results = synthetic_results(
+            jobs=jobs, rule=rule, n_held_out=20, judges=("verifier", "gpt"), settings=given_settings
+        )
+        sweep = compared(tmp_path / str(alpha), results)
+        gpt = next(s for s in sweep["secondary"] if s["name"] == "score:gpt")
+        assert gpt["adjusted"] == max(gpt["test"]["p"], sweep["primary"]["test"]["p"])
+        assert gpt["significant"] is (open_ and gpt["adjusted"] <= alpha)
+
+
+# -- what is missing ------------------------------------------------------------------------------
+
+
+def test_an_arm_that_lacks_a_seed_is_not_tested(small: Results, tmp_path: Path) -> None:
+    kept = {job: result for job, result in small.items() if job != ("random-1", 1)}
+    error = "llama.cpp ended without an answer"
+    sweep = compared(tmp_path, kept, failed={("random-1", 1): error})
+    assert [place["arm"] for place in sweep["primary"]["controls"]] == ["random-0", "random-2"]
+    assert sweep["primary"]["test"]["p"] == pytest.approx(1 / 3)  # without the tie of random-1
+    assert sweep["design"]["incomplete"] == [{"arm": "random-1", "missing": [1], "entered": False}]
+    assert sweep["failures"] == [
+        {"arm": "random-1", "seed": 1, "folder": "random-1/seed-1", "state": "failed", "error": error}
+    ]
+    assert sweep["plan"]["jobs"] == {"planned": 13, "done": 12, "failed": 1, "missing": 0}
+    assert any(c["name"] == "incomplete" and "random-1" in c["text"] for c in sweep["caveats"])
+    assert any(error in line for line in summary_lines(sweep))
+    assert sweep["next"][0]["title"] == "Finish the sweep"
+
+
+def test_a_seed_that_the_attributed_arm_lacks_is_left_out_of_all(small: Results, tmp_path: Path) -> None:
+    kept = {job: result for job, result in small.items() if job != ("attributed", 1)}
+    sweep = compared(tmp_path, kept, not_started=[("attributed", 1)])
+    assert sweep["design"]["seeds"] == [0]
+    assert sweep["primary"]["attributed"]["t"] == pytest.approx(0.7)
+    assert {p["arm"]: p["t"] for p in sweep["primary"]["controls"]} == pytest.approx(
+        {"random-0": 0.6, "random-1": 0.7, "random-2": 0.55}
+    )
+    assert any(c["name"] == "lost_seeds" for c in sweep["caveats"])
+    assert sweep["failures"][0]["state"] == "missing"
+
+
+def test_without_the_attributed_arm_nothing_is_tested(small: Results, tmp_path: Path) -> None:
+    kept = only(small, arms=("random-0", "random-1", "random-2"))
+    sweep = compared(tmp_path, kept, failed={("attributed", 0): "no", ("attributed", 1): "no"})
+    assert sweep["verdict"]["kind"] == "untested"
+    assert sweep["primary"]["test"] is None
+    assert "attributed arm has no result" in sweep["primary"]["why"]
+    assert sweep["primary"]["attributed"] is None
+    assert summary_lines(sweep)
+
+
+def test_without_a_random_arm_nothing_is_tested(small: Results, tmp_path: Path) -> None:
+    sweep = compared(tmp_path, only(small, arms=("attributed", "all")))
+    assert sweep["verdict"]["kind"] == "untested"
+    assert "nothing to compare with" in sweep["verdict"]["sentence"]
+    assert sweep["primary"]["equivalence"]["base"]["p"] > 0  # the arm is still compared with the base model
+
+
+def test_a_missing_verdict_leaves_the_problem_out_of_all_arms(tmp_path: Path) -> None:
+    jobs = jobs_of(arm_names(n_random=3, others=()), (0, 1))
+    results = synthetic_results(
+        jobs=jobs,
+        rule=fixes,
+        base_right=lambda problem, generation: False,
+        n_held_out=10,
+        missing=lambda judge, arm, seed, problem: (arm, seed, problem) == ("random-2", 1, 0),
+    )
+    sweep = compared(tmp_path, results)
+    primary = sweep["primary"]
+    assert (primary["n_problems"], primary["n_left_out"], len(primary["left_out"])) == (9, 1, 1)
+    # Problem 0, which all arms had won, is gone: 3 and 4 of 9 for the attributed arm.
+    assert primary["attributed"]["t"] == pytest.approx(0.5 + 3.5 / 18)
+    assert sweep["design"]["n_left_out"] == 1
+    lost = next(row for row in sweep["problems"] if row["left_out"])
+    assert lost["problem_id"] == primary["left_out"][0]
+    assert lost["difference"] is None
+    assert lost["attributed"]["accuracy"] == 1
+    counts = next(row for row in sweep["arms"] if row["arm"] == "random-2")["judges"]["verifier"]["counts"]
+    assert counts["missing"] == 1
+    accuracy = next(s for s in sweep["secondary"] if s["kind"] == "accuracy")
+    assert accuracy["n_left_out"] == 0
+
+
+def test_all_verdicts_missing(small: Results, tmp_path: Path) -> None:
+    results = copy.deepcopy(only(small, seeds=(0,)))
+    for row in results["random-0", 0]["problems"]["rows"]:
+        row["verdicts"]["verifier"]["outcome"] = "missing"
+    sweep = compared(tmp_path, results)
+    assert sweep["verdict"]["kind"] == "untested"
+    assert "10 of 10 held-out problems have a missing verdict" in sweep["primary"]["why"]
+    assert summary_lines(sweep)
+
+
+def test_nothing_but_ties(tmp_path: Path) -> None:
+    results = synthetic_results(jobs=jobs_of(ARMS, (0, 1)), rule=lambda *_: None, n_held_out=12)
+    sweep = compared(tmp_path, results)
+    primary = sweep["primary"]
+    assert primary["test"]["p"] == 1
+    assert sweep["verdict"]["kind"] == "not_better"
+    assert primary["effect"]["difference"]["degenerate"]
+    assert primary["equivalence"]["controls"] is None
+    assert "nothing says how much another problem" in sweep["verdict"]["null"]
+    assert primary["equivalence"]["base"]["p"] == pytest.approx(0.9 ** (12))
+    assert not primary["equivalence"]["base"]["equivalent"]
+    assert "Every comparison is tied" in primary["power"]["effect"]["why"]
+    assert "do not differ" in primary["power"]["controls"]["why"]
+    assert any(c["name"] == "all_ties" for c in sweep["caveats"])
+    assert all(entry["total"] == 0 and entry["why"] for entry in sweep["variance"][:1])
+
+
+def test_one_problem_one_arm(tmp_path: Path) -> None:
+    results = synthetic_results(jobs=[("attributed", 0), ("random-0", 0)], rule=fixes, n_held_out=1)
+    sweep = compared(tmp_path, results)
+    assert sweep["verdict"]["kind"] == "untested"
+    assert summary_lines(sweep)
+
+
+# -- controls that are no controls ----------------------------------------------------------------
+
+
+def test_a_control_with_the_attributed_layers_is_refused(small: Results, tmp_path: Path) -> None:
+    results = copy.deepcopy(only(small, seeds=(0,)))
+    results["random-1", 0]["layers"]["selected"] = [4, 5, 8]
+    sweep = compared(tmp_path, results)
+    assert sweep["verdict"]["kind"] == "untested"
+    assert "equal the attributed set" in sweep["verdict"]["sentence"]
+    assert sweep["primary"]["effect"] is None
+    failed = [check for check in sweep["checks"] if check["passed"] is False]
+    assert [check["name"] for check in failed] == ["distinct"]
+    assert "attributed = random-1" in failed[0]["words"]
+
+
+def test_random_arms_that_avoid_the_attributed_layers_are_refused(tmp_path: Path) -> None:
+    free = [(1, 2, 3), (1, 2, 6), (1, 2, 7), (1, 2, 9), (2, 3, 6), (3, 6, 7), (6, 7, 9), (9, 10, 11), (7, 10, 11)]
+    layers = {f"random-{i}": chosen for i, chosen in enumerate(free)}
+    jobs = [("attributed", 0), *((arm, 0) for arm in layers)]
+    results = synthetic_results(jobs=jobs, rule=random_world(effect=0.0), n_held_out=10, layers=layers)
+    sweep = compared(tmp_path, results)
+    assert sweep["verdict"]["kind"] == "untested"
+    assert "give no valid p" in sweep["primary"]["why"]
+
+
+def test_excluding_arms_are_a_contrast_without_a_p(tmp_path: Path) -> None:
+    jobs = jobs_of(arm_names(n_random=2, n_excluding=2, others=()), (0,))
+    sweep = compared(tmp_path, synthetic_results(jobs=jobs, rule=random_world(effect=0.0), n_held_out=12))
+    contrast = sweep["contrast"]
+    assert contrast["compared"] == ["excluding-0", "excluding-1"]
+    assert all(not set(place["layers"]) & {4, 5, 8} for place in contrast["arms"])
+    mean = np.mean([place["t"] for place in contrast["arms"]])
+    assert contrast["difference"]["value"] == pytest.approx(sweep["primary"]["attributed"]["t"] - mean)
+    assert not re.search(r'"p[_"]', json.dumps(contrast))
+    assert [place["arm"] for place in sweep["primary"]["controls"]] == ["random-0", "random-1"]
+
+
+# -- the plan -------------------------------------------------------------------------------------
+
+
+def test_a_change_of_plan_is_named_and_not_followed(small: Results, tmp_path: Path) -> None:
+    one = small["attributed", 0]
+    first = registration(one, ARMS, (0, 1), judge="verifier")
+    later = registration(one, ARMS, (0, 1), judge="verifier", alpha=0.5, n_results=7, primary="accuracy", at="later")
+    sweep = compared(tmp_path, small, registrations=[first, later])
+    assert sweep["design"]["alpha"] == 0.05
+    assert sweep["primary"]["name"] == "score:verifier"
+    assert len(sweep["plan"]["deviations"]) == 2
+    assert "Alpha changed from 0.05 to 0.5 when 7 results were there (later)" in sweep["plan"]["deviations"][1]
+    assert any(c["name"] == "deviations" and c["weight"] == "major" for c in sweep["caveats"])
+
+
+def test_a_plan_made_after_results_is_a_deviation(small: Results, tmp_path: Path) -> None:
+    plan = registration(small["attributed", 0], ARMS, (0, 1), n_results=3)
+    sweep = compared(tmp_path, small, registrations=[plan])
+    assert "3 results were already there" in sweep["plan"]["deviations"][0]
+
+
+def test_arms_dropped_after_a_look_are_still_tested(small: Results, tmp_path: Path) -> None:
+    one = small["attributed", 0]
+    fewer = registration(one, [a for a in ARMS if a != "random-1"], (0, 1), n_results=13)
+    write_sweep(tmp_path, small, registrations=[registration(one, ARMS, (0, 1)), fewer])
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    plan["jobs"] = [job for job in plan["jobs"] if job["arm"] != "random-1"]
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    sweep = build_sweep(load_sweep(tmp_path))
+    assert sweep["primary"]["test"]["n_controls"] == 3
+    assert "The number of random arms changed from 3 to 2" in sweep["plan"]["deviations"][0]
+
+
+def test_arms_and_seeds_added_after_a_look_are_shown_not_tested(small: Results, tmp_path: Path) -> None:
+    one = small["attributed", 0]
+    first = registration(one, ["attributed", "random-0", "random-2"], (0,))
+    more = registration(one, ARMS, (0, 1), n_results=3)
+    sweep = compared(tmp_path, small, registrations=[first, more])
+    assert sweep["primary"]["test"]["n_controls"] == 2
+    assert sweep["design"]["unregistered"] == ["random-1"]
+    assert sweep["primary"]["attributed"]["t"] == pytest.approx(0.7)  # training seed 0 alone
+    assert "random-1" in [place["arm"] for place in sweep["primary"]["others"]]
+
+
+def test_fewer_sets_than_asked_for_is_no_missing_arm(small: Results, tmp_path: Path) -> None:
+    asked = registration(small["attributed", 0], arm_names(n_random=19), (0, 1))
+    write_sweep(tmp_path, small, registrations=[asked])
+    plan = json.loads((tmp_path / "plan.json").read_text()) | {"n_sets": 3}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    sweep = build_sweep(load_sweep(tmp_path))
+    assert sweep["design"]["enumerated"]
+    assert sweep["design"]["n_controls_planned"] == 3
+    assert sweep["design"]["incomplete"] == []
+
+
+def test_without_a_plan(small: Results, tmp_path: Path) -> None:
+    for i, (job, result) in enumerate(small.items()):
+        place = tmp_path / str(i)
+        place.mkdir()
+        (place / "result.json").write_text(json.dumps(result))
+        assert job[0] == result["arm"]["name"]
+    lost = tmp_path / "13"
+    (lost / ".hydra").mkdir(parents=True)
+    (lost / ".hydra" / "overrides.yaml").write_text("- arm=random-3\n- seed=1\n")
+    begin = {"event": "begin", "at": 1.0, "n_stages": 3, "host": "a", "pid": 1}
+    end = {"event": "end", "at": 2.0, "state": "failed", "error": "out of memory", "cost_usd": None}
+    (lost / "progress.jsonl").write_text(json.dumps(begin) + "\n" + json.dumps(end) + "\n")
+    sweep = build_sweep(load_sweep(tmp_path))
+    assert sweep["primary"]["test"]["p"] == 0.5
+    assert sweep["plan"]["registered"] is None
+    assert sweep["plan"]["deviations"][0].startswith("No plan was registered before the results")
+    assert sweep["failures"][0] | {"folder": ""} == {
+        "arm": "random-3", "seed": 1, "folder": "", "state": "failed", "error": "out of memory",
+    }  # fmt: skip
+    assert any(c["name"] == "no_plan" for c in sweep["caveats"])
+
+
+# -- folders that cannot be compared --------------------------------------------------------------
+
+
+def test_two_results_of_one_job(small: Results, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text(json.dumps(small["attributed", 0]))
+    with pytest.raises(InputError, match="a and b both hold arm 'attributed' with training seed 0"):
+        load_sweep(tmp_path)
+
+
+def test_results_from_before_arms(small: Results, tmp_path: Path) -> None:
+    old = {name: section for name, section in small["attributed", 0].items() if name != "arm"} | {"format": 2}
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "result.json").write_text(json.dumps(old))
+    with pytest.raises(InputError, match=r"old: result.json was written before arms had names \(format 2"):
+        load_sweep(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "holds no JSON object"),
+        ("format", "has format 99"),
+        ("other arm", "is of arm 'random-2'"),
+    ],
+)
+def test_a_result_that_cannot_be_used_is_named(small: Results, tmp_path: Path, text: str, words: str) -> None:
+    write_sweep(tmp_path, only(small, seeds=(0,)))
+    if text == "format":
+        text = json.dumps(small["random-1", 0] | {"format": 99})
+    elif text == "other arm":
+        text = json.dumps(small["random-2", 0])
+    (tmp_path / "random-1" / "seed-0" / "result.json").write_text(text)
+    sweep = build_sweep(load_sweep(tmp_path))
+    assert sweep["failures"][0]["state"] == "unreadable"
+    assert words in sweep["failures"][0]["error"]
+    assert sweep["primary"]["test"]["n_controls"] == 2
+
+
+def test_other_held_out_problems_are_not_compared(small: Results, tmp_path: Path) -> None:
+    results = copy.deepcopy(only(small, seeds=(0,)))
+    results["random-0", 0]["problems"]["rows"][0]["problem_id"] = "another"
+    sweep = compared(tmp_path, results)
+    assert sweep["failures"][0]["state"] == "incomparable"
+    assert sweep["plan"]["jobs"]["failed"] == 1
+    assert [place["arm"] for place in sweep["primary"]["controls"]] == ["random-1", "random-2"]
+
+
+def test_folders_without_results(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        load_sweep(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"there is no result\.json in it"):
+        load_sweep(tmp_path)
+
+
+def test_a_plan_cannot_reach_outside_its_folder(small: Results, tmp_path: Path) -> None:
+    write_sweep(tmp_path / "sweep", only(small, seeds=(0,)))
+    path = tmp_path / "sweep" / "plan.json"
+    plan = json.loads(path.read_text())
+    plan["jobs"][0]["folder"] = "../elsewhere"
+    path.write_text(json.dumps(plan))
+    with pytest.raises(InputError, match="outside the sweep"):
+        load_sweep(tmp_path / "sweep")
+
+
+# -- checks ---------------------------------------------------------------------------------------
+
+
+def checked(results: Results) -> dict[str, dict[str, Any]]:
+    """Checks by name, from results in memory."""
+    jobs = [
+        Job(arm=arm, seed=seed, folder=f"{arm}/{seed}", state="done", result=slim(result))
+        for (arm, seed), result in results.items()
+    ]
+    rows = [
+        {
+            "arm": job.arm,
+            "kind": job.kind,
+            "layers": job.result["layers"]["selected"],
+            "trained_by_seed": [job.result["parameters"]["trained"]],
+            "n_pairs": job.result["training"]["n_pairs"],
+            "n_swapped": job.result["training"]["counts"].get("pairs: swapped", 0),
+        }
+        for job in jobs
+        if job.result is not None
+    ]
+    return {check["name"]: check for check in checks_section(jobs, plain_design(), rows)}
+
+
+def plain_design(**changes: Any) -> Design:
+    fields = {
+        "primary": "score", "judge": "verifier", "alternative": "greater", "alpha": 0.05, "margin": 0.05,
+        "effect": 0.6, "level": 0.95, "power": 0.8, "attributed": (4, 5, 8), "candidates": tuple(range(1, 12)),
+        "n_sets": 164, "planned_seeds": (0,), "seeds": (0,), "generation_seeds": (0,), "planned_controls": (),
+        "controls": (), "unregistered": (), "incomplete": (),
+    }  # fmt: skip
+    return Design(**(fields | changes))
+
+
+def test_all_checks_pass(small: Results) -> None:
+    found = checked(small)
+    assert all(check["passed"] for check in found.values()), found
+    assert "40 of 80 pairs" in found["shuffled"]["words"]
+
+
+def spoil_sham(result: dict[str, Any]) -> None:
+    result["problems"]["rows"][3]["equal"] = False
+
+
+def spoil_id(result: dict[str, Any]) -> None:
+    next(row for row in result["ids"] if row["kind"] == "traces")["id"] = "other"
+
+
+def spoil_base_answers(result: dict[str, Any]) -> None:
+    next(row for row in result["ids"] if row["kind"] == "answers")["id"] = "other"
+
+
+@pytest.mark.parametrize(
+    ("job", "spoil", "name", "words"),
+    [
+        (("random-1", 0), lambda r: r["target"].update(revision="x"), "target", "random-1, seed 0"),
+        (("random-1", 1), lambda r: r["versions"].update(torch="9"), "versions", "random-1, seed 1"),
+        (("all", 0), lambda r: r["problems"]["rows"][0]["base"].update(correct=True), "problems", "all, seed 0"),
+        (("random-0", 0), lambda r: r["arm"].update(attributed=[1, 2, 3]), "attributed", "random-0, seed 0"),
+        (("random-0", 0), spoil_id, "shared", "traces"),
+        (("random-0", 1), spoil_base_answers, "shared", "base answers"),
+        (("random-2", 0), lambda r: r["parameters"].update(trained=1), "parameters", "random-2 1"),
+        (("random-2", 0), lambda r: r["layers"].update(selected=[8, 5, 4][::-1]), "distinct", "random-2"),
+        (("sham", 0), spoil_sham, "sham", "Alarm: 1 of 10"),
+        (("all", 1), lambda r: r["certificates"]["export"].update(passed=False), "certificates", "all, seed 1"),
+        (("shuffled", 0), lambda r: r["training"]["counts"].update({"pairs: swapped": 7}), "shuffled", "7 of 80"),
+    ],
+)
+def test_a_check_that_fails_says_where(small: Results, job: tuple[str, int], spoil: Any, name: str, words: str) -> None:
+    results = copy.deepcopy(small)
+    spoil(results[job])
+    found = checked(results)
+    assert [check["name"] for check in found.values() if check["passed"] is False] == [name]
+    assert words in found[name]["words"]
+
+
+def test_the_smallest_live_share_is_named(small: Results) -> None:
+    results = copy.deepcopy(small)
+    results["all", 0]["certificates"]["export"]["live_share"] = 0.249
+    words = checked(results)["certificates"]["words"]
+    assert "25\u00a0%" in words
+    assert "all, seed 0" in words
+
+
+def test_without_a_sham_arm_there_is_nothing_to_check(small: Results, tmp_path: Path) -> None:
+    sweep = compared(tmp_path, only(small, arms=("attributed", "random-0")))
+    assert next(c for c in sweep["checks"] if c["name"] == "sham")["passed"] is None
+    assert any(c["name"] == "no_sham" for c in sweep["caveats"])
+    assert any(step["title"] == "Run a sham arm" for step in sweep["next"])
+
+
+# -- judges, length, costs ------------------------------------------------------------------------
+
+
+def test_kappa_by_hand() -> None:
+    """Cohen 1960: 20 of 50 both say tuned, 15 both base, 5 and 10 differ: (0.7 − 0.5) / (1 − 0.5)."""
+    one = ["tuned"] * 25 + ["base"] * 25 + [""]
+    other = ["tuned"] * 20 + ["base"] * 5 + ["tuned"] * 10 + ["base"] * 15 + ["tie"]
+    assert kappa(one, other) == {"n": 50, "agreement": 0.7, "kappa": pytest.approx(0.4)}
+    assert kappa(["tie"] * 4, ["tie"] * 4) == {"n": 4, "agreement": 1.0, "kappa": None}
+    assert kappa([""], ["tie"]) == {"n": 0, "agreement": None, "kappa": None}
+
+
+def test_judges_pooled_over_arms(tmp_path: Path) -> None:
+    jobs = jobs_of(arm_names(n_random=2, others=()), (0,))
+    results = synthetic_results(jobs=jobs, rule=random_world(effect=0.1), n_held_out=30, judges=("verifier", "gpt"))
+    judges = compared(tmp_path, results)["judges"]
+    said = [row["verdicts"]["gpt"] for r in results.values() for row in r["problems"]["rows"]]
+    judged = [v for v in said if v["first"] != "equal"]
+    splits = sum(v["outcome"] == "split" for v in judged)
+    assert 0 < splits
+    assert judges["panel"]["gpt"]["flip_rate"] == splits / len(judged)
+    sections = [r["judges"]["gpt"]["self_consistency"] for r in results.values()]
+    n = sum(s["n_ballots"] for s in sections)
+    assert judges["panel"]["gpt"]["self_consistency"] == {
+        "n_ballots": n,
+        "value": pytest.approx(sum(s["n_ballots"] * s["value"] for s in sections) / n),
+    }
+    assert judges["panel"]["gpt"]["canaries"] == {"n": 24, "obeyed": 6}
+    verifier, gpt = judges["verifier"]
+    assert (verifier["agreement"], verifier["kappa"]) == (1.0, 1.0)  # the verifier judge follows right answers
+    assert gpt == {"judge": "gpt"} | {k: v for k, v in judges["agreement"][0].items() if k != "judges"}
+
+
+def test_score_at_equal_length() -> None:
+    """statsmodels: OLS(...).fit(cov_type='HC3', use_t=True)."""
+    extra = [0, 3, -2, 5, 1, 0, -4, 2, 7, 0]
+    scores = [0.5, 1, 0.5, 1, 0.5, 0, 0.25, 0.5, 0.75, 0.5]
+    found = length_adjusted(extra=extra, scores=scores)
+    assert found is not None
+    assert found.value == pytest.approx(HC3[0], rel=1e-9)
+    assert (found.low, found.high) == pytest.approx(HC3[1:], rel=1e-9)
+    line = length_adjusted(extra=[1, 2, 3, 4, 5], scores=[0.55, 0.6, 0.65, 0.7, 0.75])
+    assert line is not None
+    assert line.value == pytest.approx(0.5)
+    assert length_adjusted(extra=[2, 2, 2, 2], scores=[0, 1, 0, 1]) is None
+    assert length_adjusted(extra=[0, 0, 0, 9], scores=[0, 1, 0, 1]) is None  # one problem makes the slope
+
+
+HC3 = (0.0, 0.0, 0.0)
+
+
+def test_costs_by_hand(small: Results, tmp_path: Path) -> None:
+    costs = compared(tmp_path, only(small, arms=("attributed", "random-0", "sham")))["costs"]
+    shared = sum(3.0 + i for i in range(10))
+    stages = [s for (arm, _), r in small.items() if arm in ("attributed", "random-0", "sham") for s in r["stages"]]
+    own = sum(s["made_in_s"] for s in stages if not s["key"].startswith("shared"))
+    assert costs["shared_s"] == pytest.approx(shared)
+    assert costs["own_s"] == pytest.approx(own)
+    assert costs["made_s"] == pytest.approx(shared + own)
+    assert costs["alone_s"] == pytest.approx(5 * shared + own)
+    assert costs["saved_s"] == pytest.approx(4 * shared)
+    assert costs["hits_s"] == pytest.approx(4 * shared)
+    assert costs["money"] is None
+    assert {row["arm"]: row["jobs"] for row in costs["arms"]} == {"attributed": 2, "random-0": 2, "sham": 1}
+
+
+def test_money_is_what_the_ledgers_counted(small: Results) -> None:
+    def job(cost: float | None, unpriced: int) -> Job:
+        row = {"made": 10, "unpriced": unpriced, "cost_usd": cost, "reused": 3, "saved_usd": 0.1}
+        result = {"stages": [], "costs": {"ledger": {"rows": [row], "uncertain_usd": 0.5}}}
+        return Job(arm="attributed", seed=0, folder="", state="done", result=result)
+
+    money = costs_section([job(0.25, 0), job(None, 10)])["money"]
+    assert money == {
+        "paid_usd": 0.25, "calls": 20, "unpriced": 10, "reused": 6, "saved_usd": pytest.approx(0.2),
+        "uncertain_usd": 1.0,
+    }  # fmt: skip
+    assert costs_section([job(None, 10)])["money"]["paid_usd"] is None
+
+
+# -- limits in words ------------------------------------------------------------------------------
+
+
+def test_training_that_hurts_everywhere_is_a_question_of_harm(tmp_path: Path) -> None:
+    results = synthetic_results(
+        jobs=jobs_of(arm_names(n_random=2), (0, 1, 2)),
+        rule=lambda arm, seed, problem, generation: False if problem < 5 and arm != "sham" else None,
+        base_right=lambda problem, generation: True,
+        n_held_out=10,
+    )
+    sweep = compared(tmp_path, results)
+    assert "how much harm" in sweep["verdict"]["sentence"]
+    assert {"harm", "shuffled_as_good"} <= {c["name"] for c in sweep["caveats"] if c["weight"] == "major"}
+
+
+def test_power_and_next_steps_agree(tmp_path: Path) -> None:
+    jobs = jobs_of(arm_names(n_random=4), (0, 1))
+    sweep = compared(tmp_path, synthetic_results(jobs=jobs, rule=random_world(effect=0.0), n_held_out=30))
+    steps = {step["title"]: step for step in sweep["next"]}
+    assert "sweep.n_random=19" in steps["More random arms"]["command"]
+    assert "sweep.seeds=[0,1,2]" in steps["More training seeds"]["command"]
+    base = sweep["primary"]["power"]["base"]
+    assert f"{base['required_problems_sign']:,}" in steps["More held-out problems"]["text"]
+    assert all(c.startswith("python -m m3i -m ") for c in (s["command"] for s in sweep["next"]) if c)
+
+
+def test_least_is_the_first_that_is_enough() -> None:
+    for first in (1, 2, 7, 1000):
+        assert least(lambda n, first=first: n >= first) == first
+    assert least(lambda n: False) is None
+
+
+# -- properties -----------------------------------------------------------------------------------
+
+SCORES = st.sampled_from([0.0, 0.5, 1.0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_scores_give_finite_json_and_reasons(data: st.DataObject) -> None:
+    n_controls, n_seeds = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3))
+    n_problems, n_answers = data.draw(st.integers(2, 6)), data.draw(st.integers(1, 2))
+    arms = ["attributed", *(f"random-{i}" for i in range(n_controls))]
+    sets = [(4, 5, 8), (1, 2, 4), (3, 5, 9), (6, 7, 8), (1, 5, 11)]
+    cells = n_problems * n_answers
+
+    def values() -> np.ndarray:
+        drawn = data.draw(st.lists(SCORES, min_size=cells, max_size=cells))
+        return np.array(drawn).reshape(n_problems, n_answers)
+
+    end = Endpoint(
+        name="score:verifier",
+        judge="verifier",
+        neutral=0.5,
+        reach=0.5,
+        problems=tuple(f"p{i}" for i in range(n_problems)),
+        left_out=(),
+        values={(arm, seed): values() for arm in arms for seed in range(n_seeds)},
+        base_PG=np.full((n_problems, n_answers), 0.5),
+    )
+    rows = [
+        {"arm": arm, "kind": arm.partition("-")[0], "layers": list(layers), "seeds": list(range(n_seeds))}
+        for arm, layers in zip(arms, sets, strict=False)
+    ]
+    alternative = data.draw(st.sampled_from(["greater", "less", "two-sided"]))
+    seeds, answers = tuple(range(n_seeds)), tuple(range(n_answers))
+    design = plain_design(
+        seeds=seeds, planned_seeds=seeds, generation_seeds=answers, controls=tuple(arms[1:]), alternative=alternative
+    )
+    section = endpoint_section(end, design, rows)
+    json.dumps(section, allow_nan=False)
+    assert section["test"]["p"] * (n_controls + 1) == pytest.approx(round(section["test"]["p"] * (n_controls + 1)))
+    assert section["test"]["p"] >= section["test"]["floor"]
+    assert section["equivalence"]["controls"] is not None or section["equivalence"]["controls_why"]
+    power = section["power"]
+    assert power["controls"]["detectable"] is not None or power["controls"]["why"] or n_controls < 19
+    assert power["effect"]["shift"] is not None or power["effect"]["why"]
+    values_by_arm = {place["arm"]: place["t"] for place in section["controls"]}
+    assert section["controls_mean"] == pytest.approx(np.mean(list(values_by_arm.values())))
+
+
+def test_the_order_of_the_jobs_changes_nothing(small: Results, tmp_path: Path) -> None:
+    there = compared(tmp_path / "a", small)
+    back = compared(tmp_path / "b", dict(reversed(small.items())), registrations=[there["plan"]["registered"]])
+    assert there["primary"] == back["primary"]
+    assert there["arms"] == back["arms"]
+    assert there["verdict"] == back["verdict"]
+
+
+def test_compare_says_the_same_twice(small: Results, tmp_path: Path) -> None:
+    write_sweep(tmp_path, small)
+    sweep = load_sweep(tmp_path)
+    assert to_json(build_sweep(sweep, created="now")) == to_json(build_sweep(sweep, created="now"))
+
+
+def test_a_judge_that_repeats_the_accuracy_is_found(small: Results, tmp_path: Path) -> None:
+    write_sweep(tmp_path, small)
+    sweep = load_sweep(tmp_path)
+    design = design_of(sweep, comparable(sweep)[0])
+    assert design.controls == ("random-0", "random-1", "random-2")
+    assert build_sweep(sweep)["secondary"][0]["same_as"] == "score:verifier"
+
+
+# -- the whole command ----------------------------------------------------------------------------
+
+
+def test_the_schema_is_documented(small: Results, tmp_path: Path) -> None:
+    """Every field of sweep.json's sections, endpoints and arms is named in m3i.sweep, and no section is missing."""
+    sweep = compared(tmp_path, small)
+    text = m3i.sweep.__doc__ or ""
+    first = re.findall(r"^\| (`[^|]+`) \|", text, flags=re.MULTILINE)
+    documented = {name for cell in first for name in re.findall(r"`(\w+)`", cell)}
+    assert set(sweep) <= documented
+    words = set(re.findall(r"\w+", text))
+    for section in ("verdict", "design", "plan", "costs"):
+        assert set(sweep[section]) <= words, section
+    for row in (sweep["primary"], sweep["secondary"][0], sweep["arms"][0], sweep["problems"][0]):
+        assert set(row) <= words
+    assert set(sweep["primary"]["power"]["controls"]) | set(sweep["primary"]["power"]["base"]) <= words
+
+
+def test_the_command(small: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_sweep(tmp_path, small)
+    compare_command([str(tmp_path)])
+    out = capsys.readouterr().out
+    stored = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
+    assert stored["verdict"]["asked"] in out
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!")
+    for name in ("sweep.json", "report.html", "results.parquet", "results.csv"):
+        assert (tmp_path / name).stat().st_size > 0
+        assert str(tmp_path / name) in out
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "b"], ["--fast"]])
+def test_usage(arguments: list[str]) -> None:
+    with pytest.raises(M3IError, match="usage: m3i compare SWEEP"):
+        compare_command(arguments)
+
+
+def test_compare_needs_no_model(small: Results, tmp_path: Path) -> None:
+    write_sweep(tmp_path, only(small, seeds=(0,)))
+    code = (
+        "import sys; from pathlib import Path; from m3i.sweep.load import load_sweep; "
+        "from m3i.sweep.compare import build_sweep; build_sweep(load_sweep(Path(sys.argv[1]))); "
+        "print([name for name in ('torch', 'transformers', 'llama_cpp', 'peft') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
