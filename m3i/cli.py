@@ -274,23 +274,45 @@ def ledger_command(arguments: list[str]) -> None:
     command(arguments)
 
 
+def compare_command(arguments: list[str]) -> None:
+    """m3i compare SWEEP: tests the attributed arm against its controls, from the stored results alone."""
+    from m3i.sweep.command import compare_command as command
+
+    command(arguments)
+
+
+def export_command(arguments: list[str]) -> None:
+    """m3i export FOLDER: every judgement of a run or sweep as results.parquet and results.csv."""
+    from m3i.export.command import export_command as command
+
+    command(arguments)
+
+
+def track_command(arguments: list[str]) -> None:
+    """m3i track FOLDER tracker=NAME: hands a finished run or sweep to experiment trackers."""
+    from m3i.tracking import track_command as command
+
+    command(arguments)
+
+
 def report_command(arguments: list[str]) -> None:
-    """m3i report RUN_DIR: renders report.html again from result.json."""
+    """m3i report FOLDER: renders report.html again from a run's result.json or a sweep's sweep.json."""
     import json
 
     from jinja2 import TemplateError
 
-    from m3i.report import render_report
+    from m3i.report import render_report, render_sweep
 
     if len(arguments) != 1:
-        raise M3IError("usage: m3i report RUN_DIR (a folder with result.json)")
-    file = Path(arguments[0]) / "result.json"
+        raise M3IError("usage: m3i report FOLDER (with result.json or sweep.json)")
+    sweep = Path(arguments[0]) / "sweep.json"
+    file, render = (sweep, render_sweep) if sweep.is_file() else (sweep.with_name("result.json"), render_report)
     try:
-        page = render_report(json.loads(file.read_text(encoding="utf-8")))
+        page = render(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise M3IError(f"cannot read {file}: {error}") from error
     except (TemplateError, KeyError, TypeError) as error:
-        raise M3IError(f"{file} was not written by this version of M3I: {error}; run the experiment again") from error
+        raise M3IError(f"{file} was not written by this version of M3I: {error}; make it again") from error
     file.with_name("report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
     print(file.with_name("report.html"))
 
@@ -308,6 +330,9 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "options": options_command,
     "cost": cost_command,
     "ledger": ledger_command,
+    "compare": compare_command,
+    "export": export_command,
+    "track": track_command,
     "report": report_command,
     "version": version_command,
 }

@@ -72,6 +72,7 @@ def build_pairs(
         overlong: What happens to longer pairs.
         truncated: Whether a trace that the length limit cut may be rejected, as it is and without an end-of-sequence;
             otherwise it is left out and counted. It is never chosen.
+        at_most: Pairs kept of all that could be made, drawn by the seed; None for all.
 
     Returns:
         The pairs with their counts and lengths.
@@ -101,11 +102,11 @@ def build_pairs(
         for pair in _without_repeats(candidates):
             if _fits(pair, max_length, overlong, counts):
                 pairs.append(pair)
-                counts[f"pairs: {pair.origin.value}"] += 1
     if at_most is not None and len(pairs) > at_most:
         counts[f"{LEFT_OUT}beyond at_most"] = len(pairs) - at_most
         kept = sorted(random.Random(f"pairs at most {seed}").sample(range(len(pairs)), at_most))
         pairs = [pairs[i] for i in kept]
+    counts.update(f"pairs: {pair.origin.value}" for pair in pairs)
     if not pairs:
         raise StageError(
             "no preference pair could be built; raise trace.samples or trace.temperature, or allow corrected pairs "

@@ -40,6 +40,7 @@ def arm_row(jobs: Sequence[Job], endpoints: Sequence[Endpoint], design: Design) 
         endpoints: For T by training seed.
         design: Which arms are tested; the level of the intervals.
     """
+    jobs = sorted(jobs, key=lambda job: job.seed)
     results = [job.result for job in jobs if job.result is not None]
     first = results[0]
     seeds = [job.seed for job in jobs]

@@ -24,7 +24,7 @@ def checks_section(jobs: Sequence[Job], design: Design, arms: Sequence[Mapping[s
         same("attributed", "attributed layers", "the same set", results, lambda r: r["arm"]["attributed"]),
         shared_artifacts(results),
         trained_parameters(arms),
-        distinct_sets(design, arms),
+        distinct_sets(results, design),
         sham(results),
         certificates(results),
         shuffled(arms),
@@ -73,29 +73,36 @@ def shared_artifacts(results: Sequence[tuple[Job, Any]]) -> ENTRY:
 def trained_parameters(arms: Sequence[Mapping[str, Any]]) -> ENTRY:
     """Attributed and random arms train equally many parameters."""
     tested = [row for row in arms if row["kind"] in ("attributed", "random")]
-    numbers = {n for row in tested for n in row["trained_by_seed"]}
-    if len(numbers) == 1:
-        words = f"The attributed and all random arms train {count(numbers.pop(), 'parameter')} each."
+    numbers = [n for row in tested for n in row["trained_by_seed"]]
+    if len(set(numbers)) <= 1:
+        words = f"The attributed and all random arms train {count(sum(numbers[:1]), 'parameter')} each."
         return _entry("parameters", True if len(tested) > 1 else None, words)
-    by_arm = [f"{row['arm']} {' or '.join(f'{n:,}' for n in sorted(set(row['trained_by_seed'])))}" for row in tested]
-    return _entry("parameters", False, f"Tested arms train unequal numbers of parameters: {_list(by_arm)}.")
+    most = max(set(numbers), key=numbers.count)
+    odd = {row["arm"]: [n for n in row["trained_by_seed"] if n != most] for row in tested}
+    listed = [f"{arm} {' and '.join(f'{n:,}' for n in own)}" for arm, own in odd.items() if own]
+    return _entry("parameters", False, f"Most tested arms train {count(most, 'parameter')}, but not {_list(listed)}.")
 
 
-def distinct_sets(design: Design, arms: Sequence[Mapping[str, Any]]) -> ENTRY:
-    """Random sets differ from each other and from the attributed one."""
-    sets = {row["arm"]: tuple(row["layers"]) for row in arms if row["kind"] == "random"}
-    if not sets:
+def distinct_sets(results: Sequence[tuple[Job, Any]], design: Design) -> ENTRY:
+    """Random sets differ from each other and from the attributed one, and an arm has one set at all its seeds."""
+    sets: dict[str, set[tuple[int, ...]]] = defaultdict(set)
+    for job, result in results:
+        if job.kind in ("attributed", "random"):
+            sets[job.arm].add(tuple(sorted(result["layers"]["selected"])))
+    drawn = [arm for arm in sets if arm != "attributed"]
+    if not drawn:
         return _entry("distinct", None, "There is no random arm.")
     groups: dict[tuple[int, ...], list[str]] = defaultdict(list)
-    groups[design.attributed].append("attributed")
-    for arm, layers in sets.items():
-        groups[layers].append(arm)
-    repeated = [f"{' = '.join(names)} ({list(layers)})" for layers, names in groups.items() if len(names) > 1]
-    if repeated:
-        return _entry("distinct", False, f"Layer sets that repeat: {'; '.join(repeated)}.")
-    return _entry(
-        "distinct", True, f"All {count(len(sets), 'random set')} differ from each other and from the attributed one."
-    )
+    groups[tuple(sorted(design.attributed))].append("attributed")
+    for arm in drawn:
+        for layers in sets[arm]:
+            groups[layers].append(arm)
+    wrong = [f"{' = '.join(names)} ({list(layers)})" for layers, names in groups.items() if len(names) > 1]
+    wrong += [f"{arm} at its training seeds: {sorted(map(list, own))}" for arm, own in sets.items() if len(own) > 1]
+    if wrong:
+        return _entry("distinct", False, f"Layer sets that repeat, or change within an arm: {_list(wrong)}.")
+    words = f"All {count(len(drawn), 'random set')} differ from each other and from the attributed one."
+    return _entry("distinct", True, words)
 
 
 def sham(results: Sequence[tuple[Job, Any]]) -> ENTRY:

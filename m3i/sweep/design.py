@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from m3i.errors import InputError
 from m3i.settings import SweepSettings
 from m3i.sweep.load import Job, LoadedSweep
 
@@ -80,6 +81,11 @@ def design_of(sweep: LoadedSweep, jobs: Sequence[Job]) -> Design:
     def asked(name: str) -> Any:
         return plan.get(name, own.get(name, getattr(defaults, name)))
 
+    if not 0 < asked("alpha") < 0.5:
+        raise InputError(
+            f"{sweep.folder}: sweep.alpha = {asked('alpha')} is registered; tests of a difference and of equivalence "
+            f"need an alpha between 0 and 0.5"
+        )
     tested = [job for job in jobs if job.kind in TESTED]
     seeds = tuple(plan.get("seeds") or sorted({job.seed for job in tested}))
     n_sets = sweep.plan.get("n_sets") if sweep.plan else _n_sets(jobs)

@@ -192,6 +192,20 @@ def test_truncated_traces_may_be_rejected_on_request_as_they_are():
     assert pair.chosen_text == "right 1"
 
 
+def test_a_cap_on_all_pairs_keeps_a_draw_of_them_in_order_and_counts_the_rest():
+    traces = traces_of(**{name: ["right 1", "wrong 1", "wrong 2"] for name in "abcdef"})
+    everything = sides(build(traces)), [p.problem_id for p in build(traces).pairs]
+    capped = build(traces, at_most=5)
+    assert len(capped.pairs) == 5 == capped.counts["pairs: sampled"]
+    assert capped.counts["left out: beyond at_most"] == len(everything[0]) - 5
+    names = [p.problem_id for p in capped.pairs]
+    assert names == sorted(names)
+    assert capped.lengths["chosen_max"] == 8
+    drawn = {tuple((p.problem_id, p.rejected_text) for p in build(traces, at_most=5, seed=s).pairs) for s in range(6)}
+    assert len(drawn) > 1
+    assert sides(build(traces, at_most=12)) == everything[0]
+
+
 def test_a_pair_of_exactly_the_limit_fits_and_a_longer_one_is_counted():
     traces = traces_of(a=["right 1", "wrong 1"], b=["right 1", "wrong " + "1" * 9])
     assert len(build(traces, max_length=18).pairs) == 2

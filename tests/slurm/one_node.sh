@@ -54,6 +54,8 @@ export SLURM_CONF=$folder/slurm.conf
 started=()
 stop() {
   trap - EXIT INT TERM
+  scancel --full --state=RUNNING --state=PENDING 2>/dev/null || true
+  for _ in $(seq 100); do [ -z "$(squeue --noheader 2>/dev/null)" ] && break; sleep 0.1; done
   for ((i = ${#started[@]} - 1; i >= 0; i--)); do kill "${started[i]}" 2>/dev/null || true; done
   wait || true
   rm -f "$folder/ready"
