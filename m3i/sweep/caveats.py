@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from m3i.result.caveats import layers, making, readers
 from m3i.result.caveats.caveat import caveat
 from m3i.result.words import count, percent
 from m3i.sweep.words import level
@@ -187,4 +188,43 @@ def judges(sweep: Section) -> Found:
                      f"Both belong to '{row['family']}': they may share mistakes.")  # fmt: skip
 
 
-RULES: tuple[Callable[[Section], Found], ...] = (checks, plan, failures, size, endpoint, harm, judges)
+def spread(sweep: Section) -> Found:
+    """Layer sets that do not differ beyond noise, or trainings that differ more than sets."""
+    parts = {c["name"]: c["value"] for c in sweep["variance"][0]["components"]}
+    if sweep["primary"]["test"] is None or not sweep["variance"][0]["total"]:
+        return
+    draw, training = parts["draw"], parts["training"]
+    if draw is not None and draw == 0:
+        yield caveat(
+            "sets_alike",
+            "Random layer sets do not differ beyond noise",
+            "The variance between them is no larger than problems, answers and trainings explain: nothing shows that it "
+            "matters which layers are trained.",
+        )
+    elif draw is not None and training is not None and training > draw:
+        yield caveat(
+            "trainings_differ",
+            "Trainings of one set differ more than sets do",
+            f"Variance {training:.2g} between training seeds against {draw:.2g} between layer sets: more training seeds "
+            f"tell more here than more problems.",
+        )
+
+
+def source(sweep: Section) -> Found:
+    """What the run itself says about its failures, scores and pairs, which all arms share."""
+    run = sweep["run"]
+    for rule in (layers.attribution, layers.observers, readers.shared_mistakes, making.training):
+        yield from rule(run)
+
+
+RULES: tuple[Callable[[Section], Found], ...] = (
+    checks,
+    plan,
+    failures,
+    size,
+    endpoint,
+    harm,
+    spread,
+    judges,
+    source,
+)

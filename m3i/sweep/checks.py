@@ -11,6 +11,7 @@ from m3i.sweep.design import Design
 from m3i.sweep.load import Job
 
 SHARED_KINDS = ("problems", "traces", "telemetry", "audit", "contrasts", "scores", "pairs", "base")
+OWN_OPTIONS = ("arm", "seed", "sweep", "store", "ledger", "tracker")
 ENTRY = dict[str, Any]
 
 
@@ -22,6 +23,7 @@ def checks_section(jobs: Sequence[Job], design: Design, arms: Sequence[Mapping[s
         same("versions", "libraries", "the same library versions", results, lambda r: r["versions"]),
         same("problems", "held-out problems", "the same ones", results, _questions),
         same("attributed", "attributed layers", "the same set", results, lambda r: r["arm"]["attributed"]),
+        same("config", "options", "the same ones, but for arm and seed", results, _options),
         shared_artifacts(results),
         trained_parameters(arms),
         distinct_sets(results, design),
@@ -45,6 +47,11 @@ def same(name: str, what: str, equal: str, results: Sequence[tuple[Job, Any]], r
 def _questions(result: Mapping[str, Any]) -> list[tuple[str, int, bool]]:
     """Problems and generation seeds with the base model's answer, right or wrong."""
     return [(row["problem_id"], row["seed"], row["base"]["correct"]) for row in result["problems"]["rows"]]
+
+
+def _options(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without what sets a job apart or leaves its result as it is."""
+    return {name: value for name, value in result["config"].items() if name not in OWN_OPTIONS}
 
 
 def shared_artifacts(results: Sequence[tuple[Job, Any]]) -> ENTRY:

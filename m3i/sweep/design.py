@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from m3i.errors import InputError
+from m3i.errors import InputError, did_you_mean
 from m3i.settings import SweepSettings
 from m3i.sweep.load import Job, LoadedSweep
 
@@ -86,6 +86,12 @@ def design_of(sweep: LoadedSweep, jobs: Sequence[Job]) -> Design:
             f"{sweep.folder}: sweep.alpha = {asked('alpha')} is registered; tests of a difference and of equivalence "
             f"need an alpha between 0 and 0.5"
         )
+    judge, panel = asked("judge") or next(iter(sweep.run["judges"])), sweep.run["judges"]
+    if judge not in panel:
+        raise InputError(
+            f"{sweep.folder}: the registered judge '{judge}' gave no verdicts{did_you_mean(judge, panel)} The results "
+            f"have {', '.join(panel)}"
+        )
     tested = [job for job in jobs if job.kind in TESTED]
     seeds = tuple(plan.get("seeds") or sorted({job.seed for job in tested}))
     n_sets = sweep.plan.get("n_sets") if sweep.plan else _n_sets(jobs)
@@ -101,7 +107,7 @@ def design_of(sweep: LoadedSweep, jobs: Sequence[Job]) -> Design:
     arm = sweep.run["arm"]
     return Design(
         primary=asked("primary"),
-        judge=asked("judge") or next(iter(sweep.run["judges"])),
+        judge=judge,
         alternative=asked("alternative"),
         alpha=asked("alpha"),
         margin=asked("margin"),

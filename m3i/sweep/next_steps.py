@@ -30,8 +30,25 @@ def next_steps(sweep: Section) -> list[dict[str, str]]:
     if any(check["name"] == "sham" and check["passed"] is None for check in sweep["checks"]):
         steps.append(_step("Run a sham arm", "A zero update through the same way to llama.cpp must change nothing.",
                            command(sweep, "sweep.others=[all,shuffled,sham]")))  # fmt: skip
+    if sweep["verdict"]["harm"]:
+        steps.append(gentler(sweep))
+    if sweep["verdict"]["kind"] in ("better", "worse"):
+        text = (
+            "One sweep is one draw of problems, traces and pairs. A second one, registered now, tests the claim afresh."
+        )
+        steps.append(_step("Repeat it on fresh problems", text, afresh(sweep)))
     steps += more_controls(sweep) + more_seeds(sweep) + more_problems(sweep) + more_answers(sweep)
     return steps
+
+
+def gentler(sweep: Section) -> dict[str, str]:
+    """Training that harms less: half the learning rate, where the trainer has one."""
+    trainer = sweep["run"]["config"].get("trainer")
+    rate = trainer.get("learning_rate") if isinstance(trainer, Mapping) else None
+    text = "Every trained model is worse than the untrained one. Find a training that helps before asking which layers."
+    if not isinstance(rate, float):
+        return _step("Train more gently", text)
+    return _step("Train more gently", text, command(sweep, f"trainer.learning_rate={rate / 2:g}"))
 
 
 def more_controls(sweep: Section) -> list[dict[str, str]]:

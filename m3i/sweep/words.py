@@ -69,12 +69,12 @@ def sentence(sweep: Section, kind: str) -> str:
     if kind == "better":
         words = (
             f"Training the layers that attribution picked did better than training random ones: "
-            f"{_of(test['n_extreme'], picks)} of as many layers did as well."
+            f"{_of(test['rank'] - 1, picks)} of as many layers did as well."
         )
     elif kind == "worse":
         words = (
             f"Training the layers that attribution picked did worse than training random ones: "
-            f"{_of(test['n_extreme'], picks)} of as many layers did as badly."
+            f"{_of(as_bad(primary), picks)} of as many layers did as badly."
         )
     else:
         better = test["rank"] - 1
@@ -87,6 +87,12 @@ def sentence(sweep: Section, kind: str) -> str:
             size = magnitude(primary["kind"], equal["margin"])
             words += f" A difference of more than {size} from the average random pick can be ruled out."
     return f"{words} {harm(sweep)}".strip()
+
+
+def as_bad(primary: Section) -> int:
+    """Controls that are no better than the attributed arm."""
+    own = primary["attributed"]["t"]
+    return sum(place["t"] <= own + 1e-12 for place in primary["controls"])
 
 
 def _of(n: int, whole: str) -> str:

@@ -489,6 +489,7 @@ def spoil_base_answers(result: dict[str, Any]) -> None:
         (("random-1", 1), lambda r: r["versions"].update(torch="9"), "versions", "random-1, seed 1"),
         (("all", 0), lambda r: r["problems"]["rows"][0]["base"].update(correct=True), "problems", "all, seed 0"),
         (("random-0", 0), lambda r: r["arm"].update(attributed=[1, 2, 3]), "attributed", "random-0, seed 0"),
+        (("all", 0), lambda r: r["config"].update(trainer={"rank": 2}), "config", "all, seed 0"),
         (("random-0", 0), spoil_id, "shared", "traces"),
         (("random-0", 1), spoil_base_answers, "shared", "base answers"),
         (("random-2", 0), lambda r: r["parameters"].update(trained=1), "parameters", "random-2 1"),
@@ -518,6 +519,12 @@ def test_alpha_of_a_half_or_more(small: Results, tmp_path: Path) -> None:
     wide = registration(small["attributed", 0], ARMS, (0, 1), alpha=0.7)
     with pytest.raises(InputError, match=r"sweep\.alpha = 0\.7 .* between 0 and 0\.5"):
         compared(tmp_path, small, registrations=[wide])
+
+
+def test_a_registered_judge_without_verdicts(small: Results, tmp_path: Path) -> None:
+    plan = registration(small["attributed", 0], ARMS, (0, 1), judge="verifer")
+    with pytest.raises(InputError, match="'verifer' gave no verdicts; did you mean 'verifier'"):
+        compared(tmp_path, small, registrations=[plan])
 
 
 def test_the_smallest_live_share_is_named(small: Results) -> None:
@@ -631,6 +638,23 @@ def test_training_that_hurts_everywhere_is_a_question_of_harm(tmp_path: Path) ->
     assert {"harm", "shuffled_as_good"} <= {c["name"] for c in sweep["caveats"] if c["weight"] == "major"}
 
 
+def test_a_claim_of_worse(tmp_path: Path) -> None:
+    asked = {"alternative": "less", "alpha": 0.25, "primary": "score", "judge": "", "margin": 0.05, "effect": 0.6}
+    wins = {"attributed": 1, "random-0": 3, "random-1": 2, "random-2": 4}
+    results = synthetic_results(
+        jobs=jobs_of(list(wins), (0,)),
+        rule=lambda arm, seed, problem, generation: True if problem < wins[arm] else None,
+        base_right=lambda problem, generation: False,
+        n_held_out=8,
+        settings=asked,
+    )
+    sweep = compared(tmp_path, results)
+    assert sweep["verdict"]["kind"] == "worse"
+    assert "none of 3 random picks of as many layers did as badly" in sweep["verdict"]["sentence"]
+    assert sweep["verdict"]["null"] == ""
+    assert any(step["title"] == "Repeat it on fresh problems" for step in sweep["next"])
+
+
 def test_power_and_next_steps_agree(tmp_path: Path) -> None:
     jobs = jobs_of(arm_names(n_random=4), (0, 1))
     sweep = compared(tmp_path, synthetic_results(jobs=jobs, rule=random_world(effect=0.0), n_held_out=30))
@@ -662,19 +686,22 @@ def test_any_scores_give_finite_json_and_reasons(data: st.DataObject) -> None:
     sets = [(4, 5, 8), (1, 2, 4), (3, 5, 9), (6, 7, 8), (1, 5, 11)]
     cells = n_problems * n_answers
 
+    judge = data.draw(st.sampled_from(["verifier", ""]))
+    points = SCORES if judge else st.sampled_from([0.0, 1.0])
+
     def values() -> np.ndarray:
-        drawn = data.draw(st.lists(SCORES, min_size=cells, max_size=cells))
+        drawn = data.draw(st.lists(points, min_size=cells, max_size=cells))
         return np.array(drawn).reshape(n_problems, n_answers)
 
     end = Endpoint(
-        name="score:verifier",
-        judge="verifier",
-        neutral=0.5,
-        reach=0.5,
+        name=f"score:{judge}" if judge else "accuracy",
+        judge=judge,
+        neutral=0.5 if judge else 0.0,
+        reach=0.5 if judge else 1.0,
         problems=tuple(f"p{i}" for i in range(n_problems)),
         left_out=(),
         values={(arm, seed): values() for arm in arms for seed in range(n_seeds)},
-        base_PG=np.full((n_problems, n_answers), 0.5),
+        base_PG=np.full((n_problems, n_answers), 0.5) if judge else values(),
     )
     rows = [
         {"arm": arm, "kind": arm.partition("-")[0], "layers": list(layers), "seeds": list(range(n_seeds))}

@@ -345,22 +345,29 @@ def guarded(code, folder):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+LOGGING = """
+from pathlib import Path
+from m3i_mlflow import service
+from m3i_mlflow.tracker import MLflow
+if switched_on:
+    service.NO_TELEMETRY.clear()
+MLflow().track_run(json.loads(Path("run/result.json").read_text()), Path("run"))
+assert Path("mlflow.db").is_file() and Path("mlruns").is_dir()
+"""
+
+
 @pytest.mark.slow
 def test_nothing_is_sent_anywhere(tmp_path):
     written(tmp_path / "run")
-    code = f"""
-from pathlib import Path
-from m3i_mlflow.tracker import MLflow
-folder = Path({str(tmp_path / "run")!r})
-MLflow().track_run(json.loads((folder / "result.json").read_text()), folder)
-assert Path("mlflow.db").is_file() and Path("mlruns").is_dir()
-"""
-    assert guarded(code, tmp_path) == []
+    assert guarded(f"switched_on = False\n{LOGGING}", tmp_path) == []
 
 
 @pytest.mark.slow
-def test_the_guard_sees_mlflows_own_telemetry(tmp_path):
-    assert guarded("import mlflow", tmp_path), "the guard would not see a connection"
+def test_without_the_switch_mlflow_would_call_its_makers(tmp_path):
+    """So the guard sees what it is there to see."""
+    written(tmp_path / "run")
+    attempts = guarded(f"switched_on = True\n{LOGGING}", tmp_path)
+    assert any("mlflow" in attempt for attempt in attempts)
 
 
 @pytest.mark.slow
