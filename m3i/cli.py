@@ -23,8 +23,6 @@ from m3i.secret_arguments import refuse_secret_files, refuse_secrets
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from m3i.experiment import Experiment
-
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
@@ -151,6 +149,8 @@ def run_job(config: DictConfig, command: str) -> None:
     try:
         experiment = Experiment.from_config(config, list(hydra_config.overrides.task))
         if experiment.settings.ledger.mode is LedgerMode.estimate:
+            from m3i.cost_command import print_cost
+
             print_cost(experiment)
             return
         from m3i.engine import run
@@ -235,36 +235,9 @@ def default_text(field: Any) -> str:
 
 def cost_command(arguments: list[str]) -> None:
     """m3i cost OVERRIDES: what the experiment's remote calls would come to; nothing is called."""
-    from m3i.experiment import Experiment
+    from m3i.cost_command import cost_command as command
 
-    if any(argument.startswith("-") for argument in arguments):
-        raise M3IError(
-            "usage: m3i cost OVERRIDES, such as observer=claude; with flags of Hydra (-m, --config-dir): "
-            "m3i ... ledger.mode=estimate"
-        )
-    print_cost(Experiment.compose(*arguments))
-
-
-def print_cost(experiment: Experiment) -> None:
-    """The dry run's table and its sum."""
-    from rich.console import Console
-
-    from m3i.cost import cost_table, estimate_cost, remarks, usd
-
-    found = estimate_cost(experiment)
-    if not found.lines:
-        print("This experiment calls no provider: it costs nothing.")
-        return
-    Console(highlight=False, width=max(100, Console().width)).print(cost_table(found))
-    if found.usd is None:
-        print("\nA model has no known price: give it in ledger.prices for a sum.")
-    else:
-        print(
-            f"\nAll together {usd(found.usd)} expected, {usd(found.usd_at_most)} at most (every reply of the greatest "
-            f"length, and each asked for twice)."
-        )
-    for line in remarks(found):
-        print(line)
+    command(arguments)
 
 
 def ledger_command(arguments: list[str]) -> None:

@@ -131,6 +131,28 @@ def estimate_cost(experiment: Experiment) -> Estimate:
     return Estimate(lines=tuple(lines), price_source=price_source(), budget_usd=settings.budget_usd)
 
 
+def times_judged(found: Estimate, n_jobs: int) -> Estimate:
+    """The estimate of a sweep: observers once, judges once for each of `n_jobs` jobs with answers of their own."""
+    lines = []
+    for line in found.lines:
+        if not line.place.startswith("judge."):
+            lines.append(line)
+            continue
+        lines.append(
+            replace(
+                line,
+                n_calls=line.n_calls * n_jobs,
+                n_known=0,  # only the first job's answers can be in the ledger
+                input_tokens=line.input_tokens * n_jobs,
+                output_tokens=line.output_tokens * n_jobs,
+                usd=None if line.usd is None else line.usd * n_jobs,
+                usd_at_most=None if line.usd_at_most is None else line.usd_at_most * n_jobs,
+                basis=f"{line.basis}, for each of {n_jobs} jobs of the sweep",
+            )
+        )
+    return replace(found, lines=tuple(lines))
+
+
 def _inputs(experiment: Experiment, ledger: Ledger) -> tuple[ProblemSet, Traces | None, Telemetry | None]:
     """The problems, drawn anew where the store lacks them, and stored traces with their telemetry, if any."""
     root = store_root(experiment)

@@ -145,7 +145,8 @@ def harm(sweep: Section) -> Found:
         )
     own = sweep["primary"]["attributed"]
     shuffled = next((place for place in sweep["primary"]["others"] if place["kind"] == "shuffled"), None)
-    if own and shuffled and None not in (own["t"], shuffled["t"]) and shuffled["t"] >= own["t"]:
+    known = own and shuffled and None not in (own["t"], shuffled["t"]) and sweep["primary"]["tie_rate"] != 1
+    if known and shuffled["t"] >= own["t"]:
         yield caveat(
             "shuffled_as_good",
             "Shuffled preferences did as well",
@@ -198,15 +199,15 @@ def spread(sweep: Section) -> Found:
         yield caveat(
             "sets_alike",
             "Random layer sets do not differ beyond noise",
-            "The variance between them is no larger than problems, answers and trainings explain: nothing shows that it "
-            "matters which layers are trained.",
+            "The variance between them is no larger than problems, answers and trainings explain: nothing shows that "
+            "it matters which layers are trained.",
         )
     elif draw is not None and training is not None and training > draw:
         yield caveat(
             "trainings_differ",
             "Trainings of one set differ more than sets do",
-            f"Variance {training:.2g} between training seeds against {draw:.2g} between layer sets: more training seeds "
-            f"tell more here than more problems.",
+            f"Variance {training:.2g} between training seeds against {draw:.2g} between layer sets: more training "
+            f"seeds tell more here than more problems.",
         )
 
 

@@ -34,7 +34,7 @@ def next_steps(sweep: Section) -> list[dict[str, str]]:
         steps.append(gentler(sweep))
     if sweep["verdict"]["kind"] in ("better", "worse"):
         text = (
-            "One sweep is one draw of problems, traces and pairs. A second one, registered now, tests the claim afresh."
+            "One sweep is one draw of problems, traces and pairs. A second one, registered now, tests the claim anew."
         )
         steps.append(_step("Repeat it on fresh problems", text, afresh(sweep)))
     steps += more_controls(sweep) + more_seeds(sweep) + more_problems(sweep) + more_answers(sweep)

@@ -53,6 +53,11 @@ def planned_jobs(settings: SweepSettings, n_sets: int | None = None) -> list[Job
     ]
 
 
+def judged_jobs(settings: SweepSettings) -> int:
+    """Jobs whose answers a judge has to read: all but the sham, whose answers equal the base model's."""
+    return sum(job.arm != "sham" for job in planned_jobs(settings))
+
+
 def register(
     folder: Path,
     settings: SweepSettings,

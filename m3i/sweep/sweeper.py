@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from m3i.errors import ConfigError, M3IError, SweepError
 from m3i.experiment import Experiment
 from m3i.progress import read_progress
+from m3i.settings import LedgerMode
 from m3i.sweep.overview import Overview
-from m3i.sweep.plan import Job, planned_jobs, register, with_jobs, write_plan
+from m3i.sweep.plan import Job, judged_jobs, planned_jobs, register, with_jobs, write_plan
 
 OWN = ("arm", "seed")
 """Options that the sweep sets for each job."""
@@ -75,6 +76,11 @@ def run_sweep(
     judge = settings.judge or next(iter(experiment.judges))
     if judge not in experiment.judges:
         raise ConfigError(f"sweep.judge = '{judge}': no such judge is in the panel ({', '.join(experiment.judges)})")
+    if experiment.settings.ledger.mode is LedgerMode.estimate:
+        from m3i.cost_command import print_cost
+
+        print_cost(experiment, judged_jobs(settings))
+        return
     folder = Path(str(config.hydra.sweep.dir))
     plan = register(
         folder,

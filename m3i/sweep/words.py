@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from m3i.result.next_steps import selector_name
 from m3i.result.words import count, layer_words, money, p_phrase, percent, points
 
 Section = Mapping[str, Any]
@@ -55,8 +56,14 @@ def asked(sweep: Section) -> str:
     claim = {"greater": "help more than", "less": "do worse than", "two-sided": "do anything else than"}
     return (
         f"Does training {layer_words(design['attributed'], design['n_layers'])} of {design['target']}, which "
-        f"attribution picked, {claim[design['alternative']]} training as many random layers?"
+        f"{picker(sweep)} picked, {claim[design['alternative']]} training as many random layers?"
     )
+
+
+def picker(sweep: Section) -> str:
+    """Who chose the attributed layers."""
+    name = selector_name(sweep["run"])
+    return "attribution" if name in ("", "attribution") else f"selector '{name}'"
 
 
 def sentence(sweep: Section, kind: str) -> str:
@@ -66,27 +73,39 @@ def sentence(sweep: Section, kind: str) -> str:
         return f"Not tested: {primary['why'][0].lower()}{primary['why'][1:]}"
     test, n = primary["test"], primary["test"]["n_controls"]
     picks = count(n, "random pick")
+    if untouched(primary):
+        return (
+            "Training changed no outcome anywhere, neither with the attributed layers nor with random ones, so nothing "
+            "tells them apart."
+        )
     if kind == "better":
         words = (
-            f"Training the layers that attribution picked did better than training random ones: "
+            f"Training the layers that {picker(sweep)} picked did better than training random ones: "
             f"{_of(test['rank'] - 1, picks)} of as many layers did as well."
         )
     elif kind == "worse":
         words = (
-            f"Training the layers that attribution picked did worse than training random ones: "
+            f"Training the layers that {picker(sweep)} picked did worse than training random ones: "
             f"{_of(as_bad(primary), picks)} of as many layers did as badly."
         )
     else:
         better = test["rank"] - 1
         words = (
-            f"Nothing shows that attribution picks better layers than chance: {_of(better, picks)} of as many layers "
-            f"did at least as well as the attributed ones."
+            f"Nothing shows that {picker(sweep)} picks better layers than chance: {_of(better, picks)} of as many "
+            f"layers did at least as well as the attributed ones."
         )
         equal = primary["equivalence"]["controls"]
         if equal and equal["equivalent"]:
             size = magnitude(primary["kind"], equal["margin"])
             words += f" A difference of more than {size} from the average random pick can be ruled out."
     return f"{words} {harm(sweep)}".strip()
+
+
+def untouched(primary: Section) -> bool:
+    """Every arm of the test has exactly the base model's T at every training seed."""
+    places = [place for place in (primary["attributed"], *primary["controls"]) if place]
+    values = [seed["t"] for place in places for seed in place["by_seed"]]
+    return primary["tie_rate"] == 1 and all(value == primary["base"] for value in values)
 
 
 def as_bad(primary: Section) -> int:
@@ -227,7 +246,9 @@ def level(kind: str, value: float) -> str:
 
 def shift(kind: str, value: float) -> str:
     """A difference of T with its sign: `+0.024`, or `+2.4 points` for accuracy."""
-    return points(value) if kind == "accuracy" else f"{value:+.3f}".replace("-", "−")
+    if kind == "accuracy":
+        return "0.0\u00a0points" if abs(value) < 0.0005 else points(value)
+    return "0.000" if abs(value) < 0.0005 else f"{value:+.3f}".replace("-", "−")
 
 
 def magnitude(kind: str, value: float) -> str:

@@ -249,7 +249,8 @@ def test_nothing_but_ties(tmp_path: Path) -> None:
     assert not primary["equivalence"]["base"]["equivalent"]
     assert "Every comparison is tied" in primary["power"]["effect"]["why"]
     assert "do not differ" in primary["power"]["controls"]["why"]
-    assert any(c["name"] == "all_ties" for c in sweep["caveats"])
+    assert "changed no outcome anywhere" in sweep["verdict"]["sentence"]
+    assert {"all_ties"} == {c["name"] for c in sweep["caveats"]} & {"all_ties", "shuffled_as_good", "harm"}
     assert all(entry["total"] == 0 and entry["why"] for entry in sweep["variance"][:1])
 
 
