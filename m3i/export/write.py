@@ -53,10 +53,10 @@ def write_judgements(
     target, wrong = into or folder, [_why_unreadable(file) for file in files]
     readable = [file for file, why in zip(files, wrong, strict=True) if not why]
     left_out = [why for why in wrong if why]
-    for why in left_out:
-        note(f"left out: {why}")
     if not readable:
         raise InputError(f"{folder}: no result can be read. {left_out[0]}")
+    for why in left_out:
+        note(f"left out: {why}")
     chosen = columns(texts=texts)
     schema = schema_of(chosen, metadata=_metadata(folder, readable, left_out))
     target.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,5 @@
-"""The report page: one HTML file without scripts, network or parts outside it, drawn from result.json alone."""
+"""The report pages: one HTML file each without network or parts outside it, drawn from one JSON file alone."""
 
-from m3i.report.render import render_report
+from m3i.report.render import render_report, render_sweep
 
-__all__ = ["render_report"]
+__all__ = ["render_report", "render_sweep"]

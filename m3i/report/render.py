@@ -1,4 +1,4 @@
-"""Renders `result.json` to one HTML page."""
+"""Renders `result.json` and `sweep.json` to one HTML page each."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from m3i.report import figures, texts
+from m3i.report import figures, sweep_figures, sweep_texts, texts
 from m3i.result import words
+from m3i.sweep import words as sweep_words
 
-POLICY = "default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'"
-"""Nothing is loaded and no script runs; the one style sheet is named by its hash."""
+POLICY = (
+    "default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; "
+    "base-uri 'none'; form-action 'none'"
+)
+"""Nothing is loaded; the one style sheet and the one script, both ours, are named by their hashes."""
 
 
 def render_report(result: Mapping[str, Any]) -> str:
-    """The report page from the content of `result.json` alone: the same file always gives the same page.
+    """The page of a run from the content of `result.json` alone: the same file always gives the same page.
 
     Args:
         result: What `build_result` returned, or `json.load` of a `result.json`.
@@ -24,6 +28,40 @@ def render_report(result: Mapping[str, Any]) -> str:
     Raises:
         jinja2.UndefinedError: When the file lacks a field (written by another version: see its `format`).
     """
+    return _page("run.html.j2", result, result)
+
+
+def render_sweep(sweep: Mapping[str, Any]) -> str:
+    """The page of a sweep from the content of `sweep.json` alone: the same file always gives the same page.
+
+    Args:
+        sweep: What `m3i.sweep.compare.build_sweep` returned, or `json.load` of a `sweep.json`.
+
+    Raises:
+        jinja2.UndefinedError: When the file lacks a field (written by another version: see its `format`).
+    """
+    return _page("sweep.html.j2", sweep, sweep["run"])
+
+
+def _page(body: str, document: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+    """The page whose body is a template; `doc` is the whole document, `r` the run whose layers and traces it shows."""
+    style, script = _own("report.css"), _own("report.js")
+    return str(
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            body=body,
+            doc=document,
+            r=run,
+            style=style,
+            script=script,
+            policy=POLICY.format(style=_digest(style), script=_digest(script)),
+            clip=texts.text_limit(run),
+        )
+    )
+
+
+def _environment() -> Any:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -39,17 +77,36 @@ def render_report(result: Mapping[str, Any]) -> str:
         points=_or_dash(words.points),
         p=_or_dash(words.p_phrase),
         two=_or_dash(texts.two),
+        level=_or_dash(_level),
+        shift=_or_dash(_shift),
         number=_or_dash(texts.number),
         short=_or_dash(texts.short),
         seconds=_or_dash(texts.seconds),
         magnitude=_or_dash(figures.magnitude),
         sentence=texts.sentence,
+        value=texts.sort_value,
+        change=texts.change,
     )
-    environment.globals.update(figures=figures, texts=texts, words=words)
-    style = resources.files("m3i.report").joinpath("templates/report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    page = environment.get_template("report.html.j2")
-    return page.render(r=result, style=style, policy=POLICY.format(style=digest), clip=texts.text_limit(result))
+    environment.globals.update(
+        figures=figures, sweep_figures=sweep_figures, sweep_texts=sweep_texts, texts=texts, words=words
+    )
+    return environment
+
+
+def _own(name: str) -> str:
+    return resources.files("m3i.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _level(value: float, kind: str) -> str:
+    return sweep_words.level(kind, value)
+
+
+def _shift(value: float, kind: str) -> str:
+    return sweep_words.shift(kind, value)
 
 
 def _or_dash(function: Any) -> Any:

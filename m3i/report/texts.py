@@ -33,6 +33,11 @@ def two(value: float) -> str:
     return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
 
 
+def sort_value(value: float | None) -> str:
+    """A number for the page's script to sort by; empty where it is not known."""
+    return "" if value is None else repr(value)
+
+
 def paid(calls: Mapping[str, Any]) -> str:
     """What a model's calls cost; a dash where none was made."""
     return money(calls["cost_usd"], calls["n_unpriced"]) if calls["n_calls"] else "–"
@@ -65,12 +70,14 @@ def short(value: str) -> str:
 
 
 def seconds(value: float) -> str:
-    """`0.4 s`, `38 s`, `3 min 12 s`."""
+    """`0.4 s`, `38 s`, `3 min 12 s`, `2 h 5 min`."""
     if value < 10:
         return f"{value:.1f} s"
     if value < 120:
         return f"{value:.0f} s"
-    return f"{int(value) // 60} min {int(value) % 60} s"
+    if value < 7200:
+        return f"{int(value) // 60} min {int(value) % 60} s"
+    return f"{int(value) // 3600} h {int(value) % 3600 // 60} min"
 
 
 def text_limit(result: Mapping[str, Any]) -> int:
@@ -140,6 +147,13 @@ def outcomes(result: Mapping[str, Any]) -> list[str]:
     """Outcome of each row by the first judge; `missing` where it gave no verdict."""
     first = next(iter(result["judges"]))
     return [row["verdicts"].get(first, {"outcome": "missing"})["outcome"] for row in result["problems"]["rows"]]
+
+
+def change(row: Mapping[str, Any]) -> str:
+    """Word to filter by: what training did to the correctness of one answer."""
+    if row["base"]["correct"] == row["tuned"]["correct"]:
+        return "right" if row["tuned"]["correct"] else "wrong"
+    return "fixed" if row["tuned"]["correct"] else "broken"
 
 
 def marked(text: str, findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -78,6 +78,7 @@ An arm (`arms`), pooled over its training seeds with the problem as the unit:
 | `trained`, `trained_by_seed` | trained parameters; `trained` is null where they differ between seeds |
 | `judges` | {alias: {n, counts: {tuned, base, tie, split, missing}, problems: {wins, losses, undecided}, sign_test: |
 | | {wins, losses, p, share, low, high, level}, mean_score (estimate), length (length row)}} |
+| `panel` | over all judges: {judges, mean_score (estimate), bootstrap (estimate)} |
 | `accuracy` | {n, base, tuned, difference (estimate), fixed, broken, mcnemar: {fixed, broken, p} over problems} |
 | `t` | {endpoint's name: {t, by_seed: [{seed, t}]}} over all its seeds, on the problems that all arms share |
 | `live_share`, `certificates_passed` | smallest live share of its adapters in llama.cpp; all certificates passed |

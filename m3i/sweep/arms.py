@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from m3i.statistics import mcnemar, mean_score, paired_difference, problem_signs, rank_correlation, sign_test
+from m3i.statistics import (
+    cluster_mean,
+    mcnemar,
+    mean_score,
+    paired_difference,
+    problem_signs,
+    rank_correlation,
+    sign_test,
+)
 from m3i.sweep.design import Design
 from m3i.sweep.endpoints import POINTS, Endpoint
 from m3i.sweep.length import length_adjusted
@@ -62,6 +70,7 @@ def arm_row(jobs: Sequence[Job], endpoints: Sequence[Endpoint], design: Design) 
         "tested": name in (*design.controls, "attributed") and bool(design.seeds),
         "folders": [job.folder for job in jobs],
         "judges": {judge: judge_row(rows, judge, design.level) for judge in first["judges"]},
+        "panel": panel_row(rows, list(first["judges"]), design.level, first["statistics"]),
         "accuracy": accuracy_row(rows, design.level),
         "live_share": min(result["certificates"]["export"]["live_share"] for result in results),
         "certificates_passed": all(result["certificates"]["export"]["passed"] for result in results),
@@ -102,6 +111,28 @@ def judge_row(rows: Sequence[Mapping[str, Any]], judge: str, level: float) -> di
             )
         ),
         "length": length_row(valid, level),
+    }
+
+
+def panel_row(
+    rows: Sequence[Mapping[str, Any]], judges: Sequence[str], level: float, statistics: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The mean score over all judges: verdicts, generation and training seeds of one problem stay together.
+
+    Returns:
+        `mean_score` as everywhere, and `bootstrap`, the percentile bootstrap over problems beside it; it is too narrow
+        where few problems are decided (docs/verdict.md).
+    """
+    said = [(row["problem_id"], row["verdicts"][judge]["outcome"]) for row in rows for judge in judges]
+    valid = [(problem, POINTS[outcome]) for problem, outcome in said if outcome != "missing"]
+    problems, scores = [problem for problem, _ in valid], [score for _, score in valid]
+    bootstrap = cluster_mean(
+        clusters=problems, values=scores, level=level, draws=statistics["n_bootstrap"], seed=statistics["seed"]
+    )
+    return {
+        "judges": list(judges),
+        "mean_score": asdict(mean_score(problems=problems, scores=scores, level=level)),
+        "bootstrap": asdict(bootstrap),
     }
 
 

@@ -145,8 +145,9 @@ def harm(sweep: Section) -> Found:
         )
     own = sweep["primary"]["attributed"]
     shuffled = next((place for place in sweep["primary"]["others"] if place["kind"] == "shuffled"), None)
-    known = own and shuffled and None not in (own["t"], shuffled["t"]) and sweep["primary"]["tie_rate"] != 1
-    if known and shuffled["t"] >= own["t"]:
+    if own is None or shuffled is None or None in (own["t"], shuffled["t"]) or sweep["primary"]["tie_rate"] == 1:
+        return
+    if shuffled["t"] >= own["t"]:
         yield caveat(
             "shuffled_as_good",
             "Shuffled preferences did as well",
@@ -199,8 +200,8 @@ def spread(sweep: Section) -> Found:
         yield caveat(
             "sets_alike",
             "Random layer sets do not differ beyond noise",
-            "The variance between them is no larger than problems, answers and trainings explain: nothing shows that "
-            "it matters which layers are trained.",
+            "The variance between them is no larger than problems, answers and trainings explain: among "
+            "random sets, nothing shows that it matters which is trained.",
         )
     elif draw is not None and training is not None and training > draw:
         yield caveat(

@@ -12,6 +12,8 @@ from m3i.sweep.load import Job, LoadedSweep
 
 TESTED = ("attributed", "random")
 """Kinds of arms that the randomization test compares."""
+BINDING = ("primary", "judge", "alternative", "alpha", "margin", "effect")
+"""What a result's own config says of the test."""
 WORDS = {
     "primary": "the primary endpoint",
     "judge": "the judge",
@@ -166,17 +168,29 @@ def deviations(sweep: LoadedSweep) -> list[str]:
             f"({row.get('at', 'at an unknown time')}); the first registration holds."
             for name in differs
         ]
-    return list(dict.fromkeys(found)) + _against_results(sweep, rows[0])
+    return list(dict.fromkeys(found)) + _against_results(sweep, rows)
 
 
-def _against_results(sweep: LoadedSweep, plan: Mapping[str, Any]) -> list[str]:
-    """Where the results themselves are not what was registered."""
+def _against_results(sweep: LoadedSweep, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where the results themselves are not what any registration asked for."""
     found = []
-    planned = plan.get("generation_seeds")
+    planned = rows[0].get("generation_seeds")
     ran = sorted({row["seed"] for row in sweep.run["problems"]["rows"]})
     if planned is not None and sorted(planned) != ran:
         found.append(f"The generation seeds {_value(planned)} were registered, the results have {_value(ran)}.")
-    return found
+    allowed = {name: [row.get(name) for row in rows] for name in BINDING}
+    other: dict[str, list[str]] = {}
+    for job in sweep.done():
+        assert job.result is not None
+        own = job.result["config"].get("sweep") or {}
+        for name in BINDING:
+            if name in own and own[name] not in (*allowed[name], ""):  # an empty judge is the first of the panel
+                other.setdefault(f"{WORDS[name]} {_value(own[name])}", []).append(f"{job.arm}, seed {job.seed}")
+    return found + [
+        f"{len(jobs)} result{'s' if len(jobs) > 1 else ''} ({'; '.join(jobs[:3])}{', ...' if len(jobs) > 3 else ''}) "
+        f"ran under {words}, which plan.json does not hold."
+        for words, jobs in other.items()
+    ]
 
 
 def _when(n_results: int) -> str:

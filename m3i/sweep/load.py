@@ -92,6 +92,8 @@ def _nothing(folder: Path, jobs: Sequence[Job]) -> str:
 def _jobs_of_plan(folder: Path, plan: Mapping[str, Any]) -> list[Job]:
     """The jobs of the latest command, and those of earlier registrations that have run."""
     rows = {(row["arm"], row["seed"]): row["folder"] for row in plan["jobs"]}
+    if not plan["registrations"]:
+        raise InputError(f"{folder / 'plan.json'}: it holds no registration, so it is no plan of a sweep")
     for registration in plan["registrations"]:
         for arm, seed in product(registration["arms"], registration["seeds"]):
             ran = any((folder / arm / f"seed-{seed}" / name).exists() for name in ("result.json", "progress.jsonl"))

@@ -130,12 +130,15 @@ def effect_words(sweep: Section) -> str:
 
 
 def afresh(sweep: Section, *words: str) -> str:
-    """The sweep with other words on fresh problems, so that what was seen here does not decide what is tested."""
+    """The sweep with other words on fresh problems, so that what was seen here does not decide what is tested.
+
+    Empty where the problem source has no seed: then only its owner knows where other problems are.
+    """
     problems = sweep["run"]["config"].get("problems")
     seed = problems.get("seed") if isinstance(problems, Mapping) else None
     if isinstance(seed, int):
         return command(sweep, *words, f"problems.seed={seed + 1}")
-    return command(sweep, *words, f"hydra.sweep.dir=sweeps/{sweep['name']}-2")
+    return ""
 
 
 def command(sweep: Section, *words: str) -> str:

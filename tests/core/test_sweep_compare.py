@@ -36,8 +36,9 @@ from m3i.sweep.endpoints import Endpoint, comparable
 from m3i.sweep.judges import kappa
 from m3i.sweep.length import length_adjusted
 from m3i.sweep.load import Job, load_sweep, slim
-from m3i.sweep.power import least
-from m3i.sweep.verdict import endpoint_section
+from m3i.sweep.next_steps import next_steps
+from m3i.sweep.power import least, power_section
+from m3i.sweep.verdict import endpoint_section, tie_rate
 from m3i.sweep.words import summary_lines
 
 Results = dict[tuple[str, int], dict[str, Any]]
@@ -110,6 +111,8 @@ def test_arm_against_base_by_hand(small: Results, tmp_path: Path) -> None:
     assert accuracy["tuned"] == pytest.approx(0.45)
     assert (accuracy["fixed"], accuracy["broken"]) == (9, 0)
     assert accuracy["mcnemar"] == {"fixed": 5, "broken": 0, "p": pytest.approx(2 / 2**5)}
+    assert own["panel"]["mean_score"] == judge["mean_score"]  # one judge
+    assert own["panel"]["bootstrap"]["n"] == 10
     assert own["trained"] == 3 * 8 * (320 + 240 + 168)
     assert own["t"]["accuracy"]["by_seed"] == [{"seed": 0, "t": 0.4}, {"seed": 1, "t": 0.5}]
 
@@ -317,6 +320,14 @@ def test_a_plan_made_after_results_is_a_deviation(small: Results, tmp_path: Path
     plan = registration(small["attributed", 0], ARMS, (0, 1), n_results=3)
     sweep = compared(tmp_path, small, registrations=[plan])
     assert "3 results were already there" in sweep["plan"]["deviations"][0]
+
+
+def test_results_of_another_plan_are_named(small: Results, tmp_path: Path) -> None:
+    plan = registration(small["attributed", 0], ARMS, (0, 1), alpha=0.1, judge="verifier")
+    sweep = compared(tmp_path, small, registrations=[plan])
+    assert len(sweep["plan"]["deviations"]) == 1
+    assert "13 results" in sweep["plan"]["deviations"][0]
+    assert "ran under alpha 0.05, which plan.json does not hold" in sweep["plan"]["deviations"][0]
 
 
 def test_arms_dropped_after_a_look_are_still_tested(small: Results, tmp_path: Path) -> None:
@@ -660,11 +671,33 @@ def test_power_and_next_steps_agree(tmp_path: Path) -> None:
     jobs = jobs_of(arm_names(n_random=4), (0, 1))
     sweep = compared(tmp_path, synthetic_results(jobs=jobs, rule=random_world(effect=0.0), n_held_out=30))
     steps = {step["title"]: step for step in sweep["next"]}
-    assert "sweep.n_random=19" in steps["More random arms"]["command"]
-    assert "sweep.seeds=[0,1,2]" in steps["More training seeds"]["command"]
+    assert steps["More random arms"]["command"] == ""  # these problems have no seed that would give others
+    assert "19 are the least for 0.05" in steps["More random arms"]["text"]
+    seeded = sweep | {"run": sweep["run"] | {"config": {"problems": {"seed": 3}}}}
+    steps = {step["title"]: step for step in next_steps(seeded)}
+    assert steps["More random arms"]["command"].endswith("+sweep=control sweep.n_random=19 problems.seed=4")
+    assert steps["More training seeds"]["command"].endswith("+sweep=control 'sweep.seeds=[0,1,2]' problems.seed=4")
     base = sweep["primary"]["power"]["base"]
     assert f"{base['required_problems_sign']:,}" in steps["More held-out problems"]["text"]
-    assert all(c.startswith("python -m m3i -m ") for c in (s["command"] for s in sweep["next"]) if c)
+
+
+def test_problems_for_60_to_40_at_67_percent_ties() -> None:
+    """The published check: about 619 problems for the exact sign test, 589 for the t test of the mean score."""
+    score_PG = np.array([0.5] * 67 + [1.0] * 20 + [0.0] * 13)[:, None]
+    end = Endpoint(
+        name="score:verifier",
+        judge="verifier",
+        neutral=0.5,
+        reach=0.5,
+        problems=tuple(map(str, range(100))),
+        left_out=(),
+        values={("attributed", 0): score_PG, ("random-0", 0): score_PG, ("random-1", 0): 1 - score_PG},
+        base_PG=np.full((100, 1), 0.5),
+    )
+    design = plain_design(controls=("random-0", "random-1"))
+    base = power_section(end, design, tie_rate(end, design))["base"]
+    assert base["required_problems_sign"] == 619
+    assert base["required_problems"] == 589
 
 
 def test_least_is_the_first_that_is_enough() -> None:
@@ -766,12 +799,17 @@ def test_the_schema_is_documented(small: Results, tmp_path: Path) -> None:
 
 
 def test_the_command(small: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_sweep(tmp_path, small)
+    lost = ("random-1", 1)
+    kept = {job: result for job, result in small.items() if job != lost}
+    write_sweep(tmp_path, kept, failed={lost: "\x1b[2J<b>cleared</b>"})
     compare_command([str(tmp_path)])
     out = capsys.readouterr().out
     stored = json.loads((tmp_path / "sweep.json").read_text(encoding="utf-8"))
     assert stored["verdict"]["asked"] in out
-    assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!")
+    assert "\x1b" not in out  # what a job ended with cannot clear the screen
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.startswith("<!")
+    assert "<b>cleared" not in page
     for name in ("sweep.json", "report.html", "results.parquet", "results.csv"):
         assert (tmp_path / name).stat().st_size > 0
         assert str(tmp_path / name) in out

@@ -70,7 +70,6 @@ def test_there_is_no_tracker_unless_one_is_chosen():
         (["tracker.fails=x"], "option 'tracker.fails' does not exist"),
         (["+tracker.mine=3"], "no tracker is chosen"),
         (["tracker=notebook", "tracker.notebook.fail=x"], "did you mean 'tracker.notebook.fails'?"),
-        (["judge={}", "~judge"], "judge"),
     ],
 )
 def test_a_wrong_word_is_an_error(overrides, message):
@@ -79,13 +78,13 @@ def test_a_wrong_word_is_an_error(overrides, message):
 
 
 def test_a_preset_may_choose_a_tracker_and_the_command_line_take_it_away(tmp_path, monkeypatch):
-    folder = tmp_path / "preset_pkg" / "conf" / "experiment"
+    folder = tmp_path / "tracking_presets" / "conf" / "experiment"
     folder.mkdir(parents=True)
-    (tmp_path / "preset_pkg" / "__init__.py").touch()
+    (tmp_path / "tracking_presets" / "__init__.py").touch()
     (folder / "tracked.yaml").write_text("# @package _global_\ndefaults:\n  - override /tracker: notebook\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     module = ModuleType("presets")
-    module.register_presets = m3i.hookimpl(lambda register: register("pkg://preset_pkg.conf"))
+    module.register_presets = m3i.hookimpl(lambda register: register("pkg://tracking_presets.conf"))
     module.register_trackers = m3i.hookimpl(lambda register: register("notebook", Notebook))
     registry = build([*plugin_modules(), (module, "notebook-dist", "1")])
     monkeypatch.setattr("m3i.config_source.installed", lambda: registry)

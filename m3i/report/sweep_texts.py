@@ -1,0 +1,93 @@
+"""What the page of a sweep derives from `sweep.json` for its figures and tables: places, ranges, names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from m3i.statistics.randomization import TIE
+
+LANES = (
+    ("excluding", "Without attributed"),
+    ("all", "All layers"),
+    ("shuffled", "Shuffled pairs"),
+    ("sham", "Sham"),
+)
+"""Kinds of arms beside the test and what the page calls them."""
+KINDS = {
+    "attributed": "attributed",
+    "random": "random layers",
+    "excluding": "without attributed layers",
+    "all": "all layers",
+    "shuffled": "shuffled pairs",
+    "sham": "sham, zero update",
+}
+SOURCES = {
+    "problem": "problems differ",
+    "generation": "answers to one problem differ",
+    "draw": "layer sets differ",
+    "training": "trainings of one set differ",
+    "problem x draw": "sets differ on single problems",
+    "generation x draw": "sets differ on single answers",
+    "problem x training": "trainings differ on single problems",
+    "residual": "what remains",
+}
+"""Components of variance in words."""
+
+
+def lanes(endpoint: Mapping[str, Any]) -> list[tuple[str, Sequence[Mapping[str, Any]]]]:
+    """Label and places of each row of the headline figure below the attributed arm and its controls."""
+    others = endpoint["others"]
+    rows = [(label, [p for p in others if p["kind"] == kind and p["t"] is not None]) for kind, label in LANES]
+    untested = [p for p in others if p["kind"] == "random" and p["t"] is not None]
+    return [(label, places) for label, places in [("Random, not tested", untested), *rows] if places]
+
+
+def edge(endpoint: Mapping[str, Any]) -> float | None:
+    """The control that the attributed arm must pass for p ≤ alpha; None where none is enough or two sides count.
+
+    p = (1 + controls at least as extreme) / (R + 1) ≤ alpha leaves alpha (R + 1) − 1 of them; the next one is the edge.
+    """
+    test = endpoint["test"]
+    if test is None or test["alternative"] == "two-sided":
+        return None
+    places = sorted((p["t"] for p in endpoint["controls"]), reverse=test["alternative"] == "greater")
+    spare = math.floor(test["alpha"] * (len(places) + 1) + TIE) - 1
+    return places[spare] if 0 <= spare < len(places) else None
+
+
+def layer_use(endpoint: Mapping[str, Any], n_layers: int) -> tuple[list[int], list[float | None]]:
+    """By layer: how many of the test's random arms hold it, and their mean T."""
+    held: list[list[float]] = [[] for _ in range(n_layers)]
+    for place in endpoint["controls"]:
+        for layer in place["layers"] if place["t"] is not None else ():
+            held[layer].append(place["t"])
+    return [len(ts) for ts in held], [sum(ts) / len(ts) if ts else None for ts in held]
+
+
+def answers_by_problem(run: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    """Problem's id → its rows in the run, one a generation seed."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in run["problems"]["rows"]:
+        found.setdefault(row["problem_id"], []).append(row)
+    return found
+
+
+def direction(difference: float | None) -> str:
+    """Word to filter by: whether the attributed arm does better or worse than its controls on a problem."""
+    if difference is None:
+        return "unknown"
+    return "equal" if abs(difference) < TIE else "better" if difference > 0 else "worse"
+
+
+def need(value: float | None, why: str) -> str:
+    """A required number in words; why there is none, or that no number is enough."""
+    if value is not None:
+        return f"{value:,}"
+    return why or "no number of these alone is enough"
+
+
+def has_points(endpoint: Mapping[str, Any]) -> bool:
+    """Whether there is anything to draw for an endpoint."""
+    return endpoint["attributed"] is not None and endpoint["attributed"]["t"] is not None
