@@ -108,8 +108,15 @@ def hydra_command(arguments: list[str]) -> None:
     prepare_hydra()
     command = shlex.join(["python", "-m", "m3i", *arguments])
 
+    failures: list[M3IError] = []
+
     def task(config: DictConfig) -> None:
-        run_job(config, command)
+        try:
+            run_job(config, command)
+        except JobError:
+            raise  # a multirun's job may run in another process: Hydra carries its error here
+        except M3IError as error:  # Hydra would print the overrides too
+            failures.append(error)
 
     # Hydra prints its own errors and ends the process, unless told to raise them: then they are ours to say in a line.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -126,13 +133,16 @@ def hydra_command(arguments: list[str]) -> None:
         raise M3IError(explain(error)) from error
     finally:
         sys.argv = saved
+    if failures:
+        raise failures[0]
 
 
 def run_job(config: DictConfig, command: str) -> None:
     """One job of Hydra, in this process or in a launcher's worker: checks the config, runs, prints the summary.
 
     Raises:
-        M3IError: What went wrong; in a multirun it is also printed, since the launcher hands on the first alone.
+        JobError: What went wrong in a job of a multirun; printed too, since the launcher hands on the first alone.
+        M3IError: What went wrong elsewhere.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -158,10 +168,11 @@ def run_job(config: DictConfig, command: str) -> None:
         # The sweep's overview shows its jobs, wherever they run.
         finished = run(experiment, run_dir=Path(hydra_config.runtime.output_dir), quiet=in_sweep, command=command)
     except M3IError as error:
-        if hydra_config.mode is RunMode.MULTIRUN and not in_sweep:
+        if hydra_config.mode is not RunMode.MULTIRUN:
+            raise
+        if not in_sweep:  # a sweep's overview tells its jobs' errors
             fail(str(error))
-            raise JobError(str(error)) from error
-        raise
+        raise JobError(str(error)) from error
     for line in () if in_sweep else finished.summary:
         print(line)
 

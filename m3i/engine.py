@@ -18,7 +18,7 @@ from m3i.arms import arm_section
 from m3i.artifacts import TargetInfo
 from m3i.component import Component
 from m3i.display import Display
-from m3i.errors import ConfigError, M3IError, did_you_mean
+from m3i.errors import ConfigError, M3IError, TrackingError, did_you_mean
 from m3i.experiment import Experiment
 from m3i.lab import Lab, core_sources
 from m3i.ledger import Ledger
@@ -91,6 +91,9 @@ def recorded(journal: Journal, ledger: Ledger) -> Iterator[None]:
         state = "done"
     except KeyboardInterrupt:
         state = "interrupted"
+        raise
+    except TrackingError as problem:  # the result is there
+        state, error = "done", redact(str(problem))
         raise
     except BaseException as problem:
         error = redact(str(problem) if isinstance(problem, M3IError) else f"{type(problem).__name__}: {problem}")

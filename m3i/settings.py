@@ -284,7 +284,7 @@ class SweepSettings:
         require(self.primary in ("score", "accuracy"), "sweep.primary", self.primary, "score or accuracy")
         known = ("greater", "less", "two-sided")
         require(self.alternative in known, "sweep.alternative", self.alternative, "greater, less or two-sided")
-        require(0 < self.alpha < 1, "sweep.alpha", self.alpha, "a number in (0, 1)")
+        require(0 < self.alpha < 0.5, "sweep.alpha", self.alpha, "a number in (0, 0.5)")
         require(0 < self.margin < 0.5, "sweep.margin", self.margin, "a number in (0, 0.5)")
         require(0.5 < self.effect < 1, "sweep.effect", self.effect, "a number in (0.5, 1)")
 

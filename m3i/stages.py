@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from m3i.arms import ArmKind, select_for
+from m3i.arms import ArmKind
 from m3i.artifacts import (
     Adapter,
     Answers,
@@ -41,7 +41,6 @@ from m3i.interfaces import (
     TrainRequest,
 )
 from m3i.lab import Lab, run_async
-from m3i.shuffle import shuffle_pairs, shuffle_reference
 from m3i.store import file_hash
 
 TORCH = ("torch", "transformers", "tokenizers")
@@ -277,6 +276,7 @@ def select(lab: Lab, scores: Mapping[str, LayerScores]) -> LayerSelection:
         "select",
         work,
         component=("selector", selector),
+        core=("layer_draws",),
         # A selector may read the first score of the panel, and the names of inputs are sorted in the key.
         settings={"panel": list(scores)},
         inputs={"target": lab.target_id, **{f"scores {a}": s.id for a, s in scores.items()}},
@@ -291,6 +291,8 @@ def arm(lab: Lab, attributed: LayerSelection) -> LayerSelection:
         return attributed
 
     def work(folder: Path, tick: Tick) -> LayerSelection:
+        from m3i.arms import select_for
+
         return select_for(own, attributed, lab.session.info)
 
     return lab.make(
@@ -367,9 +369,13 @@ def shuffle(lab: Lab, chosen: PreferencePairs, known: ReferenceLogprobs) -> tupl
     seed = lab.experiment.settings.seed
 
     def swap_pairs(folder: Path, tick: Tick) -> PreferencePairs:
+        from m3i.shuffle import shuffle_pairs
+
         return shuffle_pairs(chosen, seed)
 
     def swap_reference(folder: Path, tick: Tick) -> ReferenceLogprobs:
+        from m3i.shuffle import shuffle_reference
+
         return shuffle_reference(known, seed)
 
     swapped = lab.make(
@@ -380,7 +386,7 @@ def shuffle(lab: Lab, chosen: PreferencePairs, known: ReferenceLogprobs) -> tupl
         core=("shuffle", "pairs"),
         settings={"seed": seed, "of": "pairs"},
         inputs={"pairs": chosen.id},
-        made=lambda a: f"{a.counts['pairs: swapped']} of {len(a.pairs)} pairs swapped",
+        made=lambda a: f"{a.counts.get('pairs: swapped', 0)} of {len(a.pairs)} pairs swapped",
     )
     moved = lab.make(
         ReferenceLogprobs,

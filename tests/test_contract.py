@@ -558,7 +558,7 @@ BAD_SETTINGS = {
     },
     "telemetry": {"max_traces": [1], "batch_size": COUNT},
     "attribution": {"n_bootstrap": [99]},
-    "pairs": {"per_problem": COUNT, "corrected": ["some"], "overlong": ["cut"], "max_length": [7]},
+    "pairs": {"per_problem": COUNT, "at_most": COUNT, "corrected": ["some"], "overlong": ["cut"], "max_length": [7]},
     "reference": {"batch_size": COUNT},
     "evaluate": {
         "seeds": [[], [1, 1]],
@@ -569,6 +569,17 @@ BAD_SETTINGS = {
         "n_ctx": [15],
     },
     "judging": {"canaries": [-1]},
+    "sweep": {
+        "n_random": COUNT,
+        "n_excluding": [-1],
+        "others": [["shame"], ["sham", "sham"]],
+        "seeds": [[], [1, 1]],
+        "primary": ["scores"],
+        "alternative": ["more"],
+        "alpha": [0.0, 0.5],
+        "margin": [0.0, 0.5],
+        "effect": [0.5, 1.0],
+    },
     "ledger": {
         "account": [""],
         "budget_usd": [-0.1],

@@ -137,6 +137,14 @@ def test_equal_experiments_have_equal_keys(remade):
     assert remade() == set()
 
 
+@pytest.mark.parametrize("arm", ["random-3", "excluding-0", "all", "shuffled", "sham"])
+def test_the_display_counts_the_stages_of_every_arm(keys, monkeypatch, arm):
+    announced = []
+    monkeypatch.setattr(Display, "begin", lambda self, n_stages: announced.append(n_stages))
+    n_stages = len(keys(f"arm={arm}"))
+    assert announced == [n_stages]
+
+
 def test_every_stage_of_the_default_experiment_is_there_and_counted_by_the_display(keys, monkeypatch):
     announced = []
     monkeypatch.setattr(Display, "begin", lambda self, n_stages: announced.append(n_stages))
@@ -163,6 +171,9 @@ def test_every_stage_of_the_default_experiment_is_there_and_counted_by_the_displ
         ("exporter.n_threads=2", set()),
         ("statistics.confidence=0.9", set()),
         ("store.root=elsewhere", set()),
+        ("arm=random-0", {"arm random-0"}),  # its layers are in the keys behind it, see below
+        ("arm=sham", {"arm sham"}),
+        ("arm=shuffled", {"shuffle pairs", "shuffle reference"} | TRAINED),
         ("observer=checker", {"observe surprisal", "contrast"} | SCORED | SELECTED),
         ("judge=verifier+llamacpp", {"judge llamacpp"}),
     ],
@@ -209,11 +220,16 @@ ALTERNATIVE = {
     "truncated": "true",
     "seeds": "[3,4]",
     "file": "own.jsonl",
+    "at_most": "5",
+    "others": "[sham]",
+    "primary": "accuracy",
+    "judge": "verifier",
+    "alternative": "less",
 }
 NEEDS = {"canaries": "judge=llamacpp"}
 """Option → the component without which it is not read."""
-NO_STAGE = {"statistics"}
-"""Sections that shape the report alone, which is made anew by every run."""
+NO_STAGE = {"statistics", "sweep"}
+"""Sections that shape reports alone, or say which runs there are; reports are made anew every time."""
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from m3i.report.figures import WIDTH, Rows
 from m3i.report.svg import Scale, dot, element, figure, line, rect, text, tick_words
-from m3i.report.sweep_texts import edge, lanes, layer_use
+from m3i.report.sweep_texts import edge, lanes, layer_use, part
 
 WIDE = 860
 """Width of the headline figure where the screen has room; WIDTH where it has not."""
@@ -61,6 +61,7 @@ def _scale(endpoint: Mapping[str, Any], start: float, end: float) -> Scale:
     places = [endpoint["attributed"], *endpoint["controls"], *(p for _, ps in lanes(endpoint) for p in ps)]
     values = [value for p in places for value in (p["t"], *(s["t"] for s in p["by_seed"])) if value is not None]
     values += [endpoint["base"]] if endpoint["base"] is not None else []
+    values += _whisker(endpoint) or ()
     low, high = min(values), max(values)
     pad = 0.05 * (high - low)
     return Scale(low - pad, high + pad, start, end)
@@ -94,14 +95,22 @@ def _base(endpoint: Mapping[str, Any], x: Scale, bottom: float) -> list[Markup]:
 
 
 def _attributed(endpoint: Mapping[str, Any], x: Scale, y: float, foot: float, left: float) -> list[Markup]:
-    place, effect, mean = endpoint["attributed"], endpoint["effect"], endpoint["controls_mean"]
-    parts = [text(left, y + 4, "Attributed", "lbl name picked-ink", "end"), line(x(place["t"]), y, x(place["t"]), foot, "drop")]
-    if effect is not None and mean is not None and not effect["difference"]["degenerate"]:
-        low, high = (mean + effect["difference"][end] for end in ("low", "high"))
-        parts.append(line(x(low), y, x(high), y, "whisker tuned-line"))
-        parts += [line(x(v), y - 5, x(v), y + 5, "whisker tuned-line") for v in (low, high) if x.low <= v <= x.high]
+    place, ends = endpoint["attributed"], _whisker(endpoint)
+    parts = [text(left, y + 4, "Attributed", "lbl name picked-ink", "end")]
+    parts.append(line(x(place["t"]), y, x(place["t"]), foot, "drop"))
+    if ends:
+        parts.append(line(x(ends[0]), y, x(ends[1]), y, "whisker tuned-line"))
+        parts += [line(x(v), y - 5, x(v), y + 5, "whisker tuned-line") for v in ends]
     parts += [line(x(s["t"]), y - 10, x(s["t"]), y + 10, "seed own") for s in place["by_seed"]]
     return [*parts, _titled(_diamond(x(place["t"]), y, 8, "picked-dot"), place)]
+
+
+def _whisker(endpoint: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Interval of the attributed arm's difference from its controls, laid at their mean."""
+    effect, mean = endpoint["effect"], endpoint["controls_mean"]
+    if effect is None or mean is None or effect["difference"]["degenerate"]:
+        return None
+    return mean + effect["difference"]["low"], mean + effect["difference"]["high"]
 
 
 def _diamond(x: float, y: float, r: float, css: str) -> Markup:
@@ -187,10 +196,10 @@ def equivalence_figure(endpoint: Mapping[str, Any]) -> Markup:
 def variance_bar(row: Mapping[str, Any]) -> Markup:
     """Shares of the variance of one score, in the order of the table beside it."""
     parts, x, width = [], 4.0, WIDTH - 8.0
-    for i, component in enumerate(row["components"]):
+    for component in row["components"]:
         share = component["share"] or 0.0
         if share > 0:
-            parts.append(rect(x, 6, share * width, 30, f"part-{i}"))
+            parts.append(rect(x, 6, share * width, 30, part(component["name"])))
             if share > 0.09:
                 parts.append(text(x + share * width / 2, 51, f"{share * 100:.0f} %", "lbl", "middle"))
         x += share * width

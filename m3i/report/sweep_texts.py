@@ -9,20 +9,12 @@ from typing import Any
 from m3i.statistics.randomization import TIE
 
 LANES = (
-    ("excluding", "Without attributed"),
+    ("excluding", "Excluding"),
     ("all", "All layers"),
     ("shuffled", "Shuffled pairs"),
     ("sham", "Sham"),
 )
 """Kinds of arms beside the test and what the page calls them."""
-KINDS = {
-    "attributed": "attributed",
-    "random": "random layers",
-    "excluding": "without attributed layers",
-    "all": "all layers",
-    "shuffled": "shuffled pairs",
-    "sham": "sham, zero update",
-}
 SOURCES = {
     "problem": "problems differ",
     "generation": "answers to one problem differ",
@@ -79,6 +71,33 @@ def direction(difference: float | None) -> str:
     if difference is None:
         return "unknown"
     return "equal" if abs(difference) < TIE else "better" if difference > 0 else "worse"
+
+
+def ranges(layers: Sequence[int]) -> str:
+    """`4, 5, 8`; longer lists with their runs drawn together, `1–8, 11`."""
+    if len(layers) <= 4:
+        return ", ".join(map(str, layers))
+    runs: list[list[int]] = []
+    for layer in sorted(layers):
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    return ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in runs)
+
+
+def about(arm: Mapping[str, Any]) -> str:
+    """What an arm's name does not say."""
+    if arm["kind"] == "random":
+        return "" if arm["tested"] else "not in the test"
+    if arm["kind"] == "shuffled":
+        return f"{arm['n_swapped']} of {arm['n_pairs']} pairs swapped"
+    return {"excluding": "no attributed layer", "sham": "zero update"}.get(arm["kind"], "")
+
+
+def part(name: str) -> str:
+    """CSS class of a component of variance."""
+    return "part-" + (name.replace(" ", "-") if name in SOURCES else "other")
 
 
 def need(value: float | None, why: str) -> str:

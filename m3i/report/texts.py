@@ -24,8 +24,8 @@ ROWS = 1_000
 def number(value: float) -> str:
     """Whole numbers with separators, others with three significant digits."""
     if isinstance(value, int) or float(value).is_integer():
-        return f"{int(value):,}"
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+        return f"{int(value):,}".replace("-", "−")
+    return (f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}").replace("-", "−", 1)
 
 
 def two(value: float) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from m3i.errors import ConfigError, M3IError, SweepError
+from m3i.errors import ConfigError, M3IError, SweepError, TrackingError
 from m3i.experiment import Experiment
 from m3i.progress import read_progress
 from m3i.settings import LedgerMode
@@ -112,19 +112,28 @@ def run_sweep(
 
 
 def finish(folder: Path, experiment: Experiment, jobs: Sequence[Job], trouble: str) -> None:
-    """Compares what there is, hands it to the trackers, and says what is missing. Raises M3IError where jobs failed."""
+    """Compares what there is, says what is missing, and hands the rest to the trackers.
+
+    Raises:
+        SweepError: Jobs did not finish; what finished is compared all the same.
+        TrackingError: A tracker failed, of a job or of the sweep.
+    """
     from m3i.sweep.command import compare
     from m3i.tracking import track_sweep
 
-    lost = [job for job in jobs if read_progress(folder / job.folder).state != "done"]
     sweep = compare(folder)
-    track_sweep(experiment.trackers, sweep, folder, overrides=experiment.overrides)
+    ended = {job: read_progress(folder / job.folder) for job in jobs}
+    lost = [job for job, progress in ended.items() if progress.state != "done"]
     if lost:
-        first = read_progress(folder / lost[0].folder).error or trouble or "it ended without a word"
+        first = ended[lost[0]].error or trouble or "it ended without a word"
         raise SweepError(
             f"{len(lost)} of {len(jobs)} jobs did not finish, the first of them arm {lost[0].arm}, seed "
             f"{lost[0].seed}: {first} -- the same command runs only what is missing"
         )
+    track_sweep(experiment.trackers, sweep, folder, overrides=experiment.overrides, note=print)
+    untracked = [progress.error for progress in ended.values() if progress.error]
+    if untracked:
+        raise TrackingError(f"{len(untracked)} of {len(jobs)} jobs: {untracked[0]}")
 
 
 def _launch(launcher: Any, asked: list[str], jobs: Sequence[Job], first: int) -> str:

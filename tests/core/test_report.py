@@ -1,13 +1,11 @@
 """The result of a run, its caveats, and the page: structure without a browser, behaviour in headless Chromium."""
 
 import json
-import os
 import random
 import re
-import shutil
-from pathlib import Path
 
 import pytest
+from report_browser import launched, open_page, weak_texts
 from synthetic_run import HOSTILE, call_facts, synthetic_run
 
 from m3i.agreement import measure_agreement
@@ -666,7 +664,7 @@ def test_the_page_is_self_contained_small_and_repeatable(options):
     page = render_report(result)
     assert page == render_report(result)
     assert len(page.encode()) < 3_000_000
-    assert "<script" not in page
+    assert page.count("<script>") == page.count("<script") == 1
     assert not re.search(r"""(?:src|href)=["'](?!#)""", page.replace("src=https://evil", ""))
     assert "url(" not in page
     assert "@import" not in page
@@ -745,29 +743,10 @@ def test_the_difference_of_two_answers_begins_at_a_word(one, other, at):
 # -- the page in a browser ----------------------------------------------------------------------
 
 
-def chromium():
-    """Path of the browser, or None."""
-    return os.environ.get("M3I_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-
-
 @pytest.fixture(scope="module")
 def browser():
-    def without(reason):
-        if os.environ.get("M3I_REQUIRE_BROWSER") == "1":
-            pytest.fail(f"M3I_REQUIRE_BROWSER=1, but {reason}")
-        pytest.skip(reason)
-
-    path = chromium()
-    if path is None:
-        without("no Chromium was found (apt-get install chromium, or set M3I_CHROMIUM)")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        without("playwright is not installed")
-    with sync_playwright() as playwright:
-        instance = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+    with launched() as instance:
         yield instance
-        instance.close()
 
 
 @pytest.fixture(scope="module")
@@ -786,18 +765,6 @@ def runs(tmp_path_factory):
     return made
 
 
-def open_page(browser, report: Path, width=1400, scheme="light"):
-    """The opened page, and what the console and the network said."""
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    said = []
-    page.on("console", lambda message: said.append(f"console: {message.text}"))
-    page.on("pageerror", lambda error: said.append(f"error: {error}"))
-    page.on("request", lambda request: said.append(request.url) if request.url != report.as_uri() else None)
-    page.goto(report.as_uri())
-    page.wait_for_load_state("networkidle")
-    return page, said
-
-
 @pytest.mark.browser
 @pytest.mark.parametrize("name", ["plain", "hostile", "sham", "deep", "models"])
 def test_no_console_message_no_request_and_the_files_numbers(browser, runs, name):
@@ -811,7 +778,7 @@ def test_no_console_message_no_request_and_the_files_numbers(browser, runs, name
     }  # fmt: skip
     assert page.locator("h1").inner_text() == result["verdict"]["title"] + "."
     assert page.locator("h1").is_visible()
-    assert page.locator("#traces .rows > details").count() == len(result["problems"]["rows"])
+    assert page.locator("#traces tbody").count() == len(result["problems"]["rows"])
     assert page.locator(".caveats li").count() == len(result["caveats"])
     page.close()
 
@@ -822,8 +789,9 @@ def test_hostile_text_is_read_not_run(browser, runs):
     page, said = open_page(browser, report)
     assert said == []
     assert page.title().startswith("M3I")
-    assert page.locator("script, img, iframe, object").count() == 0
-    row = page.locator("#traces .rows > details").first
+    assert page.locator("script").count() == 1
+    assert page.locator("img, iframe, object").count() == 0
+    row = page.locator("#traces tbody").first
     row.locator("summary").click()
     text = row.locator(".answers pre").first.inner_text()
     assert "<script>document.title='owned'</script> {{ 7*7 }}" in text
@@ -844,37 +812,74 @@ def test_nothing_runs_over_the_edge_even_with_everything_open(browser, runs, nam
 
 
 @pytest.mark.browser
-def test_the_keyboard_reaches_rows_and_filters(browser, runs):
+def test_the_keyboard_reaches_rows_sorting_and_filters(browser, runs):
     report, result = runs["plain"]
-    page, _ = open_page(browser, report)
-    page.locator("#show-all").focus()
-    page.keyboard.press("ArrowRight")
-    visible = page.locator("#traces .rows > details:visible").count()
-    assert visible == result["judges"]["verifier"]["counts"]["tuned"]
-    summary = page.locator("#traces .rows > details.tuned summary").first
-    summary.focus()
+    page, said = open_page(browser, report)
+    rows = page.locator("#traces tbody")
+    count = page.locator("#problems-table-tools output")
+    assert count.inner_text() == f"{rows.count()} of {rows.count()} shown"
+    page.get_by_label("Verdict").focus()
+    page.keyboard.type("tuned")
+    wins = result["judges"]["verifier"]["counts"]["tuned"]
+    assert page.locator("#traces tbody:visible").count() == wins
+    assert count.inner_text() == f"{wins} of {rows.count()} shown"
+    page.locator("#traces tbody.tuned summary").first.focus()
     page.keyboard.press("Enter")
-    assert page.locator("#traces .rows > details.tuned .answers").first.is_visible()
+    assert page.locator("#traces tbody.tuned .answers").first.is_visible()
+    page.get_by_label("Verdict").select_option("")
+    page.get_by_role("button", name="Tokens").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#problems-table th[aria-sort]").get_attribute("aria-sort") == "descending"
+    tokens = "[...document.querySelectorAll('#traces td.tokens')].map(cell => Number(cell.dataset.value))"
+    written = [row["tuned"]["n_tokens"] for row in result["problems"]["rows"]]
+    assert page.evaluate(tokens) == sorted(written, reverse=True)
+    page.keyboard.press("Space")
+    assert page.locator("#problems-table th[aria-sort]").get_attribute("aria-sort") == "ascending"
+    assert page.evaluate(tokens) == sorted(written)
+    assert said == []
     page.close()
 
 
 @pytest.mark.browser
-def test_light_dark_and_print_differ_and_stay_readable(browser, runs):
-    contrast = """() => {
-      const number = c => c.match(/[\\d.]+/g).slice(0, 3).map(Number).map(v => v / 255)
-        .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-      const light = c => { const [r, g, b] = number(c); return 0.2126 * r + 0.7152 * g + 0.0722 * b };
-      const ground = light(getComputedStyle(document.body).backgroundColor);
-      return ['h1', '.lede.soft', '.big.base .value', '.big.tuned .value', '.big.ties .value', 'figcaption', '.kicker']
-        .map(s => light(getComputedStyle(document.querySelector(s)).color))
-        .map(v => (Math.max(v, ground) + 0.05) / (Math.min(v, ground) + 0.05));
-    }"""
+def test_the_search_finds_what_stands_in_the_answers(browser, runs):
+    report, result = runs["plain"]
+    page, _ = open_page(browser, report)
+    words = result["problems"]["rows"][5]["tuned"]["text"].split("\n")[0]
+    page.get_by_label("Search in problems and answers").fill(words)
+    shown = page.locator("#traces tbody:visible")
+    assert 1 <= shown.count() < len(result["problems"]["rows"])
+    assert all(words in text for text in shown.evaluate_all("rows => rows.map(row => row.textContent)"))
+    page.close()
+
+
+@pytest.mark.browser
+def test_the_page_is_complete_without_its_script(browser, runs):
+    report, result = runs["plain"]
+    page, said = open_page(browser, report, script=False)
+    assert said == []
+    assert page.locator("#traces tbody:visible").count() == len(result["problems"]["rows"])
+    assert page.locator(".tools:visible, table button").count() == 0
+    page.locator("#traces tbody summary").first.click()
+    assert page.locator("#traces tbody .answers").first.is_visible()
+    page.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_has_enough_contrast(browser, runs, scheme):
+    page, _ = open_page(browser, runs["models"][0], scheme=scheme)
+    assert weak_texts(page) == []
+    page.close()
+
+
+@pytest.mark.browser
+def test_light_dark_and_print_differ(browser, runs):
     grounds = set()
     for scheme in ("light", "dark"):
         page, _ = open_page(browser, runs["plain"][0], scheme=scheme)
-        assert min(page.evaluate(contrast)) >= 4.5  # WCAG 2.2, success criterion 1.4.3
         grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         page.emulate_media(media="print")
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert weak_texts(page) == []
         page.close()
     assert len(grounds) == 2
