@@ -29,7 +29,7 @@ class Display:
         """Tells how many stages the run has."""
         self.n_stages, self.done = n_stages, 0
         if self.journal:
-            self.journal.begin(n_stages)
+            self.journal.stages(n_stages)
 
     @contextmanager
     def stage(self, name: str, label: str) -> Iterator[Tick]:

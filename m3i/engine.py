@@ -66,28 +66,32 @@ def run(
     Raises:
         M3IError: anything the user can mend; finished stages stay in the store.
     """
-    registry = registry or installed()
     run_dir = run_dir or new_run_dir()
-    session = Session(experiment.target)
-    preflight(experiment, session.info)
-    read_sources(experiment, registry)
-    store = Store(store_root(experiment))
-    journal = Journal(run_dir)
-    display = Display(quiet=quiet, journal=journal)
-    ledger = Ledger(experiment.settings.ledger, default_path=ledger_path(experiment), note=display.note)
-    lab = Lab(experiment, registry, store, display, session, ledger)
-    with contextlib.closing(ledger), recorded(journal, ledger):
+    with contextlib.ExitStack() as open_things:
+        journal = Journal(run_dir)
+        paid = open_things.enter_context(recorded(journal))
+        registry = registry or installed()
+        session = Session(experiment.target)
+        preflight(experiment, session.info)
+        read_sources(experiment, registry)
+        store = Store(store_root(experiment))
+        display = Display(quiet=quiet, journal=journal)
+        ledger = Ledger(experiment.settings.ledger, default_path=ledger_path(experiment), note=display.note)
+        open_things.callback(ledger.close)
+        paid.append(ledger)
         if asks_remotely(experiment):
             ledger.known(())  # a file or a recording that cannot be used is found now, not after the traces
-        return run_stages(lab, run_dir, command)
+        return run_stages(Lab(experiment, registry, store, display, session, ledger), run_dir, command)
 
 
 @contextlib.contextmanager
-def recorded(journal: Journal, ledger: Ledger) -> Iterator[None]:
-    """Writes how the run ended, and what it paid, into its journal."""
+def recorded(journal: Journal) -> Iterator[list[Ledger]]:
+    """Writes how the run ends, and what the ledger that is put into the list paid, into its journal."""
+    ledgers: list[Ledger] = []
     state, error = "failed", ""
     try:
-        yield
+        journal.begin()
+        yield ledgers
         state = "done"
     except KeyboardInterrupt:
         state = "interrupted"
@@ -100,7 +104,7 @@ def recorded(journal: Journal, ledger: Ledger) -> Iterator[None]:
         raise
     finally:
         with contextlib.suppress(OSError):  # a full disk: the error itself is on its way
-            journal.end(state, error=error, cost_usd=ledger.paid_usd)
+            journal.end(state, error=error, cost_usd=ledgers[0].paid_usd if ledgers else None)
 
 
 def run_stages(lab: Lab, run_dir: Path, command: str) -> Run:

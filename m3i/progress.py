@@ -1,6 +1,7 @@
 """How far a run is, in a file that anyone can follow: progress.jsonl in its folder, a line an event.
 
-    {"event": "begin", "at": 1790000000.0, "n_stages": 19, "host": "node7", "pid": 4242}
+    {"event": "begin", "at": 1790000000.0, "host": "node7", "pid": 4242}
+    {"event": "stages", "at": ..., "n_stages": 19}
     {"event": "start", "at": ..., "stage": "train", "label": ""}
     {"event": "stage", "at": ..., "stage": "train", "label": "", "hit": false, "time_s": 12.1, "made_in_s": 12.1,
      "made": "63,360 parameters in 15 tensors"}
@@ -33,9 +34,13 @@ class Journal:
         """Writes into `folder`, which is made with the first event."""
         self.path = folder / NAME
 
-    def begin(self, n_stages: int) -> None:
+    def begin(self) -> None:
         """The run starts, or starts again."""
-        self._write("begin", n_stages=n_stages, host=socket.gethostname(), pid=os.getpid())
+        self._write("begin", host=socket.gethostname(), pid=os.getpid())
+
+    def stages(self, n_stages: int) -> None:
+        """Nothing was found that refuses the run; so many stages are ahead."""
+        self._write("stages", n_stages=n_stages)
 
     def start(self, stage: str, label: str) -> None:
         """A stage starts."""
@@ -113,10 +118,10 @@ def read_progress(folder: Path) -> Progress:
 def _after(progress: Progress, event: dict[str, Any]) -> Progress:
     name = event["event"]
     if name == "begin":
-        return Progress(
-            state="running", began_at=event["at"], n_stages=event["n_stages"], host=event["host"], pid=event["pid"]
-        )
-    if name == "start":
+        return Progress(state="running", began_at=event["at"], host=event["host"], pid=event["pid"])
+    if name == "stages":
+        progress.n_stages = event["n_stages"]
+    elif name == "start":
         progress.current = f"{event['stage']} {event['label']}".strip()
     elif name == "stage":
         progress.n_hit += bool(event["hit"])

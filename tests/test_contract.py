@@ -591,8 +591,9 @@ BAD_SETTINGS = {
     "statistics": {"n_bootstrap": [99], "confidence": [0.5, 1.0], "power": [0.4, 1.0]},
     "store": {},
 }
-ANY_VALUE = {"seed", "file", "root", "path", "recording", "mode", "prices"}
-"""`ledger.prices` is checked by the ledger, which every run opens first (tests/core/test_ledger.py)."""
+ANY_VALUE = {"seed", "file", "root", "path", "recording", "mode", "prices", "judge"}
+"""`ledger.prices` is checked by the ledger, which every run opens first (tests/core/test_ledger.py), `sweep.judge` by the sweep
+(tests/test_sweep.py)."""
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda f: f.name)

@@ -135,7 +135,8 @@ def test_arms_that_fail_are_told_and_do_not_stop_the_others(tmp_path, finished):
     )
     assert done.returncode == 2
     assert "2 of 3 jobs did not finish, the first of them arm attributed, seed 0" in done.stderr
-    assert "exporter.max_relative_error" in done.stderr
+    assert "2/3 " in done.stderr
+    assert "exporter.allow_dead=true" in done.stderr
     folder = folder_in(tmp_path)
     assert set(results(folder)) == {"sham/seed-0"}
     document = json.loads((folder / "sweep.json").read_text())

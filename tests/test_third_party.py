@@ -80,7 +80,9 @@ def test_the_wheel_holds_packages_presets_and_weights_and_nothing_of_the_checkou
     names = zipfile.ZipFile(wheels["m3i"]).namelist()
     tops = {name.split("/")[0] for name in names}
     plugins = {p.parent.name for p in (ROOT / "plugins").glob("*/__init__.py")}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"m3i", *plugins}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"m3i", "hydra_plugins", *plugins}
+    assert "hydra_plugins/m3i_arms.py" in names
+    assert "hydra_plugins/__init__.py" not in names, "it is a namespace that other distributions share"
     assert "m3i/conf/config.yaml" in names
     assert any(name.startswith("m3i_tiny/model/") and name.endswith(".safetensors") for name in names)
     for part in ("conf", "plugins"):
@@ -174,3 +176,14 @@ def test_the_whole_experiment_runs_with_acme_from_another_folder(with_acme, tmp_
     again = json.loads((tmp_path / "again" / "result.json").read_text(encoding="utf-8"))
     assert all(stage["hit"] for stage in again["stages"])
     assert again["ids"] == result["ids"]
+
+    # Controls are derived from the set that a third party's selector takes; workers know its plugins too.
+    words = (*words, "+sweep=control", "sweep.n_random=1", "sweep.others=[]", "sweep.seeds=[0]", "evaluate.seeds=[0]")
+    swept = succeed(
+        with_acme, "-m", "m3i", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *words, cwd=elsewhere
+    )
+    (folder,) = (elsewhere / "sweeps").iterdir()
+    control = json.loads((folder / "random-0" / "seed-0" / "result.json").read_text(encoding="utf-8"))
+    assert control["arm"]["attributed"] == result["layers"]["selected"] != control["layers"]["selected"]
+    assert control["parameters"]["trained"] == result["parameters"]["trained"]
+    assert "randomization test" in swept.stdout

@@ -13,8 +13,7 @@ from m3i.result import words
 from m3i.sweep import words as sweep_words
 
 POLICY = (
-    "default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; "
-    "base-uri 'none'; form-action 'none'"
+    "default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; base-uri 'none'; form-action 'none'"
 )
 """Nothing is loaded; the one style sheet and the one script, both ours, are named by their hashes."""
 

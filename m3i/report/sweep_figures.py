@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,8 +62,10 @@ def _scale(endpoint: Mapping[str, Any], start: float, end: float) -> Scale:
     places = [endpoint["attributed"], *endpoint["controls"], *(p for _, ps in lanes(endpoint) for p in ps)]
     values = [value for p in places for value in (p["t"], *(s["t"] for s in p["by_seed"])) if value is not None]
     values += [endpoint["base"]] if endpoint["base"] is not None else []
-    values += _whisker(endpoint) or ()
     low, high = min(values), max(values)
+    reach = (high - low) * 0.6 or math.inf
+    for value in _whisker(endpoint) or ():
+        low, high = min(low, max(value, low - reach)), max(high, min(value, high + reach))
     pad = 0.05 * (high - low)
     return Scale(low - pad, high + pad, start, end)
 
@@ -100,13 +103,13 @@ def _attributed(endpoint: Mapping[str, Any], x: Scale, y: float, foot: float, le
     parts.append(line(x(place["t"]), y, x(place["t"]), foot, "drop"))
     if ends:
         parts.append(line(x(ends[0]), y, x(ends[1]), y, "whisker tuned-line"))
-        parts += [line(x(v), y - 5, x(v), y + 5, "whisker tuned-line") for v in ends]
+        parts += [line(x(v), y - 5, x(v), y + 5, "whisker tuned-line") for v in ends if x.low <= v <= x.high]
     parts += [line(x(s["t"]), y - 10, x(s["t"]), y + 10, "seed own") for s in place["by_seed"]]
     return [*parts, _titled(_diamond(x(place["t"]), y, 8, "picked-dot"), place)]
 
 
 def _whisker(endpoint: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Interval of the attributed arm's difference from its controls, laid at their mean."""
+    """Interval of the attributed arm's difference from its controls, laid at their mean; drawn open where too long."""
     effect, mean = endpoint["effect"], endpoint["controls_mean"]
     if effect is None or mean is None or effect["difference"]["degenerate"]:
         return None

@@ -168,12 +168,8 @@ def refuse_axes(asked: Sequence[str]) -> None:
         name = override.key_or_group
         if name in OWN:
             raise ConfigError(
-                f"{word}: a sweep sets '{name}' itself; "
-                + (
-                    "training seeds are sweep.seeds=[0,1,2]"
-                    if name == "seed"
-                    else "choose arms with sweep.n_random=..."
-                )
+                f"{word}: a sweep sets '{name}' for each job; training seeds are sweep.seeds=[0,1,2], arms are chosen "
+                f"with sweep.n_random=, sweep.n_excluding= and sweep.others="
             )
         if override.is_sweep_override():
             raise ConfigError(

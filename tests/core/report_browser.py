@@ -13,7 +13,8 @@ import pytest
 
 WEAK = """() => {
   const parse = c => { const [r, g, b, a = 1] = c.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
-  const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
   const over = (top, below) => top.slice(0, 3).map((v, i) => v * top[3] + below[i] * (1 - top[3]));
   const ground = e => {
@@ -23,7 +24,11 @@ WEAK = """() => {
     }
     return [255, 255, 255, 1];
   };
-  const shade = e => { let s = 1; for (let at = e; at; at = at.parentElement) s *= Number(getComputedStyle(at).opacity); return s; };
+  const shade = e => {
+    let s = 1;
+    for (let at = e; at; at = at.parentElement) s *= Number(getComputedStyle(at).opacity);
+    return s;
+  };
   const found = new Set();
   for (const e of document.querySelectorAll('body *')) {
     const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
@@ -67,9 +72,7 @@ def open_page(
     browser: Any, report: Path, width: int = 1400, scheme: str = "light", *, script: bool = True
 ) -> tuple[Any, list[str]]:
     """The opened page, and what the console and the network said."""
-    page = browser.new_page(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=script
-    )
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=script)
     said: list[str] = []
     page.on("console", lambda message: said.append(f"console: {message.text}"))
     page.on("pageerror", lambda error: said.append(f"error: {error}"))

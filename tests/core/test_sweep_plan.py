@@ -95,7 +95,8 @@ def test_judges_of_a_sweep_are_paid_for_every_arm_and_observers_once():
 def test_a_journal_is_read_back_and_a_later_attempt_counts(tmp_path):
     journal = Journal(tmp_path / "job")
     assert read_progress(tmp_path / "job") == Progress()
-    journal.begin(5)
+    journal.begin()
+    journal.stages(5)
     journal.start("trace", "")
     assert read_progress(tmp_path / "job").current == "trace"
     journal.stage(record("trace"), "640 traces")
@@ -105,14 +106,14 @@ def test_a_journal_is_read_back_and_a_later_attempt_counts(tmp_path):
     seen = read_progress(tmp_path / "job")
     assert (seen.state, seen.error, seen.cost_usd, seen.arm) == ("failed", "no room", 0.5, {"n_sets": 164})
     assert (seen.n_made, seen.n_hit, seen.n_done, seen.n_stages) == (1, 1, 2, 5)
-    journal.begin(5)
+    journal.begin()
     again = read_progress(tmp_path / "job")
     assert (again.state, again.error, again.n_done) == ("running", "", 0)
 
 
 def test_half_a_line_and_foreign_lines_are_left_out(tmp_path):
     journal = Journal(tmp_path)
-    journal.begin(3)
+    journal.begin()
     with journal.path.open("a") as file:
         file.write('[1]\nnull\n{"event": "stage"}\n{"event": "end", "state": "do')
     assert read_progress(tmp_path).state == "running"
@@ -141,7 +142,7 @@ def test_what_ends_is_told_once_with_its_error_and_the_outlook(tmp_path):
     with Overview(tmp_path, jobs, console=Console(file=out, width=200)) as overview:
         for job, state in zip(jobs, ("done", "failed"), strict=True):
             journal = Journal(tmp_path / job.folder)
-            journal.begin(2)
+            journal.begin()
             journal.stage(record("train", hit=state == "done"), "")
             journal.end(state, error="[red]CUDA[/] out of memory" if state == "failed" else "", cost_usd=0.25)
         overview.note("there are 2 other sets")
@@ -158,7 +159,7 @@ def test_what_ends_is_told_once_with_its_error_and_the_outlook(tmp_path):
 def test_attempts_of_an_earlier_command_are_waiting(tmp_path):
     job = Job(arm="attributed", seed=0)
     journal = Journal(tmp_path / job.folder)
-    journal.begin(2)
+    journal.begin()
     journal.end("failed", error="old")
     lines = [json.loads(line) for line in journal.path.read_text().splitlines()]
     journal.path.write_text("".join(json.dumps(line | {"at": line["at"] - 100}) + "\n" for line in lines))

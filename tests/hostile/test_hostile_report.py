@@ -167,9 +167,7 @@ def opened(written):
 def test_nothing_runs_nothing_is_fetched_and_nothing_is_added(opened):
     page, said = opened
     assert page.title().startswith("M3I")
-    foreign = (
-        "img, iframe, object, embed, link, base, form, input[type=text], video, audio, math, foreignObject"
-    )
+    foreign = "img, iframe, object, embed, link, base, form, input[type=text], video, audio, math, foreignObject"
     assert page.locator(foreign).count() == 0
     scripts = page.locator("script").all_text_contents()
     assert scripts == [resources.files("m3i.report").joinpath("templates/report.js").read_text(encoding="utf-8")]
