@@ -157,6 +157,10 @@ def run_job(config: DictConfig, command: str) -> None:
     of_arms = "ArmSweeper" in str(hydra_config.sweeper.get("_target_", ""))
     in_sweep = of_arms and hydra_config.mode is RunMode.MULTIRUN
     try:
+        if of_arms and not in_sweep:
+            raise M3IError(
+                "+sweep=control describes many jobs: start it with -m, as python -m m3i -m +sweep=control ..."
+            )
         experiment = Experiment.from_config(config, list(hydra_config.overrides.task))
         if experiment.settings.ledger.mode is LedgerMode.estimate:
             from m3i.cost_command import print_cost

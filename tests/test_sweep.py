@@ -189,3 +189,11 @@ def test_what_is_refused_before_anything_runs(tmp_path, words, said):
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("sweeps/*/*/seed-*/result.json"))
+
+
+def test_a_sweep_without_multirun_is_refused(tmp_path):
+    words = command(tmp_path / "store")
+    assert words.pop(3) == "-m"
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "start it with -m" in done.stderr

@@ -29,7 +29,11 @@ def arms_figure(endpoint: Mapping[str, Any], width: int = WIDE) -> Markup:
     bottom_of_random = random_y - min(levels, default=0) * 2.05 * radius + radius + 16
     more = lanes(endpoint)
     bottom = (bottom_of_random if controls else attributed_y + 14) + LANE * len(more) + 6
-    parts = [*_null(endpoint, x, bottom), *_axis(x, bottom, 7 if width == WIDE else 4), *_base(endpoint, x, bottom)]
+    parts = [
+        *_null(endpoint, x, bottom),
+        *_axis(endpoint, x, bottom, 7 if width == WIDE else 4),
+        *_base(endpoint, x, bottom),
+    ]
     parts += _attributed(endpoint, x, attributed_y, bottom_of_random if controls else attributed_y, left)
     if controls:
         parts.append(text(left, random_y + 4, f"Random × {len(controls)}", "lbl name", "end"))
@@ -46,6 +50,12 @@ def arms_figure(endpoint: Mapping[str, Any], width: int = WIDE) -> Markup:
         y += LANE
     label = f"The attributed arm among {len(controls)} random arms" + (f" and {len(more)} other kinds" if more else "")
     return figure(width, bottom + 34, label, parts, "wide" if width == WIDE else "narrow")
+
+
+def goes_on(endpoint: Mapping[str, Any]) -> bool:
+    """Whether the attributed arm's interval is longer than the headline figure."""
+    x = _scale(endpoint, 0.0, 1.0)
+    return any(not x.low <= value <= x.high for value in _whisker(endpoint) or ())
 
 
 def swarm(places: Sequence[float], apart: float) -> list[int]:
@@ -80,11 +90,12 @@ def _null(endpoint: Mapping[str, Any], x: Scale, bottom: float) -> list[Markup]:
     return [rect(ends[0], TOP, ends[1] - ends[0], bottom - TOP, "null")]
 
 
-def _axis(x: Scale, bottom: float, n: int) -> list[Markup]:
+def _axis(endpoint: Mapping[str, Any], x: Scale, bottom: float, n: int) -> list[Markup]:
     parts = [line(x.start, bottom, x.end, bottom, "axis")]
     for value in x.ticks(n):
+        words = f"{100 * value:.3g} %" if endpoint["kind"] == "accuracy" else tick_words(float(f"{value:.6g}"))
         parts += [line(x(value), bottom, x(value), bottom + 4, "axis")]
-        parts += [text(x(value), bottom + 18, tick_words(float(f"{value:.6g}")), "lbl", "middle")]
+        parts += [text(x(value), bottom + 18, words.replace("-", "−"), "lbl", "middle")]
     return parts
 
 

@@ -18,7 +18,9 @@ import pytest
 
 from m3i import shared_folder
 from m3i.artifacts import LayerSelection, ReferenceLogprobs
-from m3i.errors import StoreError
+from m3i.errors import ConfigError, StoreError
+from m3i.ledger import Ledger
+from m3i.settings import LedgerSettings
 from m3i.shared_folder import network_type
 from m3i.store import Recipe, Store
 
@@ -385,3 +387,23 @@ MOUNTS = """22 27 0:21 / /proc rw,relatime - proc proc rw
 )
 def test_network_file_systems_are_told_by_the_mount_that_holds_the_place(place: str, expected: str) -> None:
     assert network_type(Path(place), MOUNTS) == expected
+
+
+def test_the_ledger_lies_on_a_network_file_system_only_where_it_is_asked_to(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or not shutil.which("bindfs") or not Path("/dev/fuse").exists():
+        pytest.skip("needs root, bindfs and FUSE")
+    real, shared = tmp_path / "real", tmp_path / "shared"
+    for folder in (real, shared):
+        folder.mkdir()
+    subprocess.run(["bindfs", "-o", "subtype=sshfs", real, shared], check=True)
+    try:
+        assert network_type(shared / "ledger.sqlite") == "fuse.sshfs"
+        with pytest.raises(ConfigError, match=r"network file system \(fuse\.sshfs\).*ledger\.path="):
+            Ledger(LedgerSettings(), default_path=shared / "ledger.sqlite").known([])
+        assert list(shared.iterdir()) == []
+        asked = Ledger(LedgerSettings(path=str(shared / "ledger.sqlite")), default_path=real / "other")
+        assert asked.known([]) == set()
+        local = Ledger(LedgerSettings(), default_path=real / "ledger.sqlite")
+        assert local.known([]) == set()
+    finally:
+        subprocess.run(["umount", shared], check=True)
