@@ -219,7 +219,7 @@ def test_commands_in_the_documentation_can_be_run(arguments, monkeypatch):
     monkeypatch.chdir(ROOT)
     if arguments and arguments[0] in COMMANDS:
         return
-    overrides = [a for a in arguments if not a.startswith(("-", "hydra.", "hydra/"))]
+    overrides = [a for a in arguments if not a.lstrip("+").startswith(("-", "$", "hydra.", "hydra/"))]
     assert all("=" in o for o in overrides), f"not an override: {overrides}"
     alternatives = [choices(o) for o in overrides]
     for i in range(max(map(len, alternatives), default=1)):

@@ -276,7 +276,7 @@ def summary_lines(sweep: Section, *, written: Sequence[Path | str] = ()) -> list
     if verdict["null"]:
         lines.append(f"Null:    {verdict['null']}")
     lines.append(f"Jobs:    {jobs['done']} of {jobs['planned']} done, {jobs['failed']} failed")
-    lines += [f"Failed:  {f['arm']}, training seed {f['seed']}: {f['error']}" for f in sweep["failures"]]
+    lines += failure_lines(sweep["failures"])
     lines += [f"Plan:    {words}" for words in plan["deviations"]]
     wrong = [check["words"] for check in sweep["checks"] if check["passed"] is False]
     lines += [f"Check:   {words}" for words in wrong]
@@ -287,6 +287,21 @@ def summary_lines(sweep: Section, *, written: Sequence[Path | str] = ()) -> list
     if major:
         lines.append(f"Limits:  {'; '.join(major)}.")
     return lines + [f"Written: {path}" for path in written]
+
+
+def failure_lines(failures: Sequence[Section]) -> list[str]:
+    """A line for each way of failing: the job, or how many of them and which."""
+    jobs: dict[tuple[str, str], list[Section]] = {}
+    for failure in failures:
+        jobs.setdefault((failure["state"], failure["error"]), []).append(failure)
+    lines = []
+    for (state, error), those in jobs.items():
+        label = "Failed: " if state == "failed" else "Missing:"
+        names = [f"{f['arm']} seed {f['seed']}" for f in those]
+        if len(names) > 3:
+            names = [f"{len(names)} jobs, {names[0]} to {names[-1]}"]
+        lines.append(f"{label} {', '.join(names)}: {error}")
+    return lines
 
 
 def cost_words(costs: Section) -> str:

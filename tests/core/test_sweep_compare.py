@@ -39,7 +39,7 @@ from m3i.sweep.load import Job, load_sweep, slim
 from m3i.sweep.next_steps import next_steps
 from m3i.sweep.power import least, power_section
 from m3i.sweep.verdict import endpoint_section, tie_rate
-from m3i.sweep.words import summary_lines
+from m3i.sweep.words import failure_lines, summary_lines
 
 Results = dict[tuple[str, int], dict[str, Any]]
 FIXED = {"attributed": 4, "random-0": 2, "random-1": 4, "random-2": 1, "all": 3, "shuffled": 0, "sham": 0}
@@ -830,3 +830,14 @@ def test_compare_needs_no_model(small: Results, tmp_path: Path) -> None:
     )
     found = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_jobs_that_failed_alike_share_a_line():
+    def failure(arm, seed, state, error):
+        return {"arm": arm, "seed": seed, "folder": f"{arm}/seed-{seed}", "state": state, "error": error}
+
+    waiting = [failure(f"random-{i}", 0, "waiting", "it has not run") for i in range(5)]
+    assert failure_lines([failure("all", 1, "failed", "out of memory"), *waiting]) == [
+        "Failed:  all seed 1: out of memory",
+        "Missing: 5 jobs, random-0 seed 0 to random-4 seed 0: it has not run",
+    ]
