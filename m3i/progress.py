@@ -79,8 +79,10 @@ class Progress:
 
     state: str = "waiting"
     """waiting, running, done, failed or interrupted."""
+    attempt: int = 0
+    """Which one it is, from 1; 0 before the first."""
     began_at: float | None = None
-    """Unix time; None before the first event."""
+    """Unix time by the clock of its machine; None before the first event."""
     ended_at: float | None = None
     n_stages: int = 0
     current: str = ""
@@ -118,7 +120,9 @@ def read_progress(folder: Path) -> Progress:
 def _after(progress: Progress, event: dict[str, Any]) -> Progress:
     name = event["event"]
     if name == "begin":
-        return Progress(state="running", began_at=event["at"], host=event["host"], pid=event["pid"])
+        return Progress(
+            state="running", attempt=progress.attempt + 1, began_at=event["at"], host=event["host"], pid=event["pid"]
+        )
     if name == "stages":
         progress.n_stages = event["n_stages"]
     elif name == "start":

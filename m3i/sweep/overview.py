@@ -31,6 +31,8 @@ class Overview:
         self.folder, self.jobs = folder, list(jobs)
         self.console = console or Console(stderr=True, highlight=False)
         self.began_at = time.time()
+        self._earlier: dict[str, int] = {}
+        """Job's folder → attempts of earlier commands; counted, since clocks of machines differ."""
         self._told: set[str] = set()
         self._stop = threading.Event()
         self._live = (
@@ -39,6 +41,7 @@ class Overview:
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self) -> Overview:
+        self._earlier = {job.folder: read_progress(self.folder / job.folder).attempt for job in self.jobs}
         self.console.print(f"Sweep of {len(self.jobs)} jobs in {escape(str(self.folder))}", soft_wrap=True)
         if self._live:
             self._live.start()
@@ -70,7 +73,7 @@ class Overview:
         found = {}
         for job in list(self.jobs):
             progress = read_progress(self.folder / job.folder)
-            stale = progress.began_at is not None and progress.began_at < self.began_at
+            stale = progress.attempt <= self._earlier.get(job.folder, 0)
             found[job] = Progress() if stale else progress
         return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 
 import pytest
 from rich.console import Console
@@ -108,7 +107,7 @@ def test_a_journal_is_read_back_and_a_later_attempt_counts(tmp_path):
     assert (seen.n_made, seen.n_hit, seen.n_done, seen.n_stages) == (1, 1, 2, 5)
     journal.begin()
     again = read_progress(tmp_path / "job")
-    assert (again.state, again.error, again.n_done) == ("running", "", 0)
+    assert (again.state, again.error, again.n_done, again.attempt) == ("running", "", 0, 2)
 
 
 def test_half_a_line_and_foreign_lines_are_left_out(tmp_path):
@@ -161,9 +160,12 @@ def test_attempts_of_an_earlier_command_are_waiting(tmp_path):
     journal = Journal(tmp_path / job.folder)
     journal.begin()
     journal.end("failed", error="old")
-    lines = [json.loads(line) for line in journal.path.read_text().splitlines()]
-    journal.path.write_text("".join(json.dumps(line | {"at": line["at"] - 100}) + "\n" for line in lines))
     out = io.StringIO()
     with Overview(tmp_path, [job], console=Console(file=out, width=200)):
         pass
     assert "old" not in out.getvalue()
+    with Overview(tmp_path, [job], console=Console(file=out, width=200)):
+        journal.begin()
+        journal.end("failed", error="new")
+    assert "new" in out.getvalue()
+    assert read_progress(tmp_path / job.folder).attempt == 2
