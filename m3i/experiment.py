@@ -140,7 +140,10 @@ def prepare_hydra() -> None:
     from m3i.config_source import register_with_hydra, schema_of
 
     register_with_hydra()
-    ConfigStore.instance().store(name="settings", node=schema_of(Settings))
+    store = ConfigStore.instance()
+    store.store(name="settings", node=schema_of(Settings))
+    # `--help` copies this singleton once for every group: half a second where launchers have filled it.
+    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
 
 
 def refuse_unknown(config: DictConfig, path: str = "") -> None:

@@ -592,8 +592,8 @@ BAD_SETTINGS = {
     "store": {},
 }
 ANY_VALUE = {"seed", "file", "root", "path", "recording", "mode", "prices", "judge"}
-"""`ledger.prices` is checked by the ledger, which every run opens first (tests/core/test_ledger.py), `sweep.judge` by the sweep
-(tests/test_sweep.py)."""
+"""`ledger.prices` is checked by the ledger, which every run opens first (tests/core/test_ledger.py), `sweep.judge`
+by the sweep (tests/test_sweep.py)."""
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda f: f.name)

@@ -29,6 +29,10 @@ ASIDE = ("sweep", "ledger", "store", "tracker")
 """Options that leave the results of every arm as they are, so that a sweep goes on in its folder under others."""
 
 
+ROUNDS = 3
+"""How often jobs that ended without a word are launched."""
+
+
 def settle_folder(config: DictConfig) -> None:
     """Names the sweep's folder in Hydra's own options, for the launcher and for every job.
 
@@ -50,7 +54,8 @@ def _folder(asked: Sequence[str]) -> str:
     preset = next((w.partition("=")[2] for w in asked if w.lstrip("+").startswith("sweep=")), "arms")
     kept = sorted(w for w in asked if w.lstrip("+~").partition("=")[0].partition(".")[0].partition("@")[0] not in ASIDE)
     digest = hashlib.sha256("\n".join(kept).encode()).hexdigest()[:8]
-    return f"hydra.sweep.dir=sweeps/{preset}-{digest}"
+    # A worker may run in another folder, or on another machine.
+    return f"hydra.sweep.dir={Path.cwd() / 'sweeps' / f'{preset}-{digest}'}"
 
 
 def run_sweep(
@@ -94,7 +99,7 @@ def run_sweep(
     check_jobs([_words(asked, jobs[0])])
     write_plan(folder, with_jobs(plan, jobs, plan["n_sets"]))
     with Overview(folder, jobs) as overview:
-        trouble = _launch(launcher, asked, jobs[:1], 0)
+        trouble = _launch(launcher, asked, jobs[:1], 0, folder)
         n_sets = read_progress(folder / jobs[0].folder).arm.get("n_sets")
         if n_sets is None:
             error = read_progress(folder / jobs[0].folder).error or trouble or "it ended without a word"
@@ -107,7 +112,7 @@ def run_sweep(
                 f"there are {n_sets} other sets of layers, fewer than sweep.n_random = {settings.n_random}: each is "
                 f"run once, and p cannot be below {1 / (n_sets + 1):.3g}"
             )
-        trouble = _launch(launcher, asked, jobs[1:], 1) or trouble if jobs[1:] else trouble
+        trouble = _launch(launcher, asked, jobs[1:], 1, folder) or trouble if jobs[1:] else trouble
     finish(folder, experiment, jobs, trouble)
 
 
@@ -136,18 +141,29 @@ def finish(folder: Path, experiment: Experiment, jobs: Sequence[Job], trouble: s
         raise TrackingError(f"{len(untracked)} of {len(jobs)} jobs: {untracked[0]}")
 
 
-def _launch(launcher: Any, asked: list[str], jobs: Sequence[Job], first: int) -> str:
+def _launch(launcher: Any, asked: list[str], jobs: Sequence[Job], first: int, folder: Path) -> str:
     """Runs jobs through Hydra's launcher; what went wrong with the launcher itself, in words.
 
-    What a job ended with is in its own progress.jsonl, which also tells of jobs whose process was killed.
+    What a job ended with is in its own progress.jsonl. A worker that is killed surfaces as an error of the launcher's
+    library and can take others with it, so jobs that did not end are launched again, a few times. One that still runs
+    somewhere does no harm: both go on from the store.
     """
-    try:
-        launcher.launch([_words(asked, job) for job in jobs], initial_job_idx=first)
-    except M3IError:
-        raise
-    except Exception as error:  # a worker that was killed surfaces as an error of the launcher's library
-        return f"{type(error).__name__}: {error}"
-    return ""
+    before = {job: read_progress(folder / job.folder).attempt for job in jobs}
+    left, trouble = list(jobs), ""
+    for _ in range(ROUNDS):
+        try:
+            launcher.launch([_words(asked, job) for job in left], initial_job_idx=first)
+        except M3IError:
+            raise
+        except Exception as error:
+            trouble = f"{type(error).__name__}: {error}"
+        else:
+            return ""
+        seen = {job: read_progress(folder / job.folder) for job in left}
+        left = [job for job, p in seen.items() if p.attempt == before[job] or p.state == "running"]
+        if not left:
+            return trouble
+    return trouble
 
 
 def _words(asked: list[str], job: Job) -> list[str]:

@@ -14,6 +14,7 @@ from m3i.settings import SweepSettings
 from m3i.store import StageRecord
 from m3i.sweep.overview import Overview, time_left_s
 from m3i.sweep.plan import Job, judged_jobs, planned_jobs, read_plan, register, with_jobs, write_plan
+from m3i.sweep.sweeper import _launch
 
 
 def record(stage, *, hit=False):
@@ -169,3 +170,44 @@ def test_attempts_of_an_earlier_command_are_waiting(tmp_path):
         journal.end("failed", error="new")
     assert "new" in out.getvalue()
     assert read_progress(tmp_path / job.folder).attempt == 2
+
+
+# -- workers that are killed ------------------------------------------------------------------
+
+
+class Dying:
+    """A launcher whose workers are killed: as joblib, it raises, and jobs are left without a word."""
+
+    def __init__(self, folder, *, kills):
+        self.folder, self.kills, self.launched = folder, kills, []
+
+    def launch(self, job_overrides, initial_job_idx):
+        self.launched.append([words[-2:] for words in job_overrides])
+        for words in job_overrides:
+            arm, seed = (word.partition("=")[2] for word in words[-2:])
+            journal = Journal(self.folder / arm / f"seed-{seed}")
+            journal.begin()
+            if arm == "all":
+                journal.end("failed", error="no room")
+            elif arm == "random-0" and self.kills:
+                self.kills -= 1
+                raise RuntimeError("a worker was killed")
+            else:
+                journal.end("done")
+
+
+def test_jobs_of_killed_workers_are_launched_again_and_failed_ones_are_not(tmp_path):
+    jobs = [Job(arm=arm, seed=0) for arm in ("all", "random-0", "random-1")]
+    launcher = Dying(tmp_path, kills=1)
+    assert _launch(launcher, ["x=1"], jobs, 1, tmp_path) == ""
+    assert launcher.launched[1] == [["arm=random-0", "seed=0"], ["arm=random-1", "seed=0"]]
+    assert {job.arm: read_progress(tmp_path / job.folder).state for job in jobs} == {
+        "all": "failed", "random-0": "done", "random-1": "done"
+    }  # fmt: skip
+
+
+def test_a_launcher_that_never_gets_through_is_given_up(tmp_path):
+    launcher = Dying(tmp_path, kills=99)
+    trouble = _launch(launcher, [], [Job(arm="random-0", seed=0)], 1, tmp_path)
+    assert trouble == "RuntimeError: a worker was killed"
+    assert len(launcher.launched) == 3
