@@ -2,8 +2,9 @@
 
     python -m bench.sweep_time [--jobs 5] [OVERRIDES ...]
 
-Both are run one process at a time on this machine, alternating job by job, so that a slow spell of a shared machine hits
-both. The whole sweep is then extrapolated: its first job, which makes what the arms share, and the mean of the others.
+Both are run one process at a time on this machine, alternating job by job, so that a slow spell of a shared machine
+hits both. The whole sweep is then extrapolated: its first job, which makes what the arms share, and the mean of the
+others.
 """
 
 from __future__ import annotations

@@ -70,4 +70,3 @@ def test_the_control_sweep_composes_with_every_preset():
         made = Experiment.compose("+sweep=control", f"experiment={preset}", *words)
         assert made.settings.sweep.n_random == 19
         assert made.settings.evaluate.seeds
-
