@@ -141,4 +141,5 @@ def arm_section(arm: Arm, attributed: LayerSelection, info: TargetInfo, *, seed:
         "attributed": list(attributed.layers),
         "candidates": list(attributed.candidates),
         "n_sets": population(arm.kind if drawn else ArmKind.RANDOM, attributed, info).n_sets,
+        "n_excluding_sets": population(ArmKind.EXCLUDING, attributed, info).n_sets,
     }

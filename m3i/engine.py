@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import platformdirs
 
+import m3i
 from m3i import stages
 from m3i.arms import arm_section
 from m3i.artifacts import TargetInfo
@@ -26,7 +27,7 @@ from m3i.ledger.context import required_price
 from m3i.ledger.secrets import redact
 from m3i.llm.remote import RemoteModel
 from m3i.progress import Journal
-from m3i.registry import Registry, installed
+from m3i.registry import Registry, hash_contents, installed
 from m3i.session import Session
 from m3i.settings import LedgerMode
 from m3i.store import Store
@@ -245,11 +246,20 @@ def components(experiment: Experiment) -> Mapping[str, Component]:
 
 
 def component_table(lab: Lab) -> list[dict[str, str]]:
-    """Name, distribution and version of every component used, for the record."""
-    table = []
+    """Name, distribution, version and source of the core and of every component used, for the record."""
+    core = hash_contents(sorted(core_sources().items()))
+    table = [{"place": "core", "name": "m3i", "distribution": "m3i", "version": m3i.__version__, "source": core[:16]}]
     for place, component in components(lab.experiment).items():
         entry = lab.registry.entry_of(place.partition(".")[0], component)
-        table.append({"place": place, "name": entry.name, "distribution": entry.distribution, "version": entry.version})
+        table.append(
+            {
+                "place": place,
+                "name": entry.name,
+                "distribution": entry.distribution,
+                "version": entry.version,
+                "source": entry.source_hash()[:16],
+            }
+        )
     return table
 
 

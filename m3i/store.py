@@ -86,6 +86,8 @@ class StageRecord:
     """Seconds this run spent on it."""
     made_in_s: float
     """Seconds it took when it was made."""
+    made_at: str = ""
+    """When it was made, UTC by the clock of the machine that made it, as 2026-11-22T20:16:38Z."""
     peak_memory_bytes: int
     """Peak resident memory of the process while it was made; 0 where it cannot be measured."""
 
@@ -247,6 +249,7 @@ class Store:
             why=why,
             time_s=time.perf_counter() - began,
             made_in_s=meta["made_in_s"],
+            made_at=meta["made_at"],
             peak_memory_bytes=meta["peak_memory_bytes"],
         )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from m3i.errors import InputError, did_you_mean
 from m3i.settings import SweepSettings
+from m3i.sweep.earlier import trained_before
 from m3i.sweep.load import Job, LoadedSweep
 
 TESTED = ("attributed", "random")
@@ -168,7 +169,7 @@ def deviations(sweep: LoadedSweep) -> list[str]:
             f"({row.get('at', 'at an unknown time')}); the first registration holds."
             for name in differs
         ]
-    return list(dict.fromkeys(found)) + _against_results(sweep, rows)
+    return list(dict.fromkeys(found)) + trained_before(sweep.done(), rows[0]) + _against_results(sweep, rows)
 
 
 def _against_results(sweep: LoadedSweep, rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from m3i.errors import InputError
-from m3i.progress import read_progress
+from m3i.progress import Progress, read_progress
 from m3i.result.build import FORMAT
 from m3i.sweep.plan import read_plan
 
@@ -139,8 +139,10 @@ def _asked(place: Path) -> tuple[str, int]:
 
 def _job(folder: Path, relative: str, *, arm: str, seed: int) -> Job:
     path = folder / relative / "result.json"
-    if not path.exists():
-        state, error = _ended(path.parent)
+    progress = read_progress(path.parent)
+    # A result from before the latest attempt counts for nothing; a folder without progress was put there by hand.
+    if not path.exists() or progress.state not in ("done", "waiting"):
+        state, error = _ended(progress)
         return Job(arm=arm, seed=seed, folder=relative, state=state, error=error)
     result = _read_json(path)
     wrong = result if isinstance(result, str) else _unusable(result, arm=arm, seed=seed)
@@ -173,12 +175,15 @@ def _unusable(result: Mapping[str, Any], *, arm: str, seed: int) -> str:
     return ""
 
 
-def _ended(folder: Path) -> tuple[str, str]:
-    """State and error of a job without a result, from the latest attempt in its progress.jsonl."""
-    progress = read_progress(folder)
+def _ended(progress: Progress) -> tuple[str, str]:
+    """State and error of a job without a result of its latest attempt."""
     if progress.state == "failed":
         return "failed", progress.error or "it failed without a message"
-    words = {"waiting": "it has not run", "interrupted": "it was interrupted"}
+    words = {
+        "waiting": "it has not run",
+        "interrupted": "it was interrupted",
+        "done": "it ended, and its result.json is gone",
+    }
     return "missing", words.get(progress.state, "it began and has not ended: it is running, or was killed")
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from m3i.progress import Progress, read_progress
+from m3i.report.texts import visible
 from m3i.sweep.plan import Job
 
 REFRESH_S = 1.0
@@ -84,7 +85,9 @@ class Overview:
                 continue
             self._told.add(job.folder)
             took = (p.ended_at or 0.0) - (p.began_at or 0.0)
-            words = f"{p.n_made} made, {p.n_hit} stored" if p.state == "done" else escape(p.error or p.state)
+            words = (
+                f"{p.n_made} made, {p.n_hit} stored" if p.state == "done" else escape(str(visible(p.error or p.state)))
+            )
             self.console.print(
                 f"[dim]{len(self._told):>3}/{len(self.jobs)}[/] [bold]{escape(job.arm):<14}[/] seed {job.seed:<4} "
                 f"[{COLOURS[p.state]}]{p.state:<8}[/] {took:>7.1f} s  {words}"
@@ -124,10 +127,11 @@ class Overview:
         left_s = time_left_s(progress, now=time.time())
         if left_s is not None:
             words.append(f"{time.time() - self.began_at:.0f} s so far, about {left_s:.0f} s left")
-        paid = [p.cost_usd for p in ended if p.cost_usd is not None]
+        paid = [p.cost_usd for p in progress.values() if p.cost_usd is not None]
         if paid:
-            left = sum(paid[1:]) / max(1, len(paid) - 1) * (len(states) - len(ended))
-            words.append(f"${sum(paid):.2f} paid" + (f", about ${left:.2f} left" if len(paid) > 1 else ""))
+            each = [p.cost_usd for p in ended[1:] if p.cost_usd is not None]  # the first pays for the observers too
+            left = sum(each) / len(each) * (states.count("waiting") + states.count("running")) if each else None
+            words.append(f"${sum(paid):.2f} paid" + ("" if left is None else f", about ${left:.2f} left"))
         return "; ".join(words)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,19 +36,21 @@ class Job:
         return f"{self.arm}/seed-{self.seed}"
 
 
-def planned_jobs(settings: SweepSettings, n_sets: int | None = None) -> list[Job]:
+def planned_jobs(settings: SweepSettings, n_sets: int | None = None, n_excluding_sets: int | None = None) -> list[Job]:
     """The jobs of a sweep, the attributed arm at its first seed first.
 
     Args:
         settings: Arms and seeds asked for.
         n_sets: Sets that random arms can be drawn from, once it is known: no more arms than those are run.
+        n_excluding_sets: The same for arms free of every attributed layer.
     """
     n_random = settings.n_random if n_sets is None else min(settings.n_random, n_sets)
+    n_excluding = settings.n_excluding if n_excluding_sets is None else min(settings.n_excluding, n_excluding_sets)
     # The sham goes early: a graft that changes something by itself spoils every arm.
     arms = ["attributed", *(["sham"] if "sham" in settings.others else [])]
     arms += [f"random-{i}" for i in range(n_random)]
     arms += [name for name in settings.others if name != "sham"]
-    arms += [f"excluding-{i}" for i in range(settings.n_excluding)]
+    arms += [f"excluding-{i}" for i in range(n_excluding)]
     return [
         Job(arm=arm, seed=seed) for arm in arms for seed in (settings.seeds[:1] if arm == "sham" else settings.seeds)
     ]
@@ -63,7 +66,7 @@ def register(
     settings: SweepSettings,
     *,
     judge: str,
-    generation_seeds: list[int],
+    config: Mapping[str, Any],
     command: str,
     overrides: list[str],
 ) -> dict[str, Any]:
@@ -73,34 +76,50 @@ def register(
         folder: The sweep's folder.
         settings: What is asked for.
         judge: Alias of the judge whose score counts.
-        generation_seeds: evaluate.seeds.
+        config: The experiment's options as plain values, without those that leave every arm as it is.
         command: What the user typed.
         overrides: The overrides of the task.
 
     Raises:
-        InputError: plan.json is there and cannot be read.
+        InputError: plan.json is there and cannot be read, or is the plan of another experiment.
     """
     plan = read_plan(folder) or {
         "format": FORMAT,
         "m3i": m3i.__version__,
         "command": command,
         "overrides": overrides,
+        "config": dict(config),
         "registrations": [],
         "jobs": [],
         "n_sets": None,
     }
+    other = differences(plan["config"], config)
+    if other:
+        raise InputError(
+            f"{folder} holds the sweep of another experiment ({'; '.join(other[:3])}{'; ...' if other[3:] else ''}): "
+            f"name another folder with hydra.sweep.dir=, the store is shared all the same"
+        )
     asked = {
         **{f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if f.name != "others"},
         "judge": judge,
         "arms": list(dict.fromkeys(job.arm for job in planned_jobs(settings))),
         "seeds": list(settings.seeds),
-        "generation_seeds": generation_seeds,
+        "generation_seeds": list(config["evaluate"]["seeds"]),
     }
     last = plan["registrations"][-1] if plan["registrations"] else {}
     if {k: v for k, v in last.items() if k not in ("at", "n_results")} != asked:
         n_results = len(list(folder.glob("*/seed-*/result.json")))
         plan["registrations"].append({"at": time.strftime("%Y-%m-%d %H:%M:%S%z"), "n_results": n_results, **asked})
     return plan
+
+
+def differences(one: Any, other: Any, path: str = "") -> list[str]:
+    """Options that differ, as `trainer.rank: 16 → 8`."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        names = list(dict.fromkeys((*one, *other)))
+        inner = [differences(one.get(n), other.get(n), f"{path}.{n}" if path else str(n)) for n in names]
+        return [words for found in inner for words in found]
+    return [] if one == other else [f"{path}: {one} → {other}"]
 
 
 def with_jobs(plan: Mapping[str, Any], jobs: list[Job], n_sets: int | None) -> dict[str, Any]:
@@ -112,7 +131,7 @@ def with_jobs(plan: Mapping[str, Any], jobs: list[Job], n_sets: int | None) -> d
 def write_plan(folder: Path, plan: Mapping[str, Any]) -> None:
     """Writes plan.json whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{NAME}.new"
+    draft = folder / f".{NAME}.{uuid.uuid4().hex}"
     draft.write_text(json.dumps(plan, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     draft.replace(folder / NAME)
 

@@ -9,16 +9,21 @@ another, and tells how many random sets there are.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from m3i.errors import ConfigError, M3IError, SweepError, TrackingError
 from m3i.experiment import Experiment
-from m3i.progress import read_progress
+from m3i.progress import NAME as PROGRESS
+from m3i.progress import Progress, read_progress
 from m3i.settings import LedgerMode
 from m3i.sweep.overview import Overview
 from m3i.sweep.plan import Job, judged_jobs, planned_jobs, register, with_jobs, write_plan
@@ -39,23 +44,27 @@ def settle_folder(config: DictConfig) -> None:
     A folder that the user named (`hydra.sweep.dir=`) stays.
     """
     given = [str(word) for word in config.hydra.overrides.hydra]
-    asked = [str(word) for word in config.hydra.overrides.task]
-    words = [] if any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in given) else [_folder(asked)]
-    words.append("hydra.sweep.subdir=${arm}/seed-${seed}")
+    named = any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in given)
+    options = {"hydra.sweep.subdir": "${arm}/seed-${seed}"}
+    if not named:
+        options["hydra.sweep.dir"] = str(default_folder([str(word) for word in config.hydra.overrides.task]))
     with read_write(config), open_dict(config):
-        for word in words:
-            key, _, value = word.partition("=")
+        for key, value in options.items():
             OmegaConf.update(config, key, value)
         # A job composes its config anew from these words.
-        config.hydra.overrides.hydra = [*given, *words]
+        config.hydra.overrides.hydra = [*given, *(f"{key}={quoted(value)}" for key, value in options.items())]
 
 
-def _folder(asked: Sequence[str]) -> str:
+def default_folder(asked: Sequence[str]) -> Path:
+    """sweeps/<preset>-<hash of the overrides>, absolute: a worker may run in another folder, or on another machine."""
     preset = next((w.partition("=")[2] for w in asked if w.lstrip("+").startswith("sweep=")), "arms")
     kept = sorted(w for w in asked if w.lstrip("+~").partition("=")[0].partition(".")[0].partition("@")[0] not in ASIDE)
-    digest = hashlib.sha256("\n".join(kept).encode()).hexdigest()[:8]
-    # A worker may run in another folder, or on another machine.
-    return f"hydra.sweep.dir={Path.cwd() / 'sweeps' / f'{preset}-{digest}'}"
+    return Path.cwd() / "sweeps" / f"{preset}-{hashlib.sha256(chr(10).join(kept).encode()).hexdigest()[:8]}"
+
+
+def quoted(value: str) -> str:
+    """A value that Hydra's override grammar takes word for word, whatever a folder is called."""
+    return "'" + value.replace("'", "\\'") + "'"
 
 
 def run_sweep(
@@ -87,93 +96,128 @@ def run_sweep(
         print_cost(experiment, judged_jobs(settings))
         return
     folder = Path(str(config.hydra.sweep.dir))
-    plan = register(
-        folder,
-        settings,
-        judge=judge,
-        generation_seeds=list(experiment.settings.evaluate.seeds),
-        command=str(config.hydra.job.get("command", "")) or _command(asked),
-        overrides=asked,
-    )
     jobs = planned_jobs(settings)
     check_jobs([_words(asked, jobs[0])])
-    write_plan(folder, with_jobs(plan, jobs, plan["n_sets"]))
-    with Overview(folder, jobs) as overview:
-        trouble = _launch(launcher, asked, jobs[:1], 0, folder)
-        n_sets = read_progress(folder / jobs[0].folder).arm.get("n_sets")
-        if n_sets is None:
-            error = read_progress(folder / jobs[0].folder).error or trouble or "it ended without a word"
-            raise SweepError(f"arm {jobs[0].arm}, seed {jobs[0].seed}: {error}")
-        jobs = planned_jobs(settings, n_sets)
-        write_plan(folder, with_jobs(plan, jobs, n_sets))
-        overview.jobs = jobs
-        if n_sets < settings.n_random:
-            overview.note(
-                f"there are {n_sets} other sets of layers, fewer than sweep.n_random = {settings.n_random}: each is "
-                f"run once, and p cannot be below {1 / (n_sets + 1):.3g}"
-            )
-        trouble = _launch(launcher, asked, jobs[1:], 1, folder) or trouble if jobs[1:] else trouble
-    finish(folder, experiment, jobs, trouble)
-
-
-def finish(folder: Path, experiment: Experiment, jobs: Sequence[Job], trouble: str) -> None:
-    """Compares what there is, says what is missing, and hands the rest to the trackers.
-
-    Raises:
-        SweepError: Jobs did not finish; what finished is compared all the same.
-        TrackingError: A tracker failed, of a job or of the sweep.
-    """
-    from m3i.sweep.command import compare
-    from m3i.tracking import track_sweep
-
-    sweep = compare(folder)
-    ended = {job: read_progress(folder / job.folder) for job in jobs}
-    lost = [job for job, progress in ended.items() if progress.state != "done"]
-    if lost:
-        first = ended[lost[0]].error or trouble or "it ended without a word"
-        raise SweepError(
-            f"{len(lost)} of {len(jobs)} jobs did not finish, the first of them arm {lost[0].arm}, seed "
-            f"{lost[0].seed}: {first} -- the same command runs only what is missing"
+    with only_here(folder):
+        plan = register(
+            folder,
+            settings,
+            judge=judge,
+            config={k: v for k, v in experiment.config.items() if k not in (*ASIDE, *OWN)},
+            command=shlex.join(["python", "-m", "m3i", *sys.argv[1:]]),
+            overrides=asked,
         )
-    track_sweep(experiment.trackers, sweep, folder, overrides=experiment.overrides, note=print)
-    untracked = [progress.error for progress in ended.values() if progress.error]
-    if untracked:
-        raise TrackingError(f"{len(untracked)} of {len(jobs)} jobs: {untracked[0]}")
+        write_plan(folder, with_jobs(plan, jobs, plan["n_sets"]))
+        sweep = Sweep(folder, asked, launcher)
+        with Overview(folder, jobs) as overview:
+            sweep.launch(jobs[:1], 0)
+            arm = sweep.arm_of(jobs[0])
+            jobs = planned_jobs(settings, arm["n_sets"], arm["n_excluding_sets"])
+            write_plan(folder, with_jobs(plan, jobs, arm["n_sets"]))
+            overview.jobs = jobs
+            if arm["n_sets"] < settings.n_random:
+                overview.note(
+                    f"there are {arm['n_sets']} other sets of layers, fewer than sweep.n_random = {settings.n_random}: "
+                    f"each is run once, and p cannot be below {1 / (arm['n_sets'] + 1):.3g}"
+                )
+            if jobs[1:]:
+                sweep.launch(jobs[1:], 1)
+        sweep.finish(experiment, jobs)
 
 
-def _launch(launcher: Any, asked: list[str], jobs: Sequence[Job], first: int, folder: Path) -> str:
-    """Runs jobs through Hydra's launcher; what went wrong with the launcher itself, in words.
+@contextlib.contextmanager
+def only_here(folder: Path) -> Iterator[None]:
+    """Raises SweepError where another command works on this sweep: two would write one plan."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise SweepError(
+            f"another command is running the sweep in {folder}: wait for it, or name another folder with "
+            f"hydra.sweep.dir= (they share the store)"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
-    What a job ended with is in its own progress.jsonl. A worker that is killed surfaces as an error of the launcher's
-    library and can take others with it, so jobs that did not end are launched again, a few times. One that still runs
-    somewhere does no harm: both go on from the store.
-    """
-    before = {job: read_progress(folder / job.folder).attempt for job in jobs}
-    left, trouble = list(jobs), ""
-    for _ in range(ROUNDS):
+
+class Sweep:
+    """The jobs of one command in a sweep's folder."""
+
+    def __init__(self, folder: Path, asked: list[str], launcher: Any) -> None:
+        """`launcher` is Hydra's, set up; `asked` are the user's overrides."""
+        self.folder, self.asked, self.launcher = folder, asked, launcher
+        self.trouble = ""
+        """What went wrong with the launcher itself, in words."""
+        self._earlier = {file.parent: read_progress(file.parent).attempt for file in folder.glob(f"*/*/{PROGRESS}")}
+
+    def progress(self, job: Job) -> Progress:
+        """What became of a job under this command; an attempt of an earlier one counts for nothing."""
+        found = read_progress(self.folder / job.folder)
+        return found if found.attempt > self._earlier.get(self.folder / job.folder, 0) else Progress()
+
+    def launch(self, jobs: Sequence[Job], first: int) -> None:
+        """Runs jobs through Hydra's launcher.
+
+        What a job ended with is in its own progress.jsonl. A worker that is killed surfaces as an error of the
+        launcher's library and can take others with it, so jobs that did not end are launched again, a few times. One
+        that still runs somewhere does no harm: both go on from the store.
+        """
+        left = list(jobs)
+        for _ in range(ROUNDS):
+            try:
+                self.launcher.launch([_words(self.asked, job) for job in left], initial_job_idx=first)
+            except M3IError:
+                raise
+            except Exception as error:
+                self.trouble = f"{type(error).__name__}: {error}"
+            else:
+                return
+            left = [job for job in left if self.progress(job).state in ("waiting", "running")]
+            if not left:
+                return
+
+    def arm_of(self, job: Job) -> dict[str, Any]:
+        """The section `arm` of the first job. Raises SweepError where it ended before its layers were known."""
+        progress = self.progress(job)
+        if not progress.arm:
+            raise SweepError(f"arm {job.arm}, seed {job.seed}: {self.why(progress)}")
+        return progress.arm
+
+    def why(self, progress: Progress) -> str:
+        """What a job that is not done ended with."""
+        return progress.error or self.trouble or "it ended without a word"
+
+    def finish(self, experiment: Experiment, jobs: Sequence[Job]) -> None:
+        """Compares what there is, hands it to the trackers, and says what is missing.
+
+        Raises:
+            SweepError: Jobs did not finish; what finished is compared all the same.
+            TrackingError: A tracker failed, of a job or of the sweep.
+        """
+        from m3i.sweep.command import compare
+        from m3i.tracking import track_sweep
+
+        ended = {job: self.progress(job) for job in jobs}
+        lost = [job for job, progress in ended.items() if progress.state != "done"]
+        document = compare(self.folder)
         try:
-            launcher.launch([_words(asked, job) for job in left], initial_job_idx=first)
-        except M3IError:
-            raise
-        except Exception as error:
-            trouble = f"{type(error).__name__}: {error}"
-        else:
-            return ""
-        seen = {job: read_progress(folder / job.folder) for job in left}
-        left = [job for job, p in seen.items() if p.attempt == before[job] or p.state == "running"]
-        if not left:
-            return trouble
-    return trouble
+            track_sweep(experiment.trackers, document, self.folder, overrides=experiment.overrides, note=print)
+        finally:
+            if lost:
+                raise SweepError(
+                    f"{len(lost)} of {len(jobs)} jobs did not finish, the first of them arm {lost[0].arm}, seed "
+                    f"{lost[0].seed}: {self.why(ended[lost[0]])} -- the same command runs only what is missing"
+                )
+        untracked = [progress.error for progress in ended.values() if progress.error]
+        if untracked:
+            raise TrackingError(f"{len(untracked)} of {len(jobs)} jobs: {untracked[0]}")
 
 
 def _words(asked: list[str], job: Job) -> list[str]:
     return [*asked, f"arm={job.arm}", f"seed={job.seed}"]
-
-
-def _command(asked: Sequence[str]) -> str:
-    import shlex
-
-    return shlex.join(["python", "-m", "m3i", "-m", *asked])
 
 
 def refuse_axes(asked: Sequence[str]) -> None:

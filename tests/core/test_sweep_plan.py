@@ -8,13 +8,13 @@ import pytest
 from rich.console import Console
 
 from m3i.cost import CostLine, Estimate, times_judged
-from m3i.errors import InputError
+from m3i.errors import InputError, SweepError
 from m3i.progress import Journal, Progress, read_progress
 from m3i.settings import SweepSettings
 from m3i.store import StageRecord
 from m3i.sweep.overview import Overview, time_left_s
 from m3i.sweep.plan import Job, judged_jobs, planned_jobs, read_plan, register, with_jobs, write_plan
-from m3i.sweep.sweeper import _launch
+from m3i.sweep.sweeper import Sweep, only_here, quoted
 
 
 def record(stage, *, hit=False):
@@ -42,10 +42,14 @@ def test_no_more_random_arms_than_there_are_sets():
         "excluding-0/seed-7",
     ]  # fmt: skip
     assert len(planned_jobs(settings, n_sets=164)) == 14
+    assert len(planned_jobs(settings, n_sets=164, n_excluding_sets=0)) == 12
+
+
+CONFIG = {"evaluate": {"seeds": [0, 1]}, "trainer": {"rank": 16}}
 
 
 def asked(folder, settings, **changes):
-    options = {"judge": "verifier", "generation_seeds": [0, 1], "command": "m3i -m", "overrides": ["a=1"]} | changes
+    options = {"judge": "verifier", "config": CONFIG, "command": "m3i -m", "overrides": ["a=1"]} | changes
     plan = register(folder, settings, **options)
     write_plan(folder, with_jobs(plan, planned_jobs(settings), 164))
     return read_plan(folder)
@@ -64,6 +68,12 @@ def test_a_plan_is_registered_once_and_another_one_is_added_with_the_results_the
         (0.05, "verifier", 0),
         (0.1, "gpt", 1),
     ]
+
+
+def test_a_folder_is_one_experiments(tmp_path):
+    asked(tmp_path, SweepSettings())
+    with pytest.raises(InputError, match=r"another experiment \(trainer.rank: 16 → 8\).*hydra\.sweep\.dir="):
+        asked(tmp_path, SweepSettings(), config=CONFIG | {"trainer": {"rank": 8}})
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 99}'])
@@ -153,7 +163,7 @@ def test_what_ends_is_told_once_with_its_error_and_the_outlook(tmp_path):
     assert "[red]CUDA[/] out of memory" in told
     assert "1 of 2 done" in told
     assert "1 failed" in told
-    assert "$0.25 paid" in told
+    assert "$0.50 paid" in told
 
 
 def test_attempts_of_an_earlier_command_are_waiting(tmp_path):
@@ -199,15 +209,45 @@ class Dying:
 def test_jobs_of_killed_workers_are_launched_again_and_failed_ones_are_not(tmp_path):
     jobs = [Job(arm=arm, seed=0) for arm in ("all", "random-0", "random-1")]
     launcher = Dying(tmp_path, kills=1)
-    assert _launch(launcher, ["x=1"], jobs, 1, tmp_path) == ""
+    sweep = Sweep(tmp_path, ["x=1"], launcher)
+    sweep.launch(jobs, 1)
     assert launcher.launched[1] == [["arm=random-0", "seed=0"], ["arm=random-1", "seed=0"]]
-    assert {job.arm: read_progress(tmp_path / job.folder).state for job in jobs} == {
+    assert {job.arm: sweep.progress(job).state for job in jobs} == {
         "all": "failed", "random-0": "done", "random-1": "done"
     }  # fmt: skip
 
 
 def test_a_launcher_that_never_gets_through_is_given_up(tmp_path):
     launcher = Dying(tmp_path, kills=99)
-    trouble = _launch(launcher, [], [Job(arm="random-0", seed=0)], 1, tmp_path)
-    assert trouble == "RuntimeError: a worker was killed"
+    sweep, job = Sweep(tmp_path, [], launcher), Job(arm="random-0", seed=0)
+    sweep.launch([job], 1)
     assert len(launcher.launched) == 3
+    with pytest.raises(SweepError, match="arm random-0, seed 0: RuntimeError: a worker was killed"):
+        sweep.arm_of(job)
+
+
+def test_what_an_earlier_command_finished_is_not_this_ones(tmp_path):
+    job = Job(arm="random-0", seed=0)
+    Dying(tmp_path, kills=0).launch([["arm=random-0", "seed=0"]], 0)
+    sweep = Sweep(tmp_path, [], Dying(tmp_path, kills=0))
+    assert sweep.progress(job).state == "waiting"
+    sweep.launch([job], 1)
+    assert sweep.progress(job).state == "done"
+
+
+def test_one_command_at_a_time_works_on_a_sweep(tmp_path):
+    with only_here(tmp_path):
+        second = only_here(tmp_path)
+        with pytest.raises(SweepError, match="another command is running the sweep"):
+            second.__enter__()
+    with only_here(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("name", ["plain", "a (copy)", "it's", "a,b", "a=b", "[x]", "{x}", "two words"])
+def test_folders_of_any_name_are_taken_word_for_word(name):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    (override,) = OverridesParser.create().parse_overrides([f"hydra.sweep.dir={quoted(f'/tmp/{name}/sweeps/x')}"])
+    assert not override.is_sweep_override()
+    assert override.value() == f"/tmp/{name}/sweeps/x"
