@@ -41,6 +41,9 @@ def arms_figure(endpoint: Mapping[str, Any], width: int = WIDE) -> Markup:
             parts.append(_titled(dot(x(place["t"]), random_y - level * 2.05 * radius, radius, "random-dot"), place))
         rug = random_y + spread / 2 + radius + 7 if not levels else bottom_of_random - 7
         parts += [line(x(s["t"]), rug - 4, x(s["t"]), rug + 4, "seed") for p in controls for s in p["by_seed"]]
+        if endpoint["controls_mean"] is not None:
+            mean = x(endpoint["controls_mean"])
+            parts.append(line(mean, attributed_y + 12, mean, rug + 6, "mean"))
     y = (bottom_of_random if controls else attributed_y + 14) + LANE / 2
     for label, places in more:
         parts.append(text(left, y + 4, label, "lbl name", "end"))
