@@ -243,7 +243,8 @@ class SweepSettings:
     """
 
     n_random: int = 19
-    """Random-layer arms; 19 are the least with which p ≤ 0.05 is possible. Where fewer sets exist, all are run."""
+    """Random-layer arms; 19 are the least with which p ≤ 0.05 is possible. Where fewer sets exist, all are run;
+    with 0 nothing is tested."""
     n_excluding: int = 0
     """Arms of random sets free of every attributed layer, shown as a contrast without a p value."""
     others: list[str] = option(factory=lambda: ["all", "shuffled", "sham"])
@@ -266,7 +267,7 @@ class SweepSettings:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        require(self.n_random >= 1, "sweep.n_random", self.n_random, "at least 1")
+        require(self.n_random >= 0, "sweep.n_random", self.n_random, "at least 0")
         require(self.n_excluding >= 0, "sweep.n_excluding", self.n_excluding, "at least 0")
         known = ("all", "shuffled", "sham")
         require(

@@ -570,7 +570,7 @@ BAD_SETTINGS = {
     },
     "judging": {"canaries": [-1]},
     "sweep": {
-        "n_random": COUNT,
+        "n_random": [-1],
         "n_excluding": [-1],
         "others": [["shame"], ["sham", "sham"]],
         "seeds": [[], [1, 1]],

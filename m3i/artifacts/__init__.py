@@ -22,11 +22,12 @@ from m3i.artifacts.models import (
 from m3i.artifacts.pairs import PairOrigin, PreferencePair, PreferencePairs, ReferenceLogprobs
 from m3i.artifacts.problems import Problem, ProblemSet, StepError, Verification
 from m3i.artifacts.traces import Telemetry, Trace, Traces
-from m3i.artifacts.verdicts import Answer, Answers, Canary, Outcome, Verdict, Verdicts
+from m3i.artifacts.verdicts import SCORES, Answer, Answers, Canary, Outcome, Verdict, Verdicts
 
 __all__ = [
     "ARRAYS",
     "RECORDS",
+    "SCORES",
     "Adapter",
     "Answer",
     "Answers",

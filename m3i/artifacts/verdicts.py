@@ -44,6 +44,10 @@ class Outcome(str, Enum):
     MISSING = "missing"
 
 
+SCORES = {Outcome.TUNED.value: 1.0, Outcome.BASE.value: 0.0, Outcome.TIE.value: 0.5, Outcome.SPLIT.value: 0.5}
+"""Score of one comparison by the value of its outcome; a missing one has none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """One judge's word on one held-out problem and generation seed, from both orders."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-SCORES = {"tuned": 1.0, "base": 0.0, "tie": 0.5, "split": 0.5}
+from m3i.artifacts import SCORES
 
 
 class Kind(str, Enum):

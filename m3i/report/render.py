@@ -10,7 +10,7 @@ from typing import Any
 
 from m3i.report import figures, sweep_figures, sweep_texts, texts
 from m3i.result import words
-from m3i.sweep import words as sweep_words
+from m3i.sweep import limits, numbers
 
 POLICY = (
     "default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; base-uri 'none'; form-action 'none'"
@@ -87,7 +87,12 @@ def _environment() -> Any:
         change=texts.change,
     )
     environment.globals.update(
-        figures=figures, sweep_figures=sweep_figures, sweep_texts=sweep_texts, texts=texts, words=words
+        figures=figures,
+        sweep_figures=sweep_figures,
+        sweep_texts=sweep_texts,
+        texts=texts,
+        words=words,
+        limits=limits,
     )
     return environment
 
@@ -101,11 +106,11 @@ def _digest(text: str) -> str:
 
 
 def _level(value: float, kind: str) -> str:
-    return sweep_words.level(kind, value)
+    return numbers.level(kind, value)
 
 
 def _shift(value: float, kind: str) -> str:
-    return sweep_words.shift(kind, value)
+    return numbers.shift(kind, value)
 
 
 def _or_dash(function: Any) -> Any:

@@ -200,10 +200,11 @@ def equivalence_figure(endpoint: Mapping[str, Any]) -> Markup:
             parts.append(text(x(0), y + 4, "not computed", "lbl", "middle"))
             continue
         low, high = row["low"] - row["neutral"], row["high"] - row["neutral"]
-        css = "whisker tuned-line" if row["equivalent"] else "whisker"
+        shown = row["equivalent"] and not section["too_wide"]
+        css = "whisker tuned-line" if shown else "whisker"
         parts.append(line(x(low), y, x(high), y, css))
         parts += [line(x(v), y - 6, x(v), y + 6, css) for v in (low, high)]
-        parts.append(dot(x((low + high) / 2), y, 4, "picked-dot" if row["equivalent"] else "estimate"))
+        parts.append(dot(x((low + high) / 2), y, 4, "picked-dot" if shown else "estimate"))
     parts.append(line(x.start, 82, x.end, 82, "axis"))
     for value in sorted({-margin, 0.0, margin}):
         parts.append(text(x(value), 97, ("+" if value > 0 else "") + tick_words(value), "lbl", "middle"))

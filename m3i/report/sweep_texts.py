@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from m3i.statistics.randomization import TIE
+from m3i.sweep.numbers import magnitude
 
 LANES = (
     ("excluding", "Excluding"),
@@ -105,6 +106,23 @@ def need(value: float | None, why: str) -> str:
     if value is not None:
         return f"{value:,}"
     return why or "no number of these alone is enough"
+
+
+def power_words(value: float | None, kind: str, alternative: str) -> str:
+    """The smallest difference that a test finds, on the side that it asks for: `+0.021 or more`."""
+    if value is None:
+        return "–"
+    size = magnitude(kind, value)
+    return {"greater": f"+{size} or more", "less": f"−{size} or less"}.get(alternative, f"{size} or more either way")
+
+
+def equivalence_words(endpoint: Mapping[str, Any], key: str) -> str:
+    """Whether a difference is shown to lie within the margin, where that would show anything."""
+    if endpoint["equivalence"]["too_wide"]:
+        return (
+            "within the margin" if endpoint["equivalence"][key]["equivalent"] else "not shown to be within the margin"
+        )
+    return "equivalent" if endpoint["equivalence"][key]["equivalent"] else "not shown to be equivalent"
 
 
 def has_points(endpoint: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
-from m3i.artifacts import Answer, CallFacts, Outcome, Problem, Verdict, Verdicts
+from m3i.artifacts import SCORES, Answer, CallFacts, Outcome, Problem, Verdict, Verdicts
 from m3i.judging import EQUAL
 from m3i.result.costs import known_cost
 from m3i.result.judge_quality import SIGN, canary_section, consistency_section, length_section
@@ -27,7 +27,6 @@ from m3i.statistics import (
 )
 
 ALPHA = 0.05
-SCORE = {Outcome.TUNED: 1.0, Outcome.BASE: 0.0, Outcome.TIE: 0.5, Outcome.SPLIT: 0.5}
 REFERENCE_SHARE = 0.6
 """The effect for which `needed.reference` states the n: six of ten decided problems."""
 
@@ -45,7 +44,7 @@ def judge_section(
     wins, losses, undecided = problem_signs((v.problem_id, SIGN.get(v.outcome, 0)) for v in valid)
     mean = cluster_mean(
         clusters=[v.problem_id for v in valid],
-        values=[SCORE[v.outcome] for v in valid],
+        values=[SCORES[v.outcome.value] for v in valid],
         level=settings.confidence,
         draws=settings.n_bootstrap,
         seed=settings.seed,

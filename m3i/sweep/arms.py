@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from m3i.artifacts import SCORES
 from m3i.statistics import (
     cluster_mean,
     mcnemar,
@@ -19,7 +20,7 @@ from m3i.statistics import (
     sign_test,
 )
 from m3i.sweep.design import Design
-from m3i.sweep.endpoints import POINTS, Endpoint
+from m3i.sweep.endpoints import Endpoint
 from m3i.sweep.length import length_adjusted
 from m3i.sweep.load import Job
 
@@ -79,11 +80,10 @@ def arm_row(jobs: Sequence[Job], endpoints: Sequence[Endpoint], design: Design) 
 
 
 def t_row(end: Endpoint, arm: str, seeds: Sequence[int]) -> dict[str, Any]:
-    """T of an arm and by training seed, on the endpoint's problems; None without a problem."""
-    if not end.problems:
-        return {"t": None, "by_seed": [{"seed": seed, "t": None} for seed in seeds]}
-    by_seed = [{"seed": seed, "t": end.t(arm, [seed])} for seed in seeds]
-    return {"t": end.t(arm, seeds), "by_seed": by_seed}
+    """T of an arm and by training seed, on `n` of the endpoint's problems; None without a problem."""
+    by_seed = [{"seed": seed, "t": end.own_t(arm, [seed])[0]} for seed in seeds]
+    t, n = end.own_t(arm, seeds)
+    return {"t": t, "n": n, "by_seed": by_seed}
 
 
 def judge_row(rows: Sequence[Mapping[str, Any]], judge: str, level: float) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def judge_row(rows: Sequence[Mapping[str, Any]], judge: str, level: float) -> di
         "mean_score": asdict(
             mean_score(
                 problems=[row["problem_id"] for row, _ in valid],
-                scores=[POINTS[verdict["outcome"]] for _, verdict in valid],
+                scores=[SCORES[verdict["outcome"]] for _, verdict in valid],
                 level=level,
             )
         ),
@@ -124,7 +124,7 @@ def panel_row(
         where few problems are decided (docs/verdict.md).
     """
     said = [(row["problem_id"], row["verdicts"][judge]["outcome"]) for row in rows for judge in judges]
-    valid = [(problem, POINTS[outcome]) for problem, outcome in said if outcome != "missing"]
+    valid = [(problem, SCORES[outcome]) for problem, outcome in said if outcome != "missing"]
     problems, scores = [problem for problem, _ in valid], [score for _, score in valid]
     bootstrap = cluster_mean(
         clusters=problems, values=scores, level=level, draws=statistics["n_bootstrap"], seed=statistics["seed"]
@@ -142,7 +142,7 @@ def length_row(valid: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], lev
     score: dict[str, list[float]] = {}
     for row, verdict in valid:
         extra.setdefault(row["problem_id"], []).append(row["tuned"]["n_tokens"] - row["base"]["n_tokens"])
-        score.setdefault(row["problem_id"], []).append(POINTS[verdict["outcome"]])
+        score.setdefault(row["problem_id"], []).append(SCORES[verdict["outcome"]])
     extra_P = [float(np.mean(values)) for values in extra.values()]
     score_P = [float(np.mean(values)) for values in score.values()]
     found = asdict(rank_correlation(extra_P, score_P, draws=PERMUTATIONS))

@@ -9,7 +9,8 @@ from typing import Any
 from m3i.result.caveats import layers, making, readers
 from m3i.result.caveats.caveat import caveat
 from m3i.result.words import count, percent
-from m3i.sweep.words import level
+from m3i.sweep.limits import hurt, interval_words, wide_margin
+from m3i.sweep.numbers import level, shift
 
 Section = Mapping[str, Any]
 Found = Iterator[dict[str, str]]
@@ -112,10 +113,14 @@ def endpoint(sweep: Section) -> Found:
         yield caveat(
             "left_out",
             f"{count(primary['n_left_out'], 'problem')} of {total} left out",
-            f"A verdict of judge '{primary['judge']}' is missing there in some arm, so all arms are compared on the "
-            f"other {primary['n_problems']}.",
+            f"A verdict of judge '{primary['judge']}' is missing there in some arm of the test, so all arms are "
+            f"compared on the other {primary['n_problems']}.",
             major=share > 0.1,
         )
+    if primary["equivalence"]["too_wide"]:
+        null = sweep["verdict"]["kind"] in ("not_better", "not_different") and primary["tie_rate"] != 1
+        yield caveat("wide_margin", "The margin is no narrower than the effect sought",
+                     f"{wide_margin(primary)} {interval_words(primary)}".strip(), major=null)  # fmt: skip
     if primary["tie_rate"] == 1:
         yield caveat("all_ties", "Every comparison is tied", "The attributed arm changed no outcome, so there is "
                      "nothing that layers could differ in.", major=True)  # fmt: skip
@@ -133,26 +138,35 @@ def endpoint(sweep: Section) -> Found:
 
 
 def harm(sweep: Section) -> Found:
-    """Training that hurts, and training without preference that does as well."""
-    if sweep["verdict"]["harm"]:
+    """Training that hurts, and training without preference that is not told apart."""
+    primary = sweep["primary"]
+    if hurt(primary):
         yield caveat(
             "harm",
             "Training itself hurts",
-            f"{sweep['verdict']['harm']} The attributed and all random arms lie below the base model's "
-            f"{level(sweep['primary']['kind'], sweep['primary']['base'])}: a better place among them is less damage, "
-            f"not a gain.",
+            f"{sweep['verdict']['harm']} The base model has {level(primary['kind'], primary['base'])}. A better place "
+            f"among the arms is less damage, not a gain.",
             major=True,
         )
-    own = sweep["primary"]["attributed"]
-    shuffled = next((place for place in sweep["primary"]["others"] if place["kind"] == "shuffled"), None)
-    if own is None or shuffled is None or None in (own["t"], shuffled["t"]) or sweep["primary"]["tie_rate"] == 1:
+    if primary["shuffled"] is None or primary["tie_rate"] == 1:
         return
-    if shuffled["t"] >= own["t"]:
+    found, kind = primary["shuffled"]["difference"], primary["kind"]
+    if found["low"] <= 0 <= found["high"]:
+        interval = f"{percent(found['level'])} interval {shift(kind, found['low'])} to {shift(kind, found['high'])}"
         yield caveat(
-            "shuffled_as_good",
-            "Shuffled preferences did as well",
-            "The same layers trained on pairs half of which are swapped reached as much: what the arm gained does not "
-            "come from what the pairs prefer.",
+            "shuffled_not_apart",
+            "Shuffled preferences are not told apart from the real ones",
+            f"The same layers trained on pairs half of which are swapped: the attributed arm differs from them by "
+            f"{shift(kind, found['value'])} ({interval}). Whether it matters what the pairs prefer is not shown.",
+            major=True,
+        )
+    elif found["high"] < 0:
+        yield caveat(
+            "shuffled_better",
+            "Shuffled preferences did better than the real ones",
+            f"The attributed arm differs by {shift(kind, found['value'])} from the same layers trained on pairs half "
+            f"of which are swapped, with the upper end of its {percent(found['level'])} interval at "
+            f"{shift(kind, found['high'])}.",
             major=True,
         )
 

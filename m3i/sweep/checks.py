@@ -12,6 +12,8 @@ from m3i.sweep.load import Job
 
 SHARED_KINDS = ("problems", "traces", "telemetry", "audit", "contrasts", "scores", "pairs", "base")
 OWN_OPTIONS = ("arm", "seed", "sweep", "store", "ledger", "tracker")
+GATES = ("target", "problems", "attributed", "config", "shared", "parameters", "sham", "certificates")
+"""Checks without which a difference between the arms of the test says nothing about layers."""
 ENTRY = dict[str, Any]
 
 
@@ -19,8 +21,10 @@ def checks_section(jobs: Sequence[Job], design: Design, arms: Sequence[Mapping[s
     """Each check with `name`, `passed` (None where there was nothing to check) and `words`."""
     results = [(job, job.result) for job in jobs if job.result is not None]
     return [
+        same("m3i", "M3I", "the same version", results, lambda r: r["m3i"]),
         same("target", "target", "the same model", results, lambda r: r["target"]["revision"]),
         same("versions", "libraries", "the same library versions", results, lambda r: r["versions"]),
+        same("components", "components", "the same ones, of the same versions", results, _components),
         same("problems", "held-out problems", "the same ones", results, _questions),
         same("attributed", "attributed layers", "the same set", results, lambda r: r["arm"]["attributed"]),
         same("config", "options", "the same ones, but for arm and seed", results, _options),
@@ -31,6 +35,34 @@ def checks_section(jobs: Sequence[Job], design: Design, arms: Sequence[Mapping[s
         certificates(results),
         shuffled(arms),
     ]
+
+
+def refusal(jobs: Sequence[Job], design: Design, arms: Sequence[Mapping[str, Any]]) -> str:
+    """Why a check that failed leaves no valid test, in a sentence; empty where none does.
+
+    Only the attributed arm and the planned random ones at the seeds of the test count, and the sham arm: what other
+    arms have wrong is a caveat.
+    """
+    tested = ("attributed", *design.planned_controls)
+    own = [job for job in jobs if job.kind == "sham" or (job.arm in tested and job.seed in design.seeds)]
+    if not any(job.arm in tested for job in own):
+        return ""
+    rows = [dict(row) | {"trained_by_seed": _at_seeds(row, design.seeds)} for row in arms if row["arm"] in tested]
+    failed = [check for check in checks_section(own, design, rows) if check["name"] in GATES]
+    failed = [check for check in failed if check["passed"] is False]
+    if not failed:
+        return ""
+    words = " ".join(check["words"] for check in failed)
+    return (
+        f"{'A check' if len(failed) == 1 else count(len(failed), 'check')} failed "
+        f"({', '.join(check['name'] for check in failed)}), so a difference between arms need not come from their "
+        f"layers. {words}"
+    )
+
+
+def _at_seeds(row: Mapping[str, Any], seeds: Sequence[int]) -> list[int]:
+    """Trained parameters of an arm at the seeds of the test."""
+    return [n for seed, n in zip(row["seeds"], row["trained_by_seed"], strict=True) if seed in seeds]
 
 
 def same(name: str, what: str, equal: str, results: Sequence[tuple[Job, Any]], read: Callable[[Any], Any]) -> ENTRY:
@@ -47,6 +79,11 @@ def same(name: str, what: str, equal: str, results: Sequence[tuple[Job, Any]], r
 def _questions(result: Mapping[str, Any]) -> list[tuple[str, int, bool]]:
     """Problems and generation seeds with the base model's answer, right or wrong."""
     return [(row["problem_id"], row["seed"], row["base"]["correct"]) for row in result["problems"]["rows"]]
+
+
+def _components(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Components with the distributions that they are of."""
+    return sorted((row["place"], row["name"], row["distribution"], row["version"]) for row in result["components"])
 
 
 def _options(result: Mapping[str, Any]) -> dict[str, Any]:

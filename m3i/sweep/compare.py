@@ -10,7 +10,7 @@ from typing import Any
 import m3i
 from m3i.sweep.arms import arm_rows
 from m3i.sweep.caveats import caveats
-from m3i.sweep.checks import checks_section
+from m3i.sweep.checks import checks_section, refusal
 from m3i.sweep.costs import costs_section
 from m3i.sweep.design import Design, design_of, deviations, registered
 from m3i.sweep.endpoints import comparable, endpoint, endpoint_names
@@ -22,7 +22,7 @@ from m3i.sweep.variance import variance_section
 from m3i.sweep.verdict import contrast_section, endpoint_section, secondary_sections
 from m3i.sweep.words import verdict_section
 
-FORMAT = 1
+FORMAT = 2
 """Layout of sweep.json; raised when a field changes its meaning."""
 OTHER_QUESTIONS = "it answered other held-out problems, or has other judges, than the attributed arm: not comparable"
 
@@ -36,10 +36,10 @@ def build_sweep(sweep: LoadedSweep, *, created: str = "") -> dict[str, Any]:
     """
     jobs, others = comparable(sweep)
     design = design_of(sweep, jobs)
-    ends = [endpoint(name, sweep, jobs) for name in endpoint_names(sweep, design)]
+    ends = [endpoint(name, sweep, jobs, design) for name in endpoint_names(sweep, design)]
     accuracy = next(end for end in ends if not end.judge)
     arms = arm_rows(jobs, ends, design)
-    plan = sweep.plan or {}
+    plan, refused = sweep.plan or {}, refusal(jobs, design, arms)
     document: dict[str, Any] = {
         "format": FORMAT,
         "m3i": m3i.__version__,
@@ -49,9 +49,9 @@ def build_sweep(sweep: LoadedSweep, *, created: str = "") -> dict[str, Any]:
         "name": sweep.folder.resolve().name,
         "plan": plan_section(sweep, jobs),
         "design": design_section(sweep, design),
-        "primary": endpoint_section(ends[0], design, arms),
+        "primary": endpoint_section(ends[0], design, arms, refused),
     }
-    document["secondary"] = secondary_sections(document["primary"], ends, design, arms)
+    document["secondary"] = secondary_sections(document["primary"], ends, design, arms, refused)
     document["design"] |= {name: document["primary"][name] for name in ("n_problems", "n_left_out")}
     document |= {
         "arms": arms,
@@ -60,7 +60,7 @@ def build_sweep(sweep: LoadedSweep, *, created: str = "") -> dict[str, Any]:
         "judges": judges_section(sweep, jobs),
         "checks": checks_section(jobs, design, arms),
         "problems": problem_rows(sweep, ends[0], accuracy, design),
-        "costs": costs_section(jobs),
+        "costs": costs_section(jobs, sweep.run),
         "failures": failures_section(sweep, others),
     }
     document["run"] = dict(sweep.run)
@@ -100,6 +100,7 @@ def design_section(sweep: LoadedSweep, design: Design) -> dict[str, Any]:
         "n_controls_planned": len(design.planned_controls),
         "enumerated": n_sets is not None and len(design.controls) == n_sets,
         "unregistered": list(design.unregistered),
+        "other_attributed": list(design.other_attributed),
         "incomplete": list(design.incomplete),
         "planned_seeds": list(design.planned_seeds),
         "seeds": list(design.seeds),

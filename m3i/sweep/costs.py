@@ -6,17 +6,18 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from m3i.result.costs import known_cost
 from m3i.sweep.load import Job
 
 
-def costs_section(jobs: Sequence[Job]) -> dict[str, Any]:
-    """Costs of all jobs with a result.
+def costs_section(jobs: Sequence[Job], run: Mapping[str, Any]) -> dict[str, Any]:
+    """Costs of all jobs with a result; `run` is the whole result.json of one of them.
 
     Returns:
         `arms`: per arm `own_s`, seconds of work that no other job shares, and `time_s` its jobs ran for; `own_s` of all
         arms, `shared_s` (work that several jobs use, once), `made_s` = both; `alone_s`: every job from an empty store;
         `saved_s` = alone − made; `hits_s`: work that jobs found in the store, as their own records say, earlier
-        runs included; `stages`: seconds by stage; `money`: what the ledgers counted.
+        runs included; `stages`: seconds by stage; `money`: `money_section`.
     """
     stages = [(job, stage) for job in jobs if job.result is not None for stage in job.result["stages"]]
     users: dict[str, set[tuple[str, int]]] = defaultdict(set)
@@ -47,22 +48,47 @@ def costs_section(jobs: Sequence[Job]) -> dict[str, Any]:
         "saved_s": alone - sum(made.values()),
         "hits_s": sum(stage["made_in_s"] for _, stage in stages if stage["hit"]),
         "stages": [{"stage": stage, "made_s": seconds} for stage, seconds in by_stage.items()],
-        "money": money_section([job.result for job in jobs if job.result is not None]),
+        "money": money_section([job.result for job in jobs if job.result is not None], run),
     }
 
 
-def money_section(results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Model calls paid for in the sweep, from each job's own ledger tally; None where nothing asks remotely.
+def money_section(results: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the model calls behind these results cost, and what the last command paid; None where nothing asks remotely.
 
-    `paid_usd` is None where calls were made and none has a price; `unpriced` counts those without one.
+    The verdicts and audits keep their own calls, so a sweep that is repeated from the store costs what it did. Audits
+    are those of `run`, since all arms share them; a verdict artifact that several jobs have counts once.
+
+    Args:
+        results: Of all jobs.
+        run: The whole result.json of one of them.
+
+    Returns:
+        `cost_usd` (None where calls were made and none has a price), `calls`, `unpriced`; `last`: None, or the sum of
+        the jobs' own ledger tallies, which hold what the command that wrote a result paid for it.
     """
+    calls: dict[tuple[Any, ...], Any] = {
+        ("audit", alias): row["calls"] for alias, row in run.get("observers", {}).items()
+    }
+    for i, result in enumerate(results):
+        ids = {row["name"]: row["id"] for row in result["ids"] if row["kind"] == "verdicts"}
+        calls |= {("verdicts", alias, ids.get(alias, i)): row["calls"] for alias, row in result["judges"].items()}
+    n, unpriced = (sum(row[name] for row in calls.values()) for name in ("n_calls", "n_unpriced"))
+    last = tally_section(results)
+    if not n and last is None:
+        return None
+    cost = sum(row["cost_usd"] or 0.0 for row in calls.values())
+    return {"cost_usd": known_cost(cost, n, unpriced), "calls": n, "unpriced": unpriced, "last": last}
+
+
+def tally_section(results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The jobs' ledger tallies together; None without one. `unpriced` calls are not in `paid_usd`."""
     tallies = [result["costs"]["ledger"] for result in results if result["costs"]["ledger"] is not None]
     if not tallies:
         return None
     rows = [row for tally in tallies for row in tally["rows"]]
     made, unpriced = sum(row["made"] for row in rows), sum(row["unpriced"] for row in rows)
     return {
-        "paid_usd": None if made and unpriced >= made else sum(row["cost_usd"] or 0.0 for row in rows),
+        "paid_usd": known_cost(sum(row["cost_usd"] or 0.0 for row in rows), made, unpriced),
         "calls": made,
         "unpriced": unpriced,
         "reused": sum(row["reused"] for row in rows),

@@ -58,11 +58,13 @@ class Design:
     planned_controls: tuple[str, ...]
     """Random arms that were planned (and registered)."""
     controls: tuple[str, ...]
-    """Random arms with a result at each of `seeds`."""
+    """Random arms with a result at each of `seeds`, derived from the attributed set of the test."""
     unregistered: tuple[str, ...]
     """Random arms with results that the first registration does not name: shown, not tested."""
     incomplete: tuple[dict[str, Any], ...]
     """Arms of the test that lack a training seed: `arm`, `missing` seeds, `entered` (whether it is tested anyway)."""
+    other_attributed: tuple[str, ...] = ()
+    """Planned random arms that were derived from another attributed set: not tested."""
 
 
 def registered(sweep: LoadedSweep) -> dict[str, Any] | None:
@@ -105,9 +107,10 @@ def design_of(sweep: LoadedSweep, jobs: Sequence[Job]) -> Design:
     )
     have = {arm: {job.seed for job in jobs if job.arm == arm} for arm in ("attributed", *controls)}
     used = tuple(seed for seed in seeds if seed in have["attributed"])
-    entered = tuple(arm for arm in controls if used and have[arm] >= set(used))
-    lacking = [(arm, [s for s in seeds if s not in have[arm]]) for arm in ("attributed", *controls)]
     arm = sweep.run["arm"]
+    other = tuple(name for name in controls if _derived_from_another(name, jobs, arm["attributed"]))
+    entered = tuple(name for name in controls if used and have[name] >= set(used) and name not in other)
+    lacking = [(arm, [s for s in seeds if s not in have[arm]]) for arm in ("attributed", *controls)]
     return Design(
         primary=asked("primary"),
         judge=judge,
@@ -131,7 +134,14 @@ def design_of(sweep: LoadedSweep, jobs: Sequence[Job]) -> Design:
             for name, missing in lacking
             if missing
         ),
+        other_attributed=other,
     )
+
+
+def _derived_from_another(arm: str, jobs: Sequence[Job], attributed: Sequence[int]) -> bool:
+    """Whether a job of an arm was derived from another attributed set."""
+    sets = [job.result["arm"]["attributed"] for job in jobs if job.arm == arm and job.result is not None]
+    return any(sorted(own) != sorted(attributed) for own in sets)
 
 
 def _names(jobs: Sequence[Job], kind: str) -> list[str]:

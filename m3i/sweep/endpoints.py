@@ -1,4 +1,4 @@
-"""Scores of every job as arrays, on the problems that all arms share.
+"""Scores of every job as arrays, on the problems that the arms of the test share.
 
 Shape suffixes: R controls, S training seeds, P problems, G generation seeds.
 """
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from m3i.artifacts import SCORES
 from m3i.sweep.design import Design
 from m3i.sweep.load import Job, LoadedSweep
 
-POINTS = {"tuned": 1.0, "base": 0.0, "tie": 0.5, "split": 0.5}
 Array = npt.NDArray[np.float64]
 
 
@@ -32,9 +32,9 @@ class Endpoint:
     """Largest distance from `neutral`."""
     problems: tuple[str, ...]
     left_out: tuple[str, ...]
-    """Held-out problems with a missing verdict in some job, left out of all of them."""
+    """Held-out problems with a missing verdict in some job of the test, left out of all jobs."""
     values: Mapping[tuple[str, int], Array]
-    """(arm, training seed) → P x G: the score, or 1 for a right answer."""
+    """(arm, training seed) → P x G: the score, or 1 for a right answer; NaN only in jobs outside the test."""
     base_PG: Array
     """What the base model has: ½ everywhere, or 1 for a right answer."""
 
@@ -43,8 +43,21 @@ class Endpoint:
         return np.stack([self.values[arm, seed] for seed in seeds])
 
     def t(self, arm: str, seeds: Sequence[int]) -> float:
-        """The statistic of an arm: the mean over training seeds, problems and generation seeds."""
+        """The statistic of an arm of the test: the mean over training seeds, problems and generation seeds."""
         return float(self.arm_SPG(arm, seeds).mean())
+
+    def whole_P(self, *jobs: tuple[str, int]) -> npt.NDArray[np.bool_]:
+        """Which of `problems` have every value in all of these jobs."""
+        whole_P = np.ones(len(self.problems), dtype=bool)
+        for job in jobs:
+            whole_P &= np.isfinite(self.values[job]).all(axis=1)
+        return whole_P
+
+    def own_t(self, arm: str, seeds: Sequence[int]) -> tuple[float | None, int]:
+        """T of any arm on those of `problems` that it has a value for at each seed, and their number."""
+        whole_P = self.whole_P(*((arm, seed) for seed in seeds))
+        n = int(whole_P.sum())
+        return (float(self.arm_SPG(arm, seeds)[:, whole_P].mean()) if n and seeds else None), n
 
     def shift_SPG(self, arm: str, seeds: Sequence[int]) -> Array:
         """Values as they lie around `neutral`: scores as they are, accuracy minus the base model's."""
@@ -71,13 +84,14 @@ def endpoint_names(sweep: LoadedSweep, design: Design) -> list[str]:
     return [primary, *(name for name in names if name != primary)]
 
 
-def endpoint(name: str, sweep: LoadedSweep, jobs: Sequence[Job]) -> Endpoint:
+def endpoint(name: str, sweep: LoadedSweep, jobs: Sequence[Job], design: Design) -> Endpoint:
     """The values of one endpoint for every job.
 
     Args:
         name: Of `endpoint_names`.
         sweep: Gives the order of the problems.
         jobs: Comparable ones.
+        design: Its attributed arm and controls, at its seeds, say which problems count; other arms cannot change that.
     """
     judge = name.partition(":")[2]
     rows = sweep.run["problems"]["rows"]
@@ -92,13 +106,14 @@ def endpoint(name: str, sweep: LoadedSweep, jobs: Sequence[Job]) -> Endpoint:
         for row in job.result["problems"]["rows"]:
             at = place_p[row["problem_id"]], place_g[row["seed"]]
             if judge:
-                own_PG[at] = POINTS.get(row["verdicts"].get(judge, {"outcome": "missing"})["outcome"], np.nan)
+                own_PG[at] = SCORES.get(row["verdicts"].get(judge, {"outcome": "missing"})["outcome"], np.nan)
             else:
                 own_PG[at], base_PG[at] = row["tuned"]["correct"], row["base"]["correct"]
         values[job.arm, job.seed] = own_PG
     whole_P = np.ones(len(problems), dtype=bool)
-    for own_PG in values.values():
-        whole_P &= np.isfinite(own_PG).all(axis=1)
+    for (arm, seed), own_PG in values.items():
+        if arm in ("attributed", *design.controls) and seed in design.seeds:
+            whole_P &= np.isfinite(own_PG).all(axis=1)
     return Endpoint(
         name=name,
         judge=judge,
@@ -122,4 +137,9 @@ def same_order(one: Endpoint, other: Endpoint) -> bool:
     def scaled(end: Endpoint, job: tuple[str, int]) -> Array:
         return end.values[job] - 0.5 if end.judge else (end.values[job] - end.base_PG) / 2
 
-    return all(np.allclose(scaled(one, job), scaled(other, job)) for job in one.values)
+    def equal(job: tuple[str, int]) -> bool:
+        a_PG, b_PG = scaled(one, job), scaled(other, job)
+        both_PG = np.isfinite(a_PG) & np.isfinite(b_PG)  # a job outside the test can lack a verdict
+        return np.allclose(a_PG[both_PG], b_PG[both_PG])
+
+    return all(equal(job) for job in one.values)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from m3i.result.words import count, percent
-from m3i.sweep.words import shift
+from m3i.sweep.limits import hurt, shown_equivalent
+from m3i.sweep.numbers import shift
 
 Section = Mapping[str, Any]
 FRESH = "Register it as a new sweep, on problems not looked at yet: in this folder it would be a deviation."
@@ -30,7 +31,11 @@ def next_steps(sweep: Section) -> list[dict[str, str]]:
     if any(check["name"] == "sham" and check["passed"] is None for check in sweep["checks"]):
         steps.append(_step("Run a sham arm", "A zero update through the same way to llama.cpp must change nothing.",
                            command(sweep, "sweep.others=[all,shuffled,sham]")))  # fmt: skip
-    if sweep["verdict"]["harm"]:
+    failed = [check["words"] for check in sweep["checks"] if check["passed"] is False]
+    if failed and sweep["verdict"]["kind"] == "untested":
+        text = f"{' '.join(failed)} Find out why, run the jobs that differ anew, and compare again."
+        steps.append(_step("Mend what a check found", text))
+    if hurt(sweep["primary"]):
         steps.append(gentler(sweep))
     if sweep["verdict"]["kind"] in ("better", "worse"):
         text = (
@@ -45,7 +50,10 @@ def gentler(sweep: Section) -> dict[str, str]:
     """Training that harms less: half the learning rate, where the trainer has one."""
     trainer = sweep["run"]["config"].get("trainer")
     rate = trainer.get("learning_rate") if isinstance(trainer, Mapping) else None
-    text = "Every trained model is worse than the untrained one. Find a training that helps before asking which layers."
+    text = (
+        "On average the tested arms are worse than the base model. Find a training that helps before asking which "
+        "layers."
+    )
     if not isinstance(rate, float):
         return _step("Train more gently", text)
     return _step("Train more gently", text, command(sweep, f"trainer.learning_rate={rate / 2:g}"))
@@ -117,9 +125,8 @@ def more_answers(sweep: Section) -> list[dict[str, str]]:
 
 
 def open_question(sweep: Section) -> bool:
-    """Neither a difference nor equivalence is shown."""
-    equal = sweep["primary"]["equivalence"]["controls"]
-    return sweep["verdict"]["kind"] not in ("better", "worse") and not (equal and equal["equivalent"])
+    """Neither a difference nor equivalence within a margin narrower than the effect sought is shown."""
+    return sweep["verdict"]["kind"] not in ("better", "worse") and not shown_equivalent(sweep["primary"])
 
 
 def effect_words(sweep: Section) -> str:

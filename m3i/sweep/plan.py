@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import m3i
-from m3i.errors import InputError
+from m3i.arms import parse_arm
+from m3i.errors import ConfigError, InputError
 from m3i.settings import SweepSettings
 
 NAME = "plan.json"
@@ -93,7 +94,7 @@ def register(
         "jobs": [],
         "n_sets": None,
     }
-    other = differences(plan["config"], config)
+    other = differences(plan.setdefault("config", dict(config)), config)
     if other:
         raise InputError(
             f"{folder} holds the sweep of another experiment ({'; '.join(other[:3])}{'; ...' if other[3:] else ''}): "
@@ -149,4 +150,27 @@ def read_plan(folder: Path) -> dict[str, Any] | None:
         ) from error
     if not isinstance(plan, dict) or plan.get("format") != FORMAT:
         raise InputError(f"{file} is not a plan of this version of M3I; use another folder with hydra.sweep.dir=")
+    wrong = damage(plan)
+    if wrong:
+        raise InputError(f"{file} is damaged ({wrong}); restore it or use another folder with hydra.sweep.dir=")
     return plan
+
+
+def damage(plan: Mapping[str, Any]) -> str:
+    """What is wrong with a plan that was read; empty when nothing is."""
+    names = {f.name for f in dataclasses.fields(SweepSettings)}
+    try:
+        for row in plan["registrations"]:
+            SweepSettings(**{name: value for name, value in row.items() if name in names})
+            if not isinstance(row["judge"], str) or not all(isinstance(seed, int) for seed in row["generation_seeds"]):
+                return "a registration's judge or generation seeds"
+            for arm in row["arms"]:
+                parse_arm(arm)
+        for job in plan["jobs"]:
+            if Job(arm=parse_arm(job["arm"]).name, seed=int(job["seed"])).folder != job["folder"]:
+                return f"the folder of job {job['arm']}, seed {job['seed']}"
+        if not isinstance(plan["n_sets"], int | None) or not isinstance(plan.get("config", {}), Mapping):
+            return "n_sets or config"
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""

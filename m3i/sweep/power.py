@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,17 @@ def _effect(end: Endpoint, design: Design, tie_rate: float | None) -> dict[str, 
     shift, sd = tied_effect(share=design.effect, tie_rate=tie_rate)
     scale = 1.0 if end.judge else 2.0  # a right answer more moves the accuracy by 1, the score by a half
     return effect | {"shift": scale * shift, "sd": scale * sd}
+
+
+def too_wide(margin: float, effect: Mapping[str, Any]) -> bool:
+    """Whether an equivalence margin is at least the shift that the effect sought comes to.
+
+    Equivalence within it then does not show that the effect is absent. Where all is tied the effect shifts nothing.
+    """
+    if effect["tie_rate"] is None:
+        return False
+    shift = 0.0 if effect["shift"] is None else abs(effect["shift"])
+    return bool(margin >= shift - 1e-12)
 
 
 def _against_base(end: Endpoint, design: Design, effect: dict[str, Any]) -> dict[str, Any]:

@@ -128,7 +128,10 @@ def run_sweep(
 @contextlib.contextmanager
 def only_here(folder: Path) -> Iterator[None]:
     """Raises SweepError where another command works on this sweep: two would write one plan."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(f"hydra.sweep.dir={folder}: {error.filename} is a file; name a folder") from None
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)

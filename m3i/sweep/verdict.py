@@ -17,22 +17,24 @@ from m3i.statistics import (
     randomization_test,
     tost,
 )
+from m3i.sweep.against import against_base, paired_effect, shuffled_effect, training_effect
 from m3i.sweep.design import Design
 from m3i.sweep.endpoints import Endpoint, same_order
-from m3i.sweep.power import power_section
+from m3i.sweep.power import power_section, too_wide
 
 Rows = Sequence[Mapping[str, Any]]
 
 
-def endpoint_section(end: Endpoint, design: Design, arms: Rows) -> dict[str, Any]:
+def endpoint_section(end: Endpoint, design: Design, arms: Rows, refused: str = "") -> dict[str, Any]:
     """Everything about one endpoint.
 
     Args:
         end: Its values.
         design: Arms and seeds of the test.
         arms: Rows of all arms (m3i.sweep.arms).
+        refused: Why a failed check leaves no valid test (m3i.sweep.checks.refusal); empty where none does.
     """
-    why = untested(end, design, arms)
+    why = refused or untested(end, design, arms)
     tested = not why
     controls = [row for row in arms if row["arm"] in design.controls]
     section: dict[str, Any] = {
@@ -55,8 +57,14 @@ def endpoint_section(end: Endpoint, design: Design, arms: Rows) -> dict[str, Any
         "test": _test(end, design) if tested else None,
         "effect": _effect(end, design) if tested else None,
     }
-    section["equivalence"] = _equivalence(end, design, section["effect"])
+    section |= {
+        "training": training_effect(end, design),
+        "against_base": against_base(end, design),
+        "shuffled": shuffled_effect(end, design, arms),
+    }
     section["power"] = power_section(end, design, section["tie_rate"])
+    section["equivalence"] = _equivalence(end, design, section["effect"])
+    section["equivalence"]["too_wide"] = too_wide(design.margin, section["power"]["effect"])
     return section
 
 
@@ -75,7 +83,7 @@ def untested(end: Endpoint, design: Design, arms: Rows) -> str:
     if len(end.problems) < 2:
         return (
             f"{len(end.left_out)} of {len(end.left_out) + len(end.problems)} held-out problems have a missing verdict "
-            f"in some arm, so that {len(end.problems) or 'none'} is left that all arms share."
+            f"in some arm of the test, so that {len(end.problems) or 'none'} is left that they share."
         )
     layers = {row["arm"]: row["layers"] for row in arms}
     sets = [layers[arm] for arm in design.controls]
@@ -93,14 +101,15 @@ def _place(end: Endpoint, arm: str, design: Design, arms: Rows) -> dict[str, Any
         return None
     tested = arm in design.controls or arm == "attributed"
     seeds = [seed for seed in row["seeds"] if seed in design.seeds] if tested else row["seeds"]
-    known = bool(end.problems and seeds)
+    t, n = end.own_t(arm, seeds)
     return {
         "arm": arm,
         "kind": row["kind"],
         "layers": row["layers"],
         "seeds": seeds,
-        "t": end.t(arm, seeds) if known else None,
-        "by_seed": [{"seed": s, "t": end.t(arm, [s]) if known else None} for s in seeds],
+        "n": n,
+        "t": t,
+        "by_seed": [{"seed": s, "t": end.own_t(arm, [s])[0]} for s in seeds],
     }
 
 
@@ -183,21 +192,17 @@ def contrast_section(end: Endpoint, design: Design, arms: Rows) -> dict[str, Any
         return None
     seeds = {row["arm"]: set(row["seeds"]) for row in arms}
     whole = [name for name in names if design.seeds and seeds[name] >= set(design.seeds)]
-    possible = len(end.problems) >= 2 and whole
-    effect = None
-    if possible:
-        found = control_effect(
-            attributed_SP=end.arm_SPG("attributed", design.seeds).mean(axis=2),
-            controls_RSP=np.stack([end.arm_SPG(arm, design.seeds).mean(axis=2) for arm in whole]),
-            level=design.level,
-        )
-        effect = asdict(found.difference)
+    effect = paired_effect(end, whole, design.seeds, design.level) if whole else None
     return {
         "endpoint": end.name,
         "arms": [_place(end, name, design, arms) for name in names],
         "compared": whole,
         "difference": effect,
-        "why": "" if possible else "No excluding arm has a result at each training seed of the test.",
+        "why": ""
+        if effect
+        else "Fewer than two problems have a verdict in all of these arms."
+        if whole
+        else "No excluding arm has a result at each training seed of the test.",
         "words": (
             "These sets are free of every attributed layer, so they are not draws from all sets: a p over them would "
             'say "significant" too often. They show how layers without any of the attributed ones do.'
@@ -206,7 +211,7 @@ def contrast_section(end: Endpoint, design: Design, arms: Rows) -> dict[str, Any
 
 
 def secondary_sections(
-    primary: Mapping[str, Any], ends: Sequence[Endpoint], design: Design, arms: Rows
+    primary: Mapping[str, Any], ends: Sequence[Endpoint], design: Design, arms: Rows, refused: str = ""
 ) -> list[dict[str, Any]]:
     """The other endpoints with their gatekept p.
 
@@ -215,12 +220,13 @@ def secondary_sections(
         ends: The primary endpoint and then the others.
         design: Arms and seeds of the test.
         arms: Rows of all arms.
+        refused: As in `endpoint_section`.
 
     Returns:
         As `endpoint_section` with `adjusted`, `significant` and `same_as`: an endpoint that only restates an earlier
         one on another scale is no second test, so Holm does not count it.
     """
-    sections = [endpoint_section(end, design, arms) for end in ends[1:]]
+    sections = [endpoint_section(end, design, arms, refused) for end in ends[1:]]
     for i, section in enumerate(sections):
         section["same_as"] = next((e.name for e in ends[: i + 1] if same_order(ends[i + 1], e)), None)
     own = [s["test"]["p"] if s["test"] and not s["same_as"] else None for s in sections]

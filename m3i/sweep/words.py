@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from m3i.result.next_steps import selector_name
-from m3i.result.words import count, layer_words, money, p_phrase, percent, points
+from m3i.result.words import count, layer_words, money, p_phrase, percent
+from m3i.sweep.limits import harm, null, shown_equivalent
+from m3i.sweep.numbers import level, magnitude, shift
 
 Section = Mapping[str, Any]
 TITLES = {
@@ -17,6 +19,8 @@ TITLES = {
     "not_different": "Not shown to differ from random layers",
     "untested": "Not tested",
 }
+NOT_WORSE = "Not shown to be worse than random layers"
+"""Title of `not_different` where `less` was registered."""
 
 
 def verdict_section(sweep: Section) -> dict[str, Any]:
@@ -29,7 +33,7 @@ def verdict_section(sweep: Section) -> dict[str, Any]:
     kind = verdict_kind(primary)
     return {
         "kind": kind,
-        "title": TITLES[kind],
+        "title": NOT_WORSE if kind == "not_different" and primary["test"]["alternative"] == "less" else TITLES[kind],
         "endpoint": primary["name"],
         "asked": asked(sweep),
         "found": found(sweep),
@@ -47,7 +51,9 @@ def verdict_kind(primary: Section) -> str:
         return "untested"
     if not test["significant"]:
         return "not_better" if test["alternative"] == "greater" else "not_different"
-    return "better" if primary["effect"]["difference"]["value"] > 0 else "worse"
+    if test["alternative"] == "two-sided":
+        return "better" if primary["effect"]["difference"]["value"] > 0 else "worse"
+    return "better" if test["alternative"] == "greater" else "worse"
 
 
 def asked(sweep: Section) -> str:
@@ -89,16 +95,26 @@ def sentence(sweep: Section, kind: str) -> str:
             f"{_of(as_bad(primary), picks)} of as many layers did as badly."
         )
     else:
-        better = test["rank"] - 1
-        words = (
-            f"Nothing shows that {picker(sweep)} picks better layers than chance: {_of(better, picks)} of as many "
-            f"layers did at least as well as the attributed ones."
-        )
-        equal = primary["equivalence"]["controls"]
-        if equal and equal["equivalent"]:
-            size = magnitude(primary["kind"], equal["margin"])
+        words = nothing_shown(test, picker(sweep), picks)
+        if shown_equivalent(primary):
+            size = magnitude(primary["kind"], primary["equivalence"]["controls"]["margin"])
             words += f" A difference of more than {size} from the average random pick can be ruled out."
     return f"{words} {harm(sweep)}".strip()
+
+
+def nothing_shown(test: Section, who: str, picks: str) -> str:
+    """What a test that is not significant leaves open, as its alternative asks."""
+    extreme = _of(test["n_extreme"], picks)
+    if test["alternative"] == "two-sided":
+        return (
+            f"Nothing shows that the layers that {who} picked do anything else than random ones: {extreme} of as many "
+            f"layers lie at least as far from the rest as the attributed ones."
+        )
+    which, how = {"greater": ("better", "well"), "less": ("worse", "badly")}[test["alternative"]]
+    return (
+        f"Nothing shows that {who} picks {which} layers than chance: {extreme} of as many layers did at least as {how} "
+        f"as the attributed ones."
+    )
 
 
 def untouched(primary: Section) -> bool:
@@ -116,15 +132,6 @@ def as_bad(primary: Section) -> int:
 
 def _of(n: int, whole: str) -> str:
     return f"none of {whole}" if n == 0 else f"{n} of {whole}"
-
-
-def harm(sweep: Section) -> str:
-    """Where every trained arm of the test lies below the base model: then the question is one of harm. Else empty."""
-    primary = sweep["primary"]
-    values = [place["t"] for place in (primary["attributed"], *primary["controls"]) if place and place["t"] is not None]
-    if not values or primary["base"] is None or max(values) >= primary["base"]:
-        return ""
-    return "Every trained model did worse than the untrained one, so this compares how much harm training did."
 
 
 def found(sweep: Section) -> str:
@@ -150,18 +157,19 @@ def found(sweep: Section) -> str:
 
 
 def _against_base(sweep: Section) -> str:
-    """The attributed arm against the base model, by the judge of the endpoint or by right answers."""
-    row = next(row for row in sweep["arms"] if row["arm"] == "attributed")
-    if sweep["primary"]["kind"] == "accuracy":
-        changed, base = row["accuracy"]["mcnemar"], f" (it has {level('accuracy', sweep['primary']['base'])})"
+    """The attributed arm against the base model on the problems and training seeds of the test."""
+    primary = sweep["primary"]
+    row = primary["against_base"]
+    after = "; descriptive, outside the correction for several tests)."
+    if primary["kind"] == "accuracy":
         return (
-            f"Against the base model{base} {count(changed['fixed'], 'problem')} went from wrong to right and "
-            f"{changed['broken']} from right to wrong (exact McNemar test, {p_phrase(changed['p'])})."
+            f"Against the base model (it has {level('accuracy', primary['base'])}) {count(row['wins'], 'problem')} "
+            f"went from wrong to right and {row['losses']} from right to wrong (exact McNemar test, "
+            f"{p_phrase(row['p'])}{after}"
         )
-    test = row["judges"][sweep["primary"]["judge"]]["sign_test"]
     return (
-        f"Against the base model the attributed layers win {count(test['wins'], 'problem')} and lose {test['losses']} "
-        f"(exact sign test, {p_phrase(test['p'])})."
+        f"Against the base model the attributed layers win {count(row['wins'], 'problem')} and lose {row['losses']} "
+        f"(exact sign test, {p_phrase(row['p'])}{after}"
     )
 
 
@@ -196,68 +204,6 @@ def sure(sweep: Section, kind: str) -> str:
             f"{test['alpha']:g}."
         )
     return words
-
-
-def null(primary: Section) -> str:
-    """What a result that is not significant does show: equivalence, and what would have been seen."""
-    kind, margin = primary["kind"], primary["equivalence"]["margin"]
-    within = f"± {magnitude(kind, margin)}"
-    tested = primary["equivalence"]["controls"]
-    if tested is None:
-        words = f"Whether the difference is small cannot be tested: {_lower(primary['equivalence']['controls_why'])}"
-    elif tested["equivalent"]:
-        words = (
-            f"The attributed layers and random ones are equivalent: their difference lies within the registered margin "
-            f"of {within} (two one-sided tests, {p_phrase(tested['p'])})."
-        )
-    else:
-        interval = f"{shift(kind, tested['low'])} to {shift(kind, tested['high'])}"
-        words = (
-            f"Nor is it shown that they are equal: the {percent(1 - 2 * tested['alpha'])} interval of the difference, "
-            f"{interval}, does not lie within the registered margin of {within} ({p_phrase(tested['p'])})."
-        )
-    return f"{words} {detectable_words(primary)}"
-
-
-def detectable_words(primary: Section) -> str:
-    """The smallest difference that this sweep would have found."""
-    power, kind = primary["power"], primary["kind"]
-    alternative = primary["test"]["alternative"] if primary["test"] else "greater"
-    side = {"greater": "above", "less": "below", "two-sided": "off"}[alternative]
-    often = f"{100 * power['power']:.0f} of 100 such sweeps"
-    controls = power["controls"]
-    if controls["detectable"] is None:
-        if controls["n_controls"] and controls["within"] is not None and not controls["why"]:
-            return f"With {count(controls['n_controls'], 'control')} no difference of any size can be significant."
-        return f"What could have been found cannot be said: {_lower(controls['why'])}"
-    return (
-        f"A set that lies {magnitude(kind, controls['detectable'])} {side} the average set would be found in {often}; "
-        f"smaller differences may be there unseen."
-    )
-
-
-# -- numbers ------------------------------------------------------------------------------------
-
-
-def level(kind: str, value: float) -> str:
-    """T itself: `0.531`, or `71.4 %` for accuracy."""
-    return f"{100 * value:.1f}\u00a0%" if kind == "accuracy" else f"{value:.3f}"
-
-
-def shift(kind: str, value: float) -> str:
-    """A difference of T with its sign: `+0.024`, or `+2.4 points` for accuracy."""
-    if kind == "accuracy":
-        return "0.0\u00a0points" if abs(value) < 0.0005 else points(value)
-    return "0.000" if abs(value) < 0.0005 else f"{value:+.3f}".replace("-", "−")
-
-
-def magnitude(kind: str, value: float) -> str:
-    """A size without a sign."""
-    return shift(kind, abs(value)).lstrip("+")
-
-
-def _lower(words: str) -> str:
-    return words[:1].lower() + words[1:]
 
 
 # -- terminal -----------------------------------------------------------------------------------
@@ -311,9 +257,18 @@ def cost_words(costs: Section) -> str:
         f"store saved {minutes(costs['saved_s'])}"
     )
     paid = costs["money"]
-    if paid is None or not (paid["calls"] or paid["reused"]):
+    if paid is None:
         return words
-    return f"{words}; {count(paid['calls'], 'model call')}, {money(paid['paid_usd'], paid['unpriced'])}"
+    last = paid["last"]
+    if paid["calls"]:
+        words += (
+            f"; {count(paid['calls'], 'model call')} behind these results, {money(paid['cost_usd'], paid['unpriced'])}"
+        )
+    if last and (last["calls"] or last["reused"]):
+        words += (
+            f"; the last command paid for {count(last['calls'], 'call')}, {money(last['paid_usd'], last['unpriced'])}"
+        )
+    return words
 
 
 def minutes(seconds: float) -> str:

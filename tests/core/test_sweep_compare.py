@@ -26,6 +26,7 @@ from synthetic_sweep import (
 
 import m3i.sweep
 from m3i.errors import InputError, M3IError
+from m3i.report.sweep_texts import power_words
 from m3i.sweep.arms import arm_rows
 from m3i.sweep.checks import checks_section
 from m3i.sweep.command import compare_command
@@ -253,7 +254,7 @@ def test_nothing_but_ties(tmp_path: Path) -> None:
     assert "Every comparison is tied" in primary["power"]["effect"]["why"]
     assert "do not differ" in primary["power"]["controls"]["why"]
     assert "changed no outcome anywhere" in sweep["verdict"]["sentence"]
-    assert {"all_ties"} == {c["name"] for c in sweep["caveats"]} & {"all_ties", "shuffled_as_good", "harm"}
+    assert {"all_ties"} == {c["name"] for c in sweep["caveats"]} & {"all_ties", "shuffled_not_apart", "harm"}
     assert all(entry["total"] == 0 and entry["why"] for entry in sweep["variance"][:1])
 
 
@@ -307,12 +308,12 @@ def test_excluding_arms_are_a_contrast_without_a_p(tmp_path: Path) -> None:
 def test_a_change_of_plan_is_named_and_not_followed(small: Results, tmp_path: Path) -> None:
     one = small["attributed", 0]
     first = registration(one, ARMS, (0, 1), judge="verifier")
-    later = registration(one, ARMS, (0, 1), judge="verifier", alpha=0.5, n_results=7, primary="accuracy", at="later")
+    later = registration(one, ARMS, (0, 1), judge="verifier", alpha=0.4, n_results=7, primary="accuracy", at="later")
     sweep = compared(tmp_path, small, registrations=[first, later])
     assert sweep["design"]["alpha"] == 0.05
     assert sweep["primary"]["name"] == "score:verifier"
     assert len(sweep["plan"]["deviations"]) == 2
-    assert "Alpha changed from 0.05 to 0.5 when 7 results were there (later)" in sweep["plan"]["deviations"][1]
+    assert "Alpha changed from 0.05 to 0.4 when 7 results were there (later)" in sweep["plan"]["deviations"][1]
     assert any(c["name"] == "deviations" and c["weight"] == "major" for c in sweep["caveats"])
 
 
@@ -449,7 +450,7 @@ def test_a_plan_cannot_reach_outside_its_folder(small: Results, tmp_path: Path) 
     plan = json.loads(path.read_text())
     plan["jobs"][0]["folder"] = "../elsewhere"
     path.write_text(json.dumps(plan))
-    with pytest.raises(InputError, match="outside the sweep"):
+    with pytest.raises(InputError, match=r"is damaged .the folder of job attributed, seed 0"):
         load_sweep(tmp_path / "sweep")
 
 
@@ -507,6 +508,8 @@ def spoil_base_answers(result: dict[str, Any]) -> None:
         (("random-2", 0), lambda r: r["parameters"].update(trained=1), "parameters", "random-2 1"),
         (("random-2", 0), lambda r: r["layers"].update(selected=[8, 5, 4]), "distinct", "attributed = random-2"),
         (("sham", 0), spoil_sham, "sham", "Alarm: 1 of 10"),
+        (("all", 0), lambda r: r.update(m3i="0.0.9"), "m3i", "all, seed 0"),
+        (("random-1", 0), lambda r: r["components"][0].update(version="9"), "components", "random-1, seed 0"),
         (("all", 1), lambda r: r["certificates"]["export"].update(passed=False), "certificates", "all, seed 1"),
         (("shuffled", 0), lambda r: r["training"]["counts"].update({"pairs: swapped": 7}), "shuffled", "7 of 80"),
     ],
@@ -529,7 +532,7 @@ def test_an_arm_with_other_layers_at_another_seed_is_found(small: Results) -> No
 
 def test_alpha_of_a_half_or_more(small: Results, tmp_path: Path) -> None:
     wide = registration(small["attributed", 0], ARMS, (0, 1), alpha=0.7)
-    with pytest.raises(InputError, match=r"sweep\.alpha = 0\.7 .* between 0 and 0\.5"):
+    with pytest.raises(InputError, match=r"sweep\.alpha = 0\.7: expected a number in \(0, 0\.5\)"):
         compared(tmp_path, small, registrations=[wide])
 
 
@@ -624,15 +627,16 @@ def test_costs_by_hand(small: Results, tmp_path: Path) -> None:
 def test_money_is_what_the_ledgers_counted(small: Results) -> None:
     def job(cost: float | None, unpriced: int) -> Job:
         row = {"made": 10, "unpriced": unpriced, "cost_usd": cost, "reused": 3, "saved_usd": 0.1}
-        result = {"stages": [], "costs": {"ledger": {"rows": [row], "uncertain_usd": 0.5}}}
+        result = {"stages": [], "costs": {"ledger": {"rows": [row], "uncertain_usd": 0.5}}, "judges": {}, "ids": []}
         return Job(arm="attributed", seed=0, folder="", state="done", result=result)
 
-    money = costs_section([job(0.25, 0), job(None, 10)])["money"]
+    money = costs_section([job(0.25, 0), job(None, 10)], {})["money"]
     assert money == {
-        "paid_usd": 0.25, "calls": 20, "unpriced": 10, "reused": 6, "saved_usd": pytest.approx(0.2),
-        "uncertain_usd": 1.0,
+        "cost_usd": 0.0, "calls": 0, "unpriced": 0,
+        "last": {"paid_usd": 0.25, "calls": 20, "unpriced": 10, "reused": 6, "saved_usd": pytest.approx(0.2),
+                 "uncertain_usd": 1.0},
     }  # fmt: skip
-    assert costs_section([job(None, 10)])["money"]["paid_usd"] is None
+    assert costs_section([job(None, 10)], {})["money"]["last"]["paid_usd"] is None
 
 
 # -- limits in words ------------------------------------------------------------------------------
@@ -641,13 +645,15 @@ def test_money_is_what_the_ledgers_counted(small: Results) -> None:
 def test_training_that_hurts_everywhere_is_a_question_of_harm(tmp_path: Path) -> None:
     results = synthetic_results(
         jobs=jobs_of(arm_names(n_random=2), (0, 1, 2)),
-        rule=lambda arm, seed, problem, generation: False if problem < 5 and arm != "sham" else None,
+        rule=lambda arm, seed, problem, generation: False if problem < 12 and arm != "sham" else None,
         base_right=lambda problem, generation: True,
-        n_held_out=10,
+        n_held_out=20,
     )
     sweep = compared(tmp_path, results)
     assert "how much harm" in sweep["verdict"]["sentence"]
-    assert {"harm", "shuffled_as_good"} <= {c["name"] for c in sweep["caveats"] if c["weight"] == "major"}
+    assert "did worse" not in sweep["verdict"]["sentence"]  # no claim about single trained models
+    assert sweep["primary"]["training"]["difference"]["high"] < 0
+    assert {"harm", "shuffled_not_apart"} <= {c["name"] for c in sweep["caveats"] if c["weight"] == "major"}
 
 
 def test_a_claim_of_worse(tmp_path: Path) -> None:
@@ -704,6 +710,206 @@ def test_least_is_the_first_that_is_enough() -> None:
     for first in (1, 2, 7, 1000):
         assert least(lambda n, first=first: n >= first) == first
     assert least(lambda n: False) is None
+
+
+# -- what a reviewer found ------------------------------------------------------------------------
+
+
+def fixed_world(wins: dict[str, int], losses: dict[str, int]) -> Any:
+    """Even problems start wrong, odd ones right; an arm wins and loses so many of them."""
+
+    def rule(arm: str, seed: int, problem: int, generation: int) -> bool | None:
+        if problem % 2 == 0 and problem // 2 < wins.get(arm, 0):
+            return True
+        return False if problem % 2 and problem // 2 < losses.get(arm, 0) else None
+
+    return rule
+
+
+def world_of(wins: dict[str, int], losses: dict[str, int], n: int, seeds: tuple[int, ...] = (0,), **asked: Any) -> Any:
+    return synthetic_results(
+        jobs=jobs_of(list(dict.fromkeys([*wins, *losses])), seeds),
+        rule=fixed_world(wins, losses),
+        base_right=lambda problem, generation: problem % 2 == 1,
+        n_held_out=n,
+        settings={"primary": "score", "judge": "", "alternative": "greater", "alpha": 0.05, "margin": 0.05,
+                  "effect": 0.6} | asked,
+    )  # fmt: skip
+
+
+def test_a_margin_wider_than_the_effect_is_not_called_equivalence(tmp_path: Path) -> None:
+    wins = {"attributed": 5, "random-0": 5, "random-1": 6, "random-2": 4}
+    results = world_of(wins, dict.fromkeys(wins, 5), 100, margin=0.1)
+    sweep = compared(tmp_path, results)
+    primary, verdict = sweep["primary"], sweep["verdict"]
+    assert primary["tie_rate"] == pytest.approx(0.9)
+    assert primary["power"]["effect"]["shift"] == pytest.approx(0.01)  # (0.6 − 0.5) times one decided in ten
+    assert primary["equivalence"]["controls"]["equivalent"]
+    assert primary["equivalence"]["too_wide"]
+    said = " ".join([*verdict.values(), *summary_lines(sweep), *(c["text"] + c["title"] for c in sweep["caveats"])])
+    assert "equivalent" not in said
+    assert "ruled out" not in said
+    assert "margin of ± 0.100 is wider than the effect sought" in verdict["null"]
+    assert "0.010" in verdict["null"]
+    assert "90\u00a0% interval" in verdict["null"]
+    assert any(c["name"] == "wide_margin" for c in sweep["caveats"])
+    assert any(step["title"] == "More held-out problems" for step in sweep["next"])
+    narrow = compared(tmp_path / "narrow", world_of(wins, dict.fromkeys(wins, 5), 100, margin=0.009))
+    assert not narrow["primary"]["equivalence"]["too_wide"]
+    assert "wide_margin" not in {c["name"] for c in narrow["caveats"]}
+
+
+def test_means_below_the_base_model_need_not_mean_harm(tmp_path: Path) -> None:
+    """Every arm loses the same two problems and wins one: all means are low together, for they share base answers."""
+    wins = {"attributed": 1, "random-0": 1, "random-1": 1}
+    sweep = compared(tmp_path, world_of(wins, dict.fromkeys(wins, 2), 40))
+    assert all(place["t"] < 0.5 for place in [sweep["primary"]["attributed"], *sweep["primary"]["controls"]])
+    mean = sweep["primary"]["training"]["difference"]
+    assert mean["value"] == pytest.approx(-0.5 / 40)
+    assert mean["low"] < 0 < mean["high"]
+    assert sweep["primary"]["training"]["n_below"] == 3
+    assert "not shown that training itself hurts" in sweep["verdict"]["harm"]
+    assert "did worse" not in sweep["verdict"]["sentence"]
+    assert "harm" not in {c["name"] for c in sweep["caveats"]}
+    assert "Train more gently" not in {step["title"] for step in sweep["next"]}
+
+
+def test_shuffled_pairs_are_compared_with_an_interval(tmp_path: Path) -> None:
+    wins = {"attributed": 10, "random-0": 3, "shuffled": 9}
+    sweep = compared(tmp_path / "near", world_of(wins, {}, 60))
+    found = sweep["primary"]["shuffled"]
+    assert found["difference"]["value"] == pytest.approx(0.5 / 60)
+    assert found["difference"]["low"] < 0 < found["difference"]["high"]
+    near = next(c for c in sweep["caveats"] if c["name"] == "shuffled_not_apart")
+    assert "come from" not in near["text"]
+    assert "+0.008" in near["text"]
+    far = compared(tmp_path / "far", world_of(wins | {"attributed": 25, "shuffled": 0}, {}, 60))
+    assert far["primary"]["shuffled"]["difference"]["low"] > 0
+    assert "shuffled_not_apart" not in {c["name"] for c in far["caveats"]}
+
+
+@pytest.mark.parametrize("arm", ["all", "shuffled", "excluding-0", "random-3"])
+def test_arms_outside_the_test_cannot_change_it(tmp_path: Path, arm: str) -> None:
+    """A lost verdict of an arm that is not tested, or of a later seed, leaves every problem in the test."""
+    jobs = jobs_of([*arm_names(n_random=4, n_excluding=1)], (0, 1))
+    lost = {(arm, 0, 0), ("random-0", 1, 3)}
+    results = synthetic_results(
+        jobs=jobs, rule=random_world(effect=0.1), n_held_out=12,
+        missing=lambda judge, name, seed, problem: (name, seed, problem) in lost,
+    )  # fmt: skip
+    plan = registration(results["attributed", 0], [a for a, _ in jobs if a != "random-3"], (0,))
+    sweep = compared(tmp_path, results, registrations=[plan])
+    primary = sweep["primary"]
+    assert (primary["n_problems"], primary["n_left_out"]) == (12, 0)
+    place = next(place for place in primary["others"] if place["arm"] == arm)
+    assert place["n"] == 11
+    assert place["t"] is not None
+    row = next(row for row in sweep["arms"] if row["arm"] == arm)
+    assert row["t"]["score:verifier"]["n"] == 11
+    assert primary["attributed"]["n"] == 12
+
+
+GATES = [
+    (("sham", 0), spoil_sham, "answers of the sham arm differ"),
+    (("random-0", 0), lambda r: r["arm"].update(attributed=[1, 2, 3]), "random-0, seed 0"),
+    (("random-2", 0), lambda r: r["parameters"].update(trained=1), "parameters"),
+    (("random-0", 0), spoil_id, "traces"),
+    (("attributed", 1), lambda r: r["config"].update(trainer={"rank": 2}), "Options"),
+    (("random-1", 1), lambda r: r["certificates"]["export"].update(passed=False), "certificates"),
+]
+
+
+@pytest.mark.parametrize(("job", "spoil", "words"), GATES)
+def test_a_failed_check_leaves_nothing_tested(
+    small: Results, tmp_path: Path, job: tuple[str, int], spoil: Any, words: str
+) -> None:
+    results = copy.deepcopy(small)
+    spoil(results[job])
+    sweep = compared(tmp_path, results)
+    assert sweep["verdict"]["kind"] == "untested"
+    assert sweep["primary"]["test"] is None
+    assert words in sweep["verdict"]["sentence"]
+    assert all(section["test"] is None for section in sweep["secondary"])
+    assert summary_lines(sweep)
+    assert any(step["title"] == "Mend what a check found" for step in sweep["next"])
+
+
+def test_a_control_of_another_attributed_set_leaves_the_test(small: Results, tmp_path: Path) -> None:
+    results = copy.deepcopy(small)
+    results["random-0", 1]["arm"]["attributed"] = [1, 2, 3]
+    sweep = compared(tmp_path, results)
+    assert sweep["design"]["other_attributed"] == ["random-0"]
+    assert [place["arm"] for place in sweep["primary"]["controls"]] == ["random-1", "random-2"]
+    assert "random-0" in [place["arm"] for place in sweep["primary"]["others"]]
+    assert summary_lines(sweep)
+
+
+@pytest.mark.parametrize("job", [("all", 1), ("shuffled", 0)])
+def test_a_failed_check_of_an_arm_outside_the_test_is_a_caveat(
+    small: Results, tmp_path: Path, job: tuple[str, int]
+) -> None:
+    results = copy.deepcopy(small)
+    results[job]["certificates"]["export"].update(passed=False)
+    sweep = compared(tmp_path, results)
+    assert sweep["verdict"]["kind"] == "not_better"
+    assert any(c["name"] == "check_certificates" and c["weight"] == "major" for c in sweep["caveats"])
+
+
+def test_money_of_the_results_outlives_the_ledger_tally(small: Results, tmp_path: Path) -> None:
+    """A repeated sweep finds everything in the store, so its tally is empty; the verdicts still say what they cost."""
+    results = copy.deepcopy(only(small, arms=("attributed", "random-0")))
+    for i, result in enumerate(results.values()):
+        result["costs"]["ledger"] = {"rows": [], "uncertain_usd": 0.0}
+        result["judges"]["verifier"]["calls"].update(n_calls=10 + min(i, 2), cost_usd=0.25, n_unpriced=0)
+        for observer in result["observers"].values():
+            observer["calls"].update(n_calls=7, cost_usd=1.0, n_unpriced=0)
+        for row in result["ids"]:
+            if row["kind"] == "verdicts":
+                row["id"] = f"verdicts {min(i, 2)}"  # the last two jobs have one artifact
+    n = len(results["attributed", 0]["observers"])
+    money = compared(tmp_path, results)["costs"]["money"]
+    assert (money["calls"], money["cost_usd"], money["unpriced"]) == (10 + 11 + 12 + 7 * n, 0.75 + n, 0)
+    assert money["last"]["paid_usd"] == 0
+    assert money["last"]["calls"] == 0
+
+
+def test_found_counts_what_the_test_counts(small: Results, tmp_path: Path) -> None:
+    plan = registration(small["attributed", 0], ARMS, (0,))
+    sweep = compared(tmp_path, small, registrations=[plan])
+    # At training seed 0 alone the attributed arm wins four problems; at both seeds it would be five.
+    assert sweep["primary"]["against_base"] == {"wins": 4, "losses": 0, "undecided": 6, "p": pytest.approx(2 / 2**4)}
+    assert "win 4 problems and lose 0" in sweep["verdict"]["found"]
+    assert "descriptive" in sweep["verdict"]["found"]
+
+
+@pytest.mark.parametrize(
+    ("alternative", "words", "unlike", "page"),
+    [
+        ("less", "picks worse layers than chance: 3 of 3 random picks of as many layers did at least as badly",
+         "better layers", "or less"),
+        ("two-sided", "do anything else than random ones: 3 of 3 random picks of as many layers lie at least as far",
+         "better layers", "or more either way"),
+        ("greater", "picks better layers than chance: 2 of 3 random picks of as many layers did at least as well",
+         "worse layers", "or more"),
+    ],
+)  # fmt: skip
+def test_the_sentence_fits_the_question(tmp_path: Path, alternative: str, words: str, unlike: str, page: str) -> None:
+    wins = {"less": [9, 3, 4, 2], "two-sided": [5, 9, 2, 2], "greater": [5, 9, 6, 2]}[alternative]
+    arms = dict(zip(["attributed", "random-0", "random-1", "random-2"], wins, strict=True))
+    sweep = compared(tmp_path, world_of(arms, {}, 40, alternative=alternative, alpha=0.25))
+    assert words in sweep["verdict"]["sentence"]
+    assert unlike not in sweep["verdict"]["sentence"]
+    assert power_words(0.021, "score", alternative).endswith(page)
+
+
+def test_one_table_of_scores() -> None:
+    from m3i.artifacts import SCORES as table
+    from m3i.export import columns
+    from m3i.result import comparisons
+    from m3i.sweep import endpoints
+
+    assert columns.SCORES is comparisons.SCORES is endpoints.SCORES is table
+    assert table == {"tuned": 1.0, "base": 0.0, "tie": 0.5, "split": 0.5}
 
 
 # -- properties -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from m3i.cost import CostLine, Estimate, times_judged
-from m3i.errors import InputError, SweepError
+from m3i.errors import ConfigError, InputError, SweepError
 from m3i.progress import Journal, Progress, read_progress
 from m3i.settings import SweepSettings
 from m3i.store import StageRecord
@@ -74,6 +74,27 @@ def test_a_folder_is_one_experiments(tmp_path):
     asked(tmp_path, SweepSettings())
     with pytest.raises(InputError, match=r"another experiment \(trainer.rank: 16 → 8\).*hydra\.sweep\.dir="):
         asked(tmp_path, SweepSettings(), config=CONFIG | {"trainer": {"rank": 8}})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plan: plan["registrations"][0].update(alpha="<script>"),
+        lambda plan: plan["registrations"][0].update(arms=["../x"]),
+        lambda plan: plan["registrations"][0].pop("judge"),
+        lambda plan: plan["jobs"][0].update(folder="../../x"),
+        lambda plan: plan["jobs"][0].update(seed=None),
+        lambda plan: plan.update(n_sets="many"),
+        lambda plan: plan.update(config="trainer.rank=8"),
+        lambda plan: plan.update(registrations=3),
+    ],
+)
+def test_a_plan_that_was_tampered_with_is_refused(tmp_path, change):
+    plan = asked(tmp_path, SweepSettings())
+    change(plan)
+    write_plan(tmp_path, plan)
+    with pytest.raises(InputError, match=r"plan\.json is damaged \("):
+        read_plan(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 99}'])
@@ -233,6 +254,12 @@ def test_what_an_earlier_command_finished_is_not_this_ones(tmp_path):
     assert sweep.progress(job).state == "waiting"
     sweep.launch([job], 1)
     assert sweep.progress(job).state == "done"
+
+
+def test_a_file_is_no_folder_for_a_sweep(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"hydra\.sweep\.dir=.* is a file; name a folder"):
+        only_here(tmp_path / "file" / "sweep").__enter__()
 
 
 def test_one_command_at_a_time_works_on_a_sweep(tmp_path):

@@ -18,7 +18,7 @@ from m3i.report.texts import HIDDEN
 from m3i.result.words import p_phrase
 from m3i.sweep.compare import build_sweep, to_json
 from m3i.sweep.load import load_sweep
-from m3i.sweep.words import level, shift
+from m3i.sweep.numbers import level, shift
 
 SEEDS = (0, 1)
 

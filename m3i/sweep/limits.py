@@ -1,0 +1,115 @@
+"""What a sweep without a difference is worth, and whether training itself hurt, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from m3i.result.words import count, p_phrase, percent
+from m3i.sweep.numbers import magnitude, shift
+
+Section = Mapping[str, Any]
+
+
+def harm(sweep: Section) -> str:
+    """That training itself hurt, or that it looks so and is not shown; empty where neither is the case.
+
+    All arms share one sample of base answers, so that their means fall together: only the interval of the mean over
+    the tested arms tells.
+    """
+    training, kind = sweep["primary"]["training"], sweep["primary"]["kind"]
+    if training is None:
+        return ""
+    low, n = training["n_below"] == training["n_arms"], training["n_arms"]
+    if not hurt(sweep["primary"]) and not low:
+        return ""
+    estimate = training["difference"]
+    who = f"the mean over the {n} tested arms" if n > 1 else "the mean of the only tested arm"
+    interval = (
+        f"{percent(estimate['level'])} interval {shift(kind, estimate['low'])} to {shift(kind, estimate['high'])}"
+    )
+    words = f"{who} lies {magnitude(kind, estimate['value'])} below the base model's ({interval})"
+    if hurt(sweep["primary"]):
+        return f"Training itself hurt: {words}, so this compares how much harm training did."
+    return f"{_upper(words)}; it is not shown that training itself hurts."
+
+
+def hurt(primary: Section) -> bool:
+    """The mean over the tested arms lies below the base model's, and its interval excludes no change."""
+    training = primary["training"]
+    return training is not None and training["difference"]["high"] < 0
+
+
+def shown_equivalent(primary: Section) -> bool:
+    """Equivalence with the controls within a margin that is narrower than the effect sought."""
+    equal = primary["equivalence"]["controls"]
+    return bool(equal and equal["equivalent"] and not primary["equivalence"]["too_wide"])
+
+
+def null(primary: Section) -> str:
+    """What a result that is not significant does show: equivalence, and what would have been seen."""
+    kind, margin = primary["kind"], primary["equivalence"]["margin"]
+    within = f"± {magnitude(kind, margin)}"
+    tested = primary["equivalence"]["controls"]
+    if tested is None:
+        words = f"Whether the difference is small cannot be tested: {_lower(primary['equivalence']['controls_why'])}"
+    elif primary["equivalence"]["too_wide"]:
+        words = f"{wide_margin(primary)} {interval_words(primary)}"
+    elif tested["equivalent"]:
+        words = (
+            f"The attributed layers and random ones are equivalent: their difference lies within the registered margin "
+            f"of {within} (two one-sided tests, {p_phrase(tested['p'])})."
+        )
+    else:
+        interval = f"{shift(kind, tested['low'])} to {shift(kind, tested['high'])}"
+        words = (
+            f"Nor is it shown that they are equal: the {percent(1 - 2 * tested['alpha'])} interval of the difference, "
+            f"{interval}, does not lie within the registered margin of {within} ({p_phrase(tested['p'])})."
+        )
+    return f"{words} {detectable_words(primary)}"
+
+
+def wide_margin(primary: Section) -> str:
+    """That the registered margin is no narrower than the effect sought, so that lying within it shows little."""
+    kind, effect, margin = primary["kind"], primary["power"]["effect"], primary["equivalence"]["margin"]
+    sought = 0.0 if effect["shift"] is None else abs(effect["shift"])
+    ties = f"with {percent(effect['tie_rate'])} of comparisons undecided"
+    return (
+        f"The registered margin of ± {magnitude(kind, margin)} is {'wider than' if margin > sought else 'as wide as'} "
+        f"the effect sought: a win share of {percent(effect['share'])} among decided problems comes to a shift of "
+        f"{magnitude(kind, sought)} {ties}. Lying within that margin would not show that the effect is absent."
+    )
+
+
+def interval_words(primary: Section) -> str:
+    """The interval that the difference from the controls has; empty where it has none."""
+    tested, kind = primary["equivalence"]["controls"], primary["kind"]
+    if tested is None:
+        return ""
+    interval = f"{shift(kind, tested['low'])} to {shift(kind, tested['high'])}"
+    return f"The {percent(1 - 2 * tested['alpha'])} interval of the difference is {interval}."
+
+
+def detectable_words(primary: Section) -> str:
+    """The smallest difference that this sweep would have found."""
+    power, kind = primary["power"], primary["kind"]
+    alternative = primary["test"]["alternative"] if primary["test"] else "greater"
+    side = {"greater": "above", "less": "below", "two-sided": "off"}[alternative]
+    often = f"{100 * power['power']:.0f} of 100 such sweeps"
+    controls = power["controls"]
+    if controls["detectable"] is None:
+        if controls["n_controls"] and controls["within"] is not None and not controls["why"]:
+            return f"With {count(controls['n_controls'], 'control')} no difference of any size can be significant."
+        return f"What could have been found cannot be said: {_lower(controls['why'])}"
+    return (
+        f"A set that lies {magnitude(kind, controls['detectable'])} {side} the average set would be found in {often}; "
+        f"smaller differences may be there unseen."
+    )
+
+
+def _lower(words: str) -> str:
+    return words[:1].lower() + words[1:]
+
+
+def _upper(words: str) -> str:
+    return words[:1].upper() + words[1:]
