@@ -3,6 +3,7 @@
 Writes the address to FILE when both nodes are up, and ends the cluster when standard input ends.
 """
 
+import os
 import shutil
 import sys
 import tempfile
@@ -10,9 +11,12 @@ from pathlib import Path
 
 
 def main(file: Path) -> None:
+    folder = tempfile.mkdtemp(prefix="m3i-ray-", dir="/tmp")  # Ray's sockets allow no longer path
+    # Ray notes the address in $RAY_TMPDIR/ray, which it makes only when it starts a node from the command line.
+    os.environ["RAY_TMPDIR"] = folder
+    (Path(folder) / "ray").mkdir()
     from ray.cluster_utils import Cluster
 
-    folder = tempfile.mkdtemp(prefix="m3i-ray-", dir="/tmp")  # Ray's sockets allow no longer path
     cluster = Cluster()
     try:
         for _ in range(2):
