@@ -138,13 +138,14 @@ class Overview:
 def time_left_s(progress: dict[Job, Progress], *, now: float) -> float | None:
     """Seconds until all jobs have ended, as far as the ended ones tell; None before two have.
 
-    Work left is the mean time of a job after the first (which makes all shared stages) times the jobs not ended, less
-    what the running ones have behind them; it is divided by the number that run at once.
+    Work left is the mean time of a job after the first (which makes all shared stages), shams aside (they train
+    nothing), times the jobs not ended, less what the running ones have behind them; it is divided by the number that run
+    at once.
     """
     times = sorted(
         (p.began_at, p.ended_at - p.began_at)
-        for p in progress.values()
-        if p.state == "done" and p.began_at is not None and p.ended_at is not None
+        for job, p in progress.items()
+        if p.state == "done" and p.began_at is not None and p.ended_at is not None and job.arm != "sham"
     )
     if len(times) < 2:
         return None

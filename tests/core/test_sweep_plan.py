@@ -163,6 +163,7 @@ def test_time_left_is_reckoned_from_jobs_after_the_first():
     assert time_left_s(progress, now=100) is None
     progress |= {jobs[1]: ended(100, 40), jobs[2]: ended(100, 60)}
     assert time_left_s(progress, now=160) == pytest.approx(3 * 50)
+    assert time_left_s({**progress, Job(arm="sham", seed=0): ended(100, 1)}, now=160) == pytest.approx(3 * 50)
     progress |= {jobs[3]: Progress(state="running", began_at=150), jobs[4]: Progress(state="running", began_at=100)}
     assert time_left_s(progress, now=160) == pytest.approx((3 * 50 - 10 - 50) / 2)
 
