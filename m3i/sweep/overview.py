@@ -139,8 +139,8 @@ def time_left_s(progress: dict[Job, Progress], *, now: float) -> float | None:
     """Seconds until all jobs have ended, as far as the ended ones tell; None before two have.
 
     Work left is the mean time of a job after the first (which makes all shared stages), shams aside (they train
-    nothing), times the jobs not ended, less what the running ones have behind them; it is divided by the number that run
-    at once.
+    nothing), times the jobs not ended, less what the running ones have behind them; it is divided by the number that
+    run at once.
     """
     times = sorted(
         (p.began_at, p.ended_at - p.began_at)
