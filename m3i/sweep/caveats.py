@@ -44,7 +44,7 @@ def plan(sweep: Section) -> Found:
         yield caveat("no_plan", "No plan was registered", f"{deviations[0]} The endpoint could have been chosen after "
                      f"seeing the results; read the p value with that in mind.", major=True)  # fmt: skip
     elif deviations:
-        yield caveat("deviations", "The plan was changed", " ".join(deviations), major=True)
+        yield caveat("deviations", "Deviations from the plan", " ".join(deviations), major=True)
 
 
 def failures(sweep: Section) -> Found:
