@@ -137,3 +137,20 @@ def _after(progress: Progress, event: dict[str, Any]) -> Progress:
         progress.state, progress.error = event["state"], event["error"]
         progress.cost_usd, progress.ended_at = event["cost_usd"], event["at"]
     return progress
+
+
+class Attempts:
+    """Runs below a folder as one command sees them: what earlier commands left there counts for nothing.
+
+    Attempts are counted, since the clocks of machines differ.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Takes note of the attempts that are there now."""
+        self.folder = folder
+        self._earlier = {file.parent: read_progress(file.parent).attempt for file in folder.glob(f"*/*/{NAME}")}
+
+    def progress(self, run: str) -> Progress:
+        """The progress of the run in a folder below, such as `sham/seed-0`; `waiting` until it is attempted anew."""
+        found = read_progress(self.folder / run)
+        return found if found.attempt > self._earlier.get(self.folder / run, 0) else Progress()

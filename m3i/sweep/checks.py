@@ -9,9 +9,9 @@ from typing import Any
 from m3i.result.words import count, percent
 from m3i.sweep.design import Design
 from m3i.sweep.load import Job
+from m3i.sweep.plan import options_of_all
 
 SHARED_KINDS = ("problems", "traces", "telemetry", "audit", "contrasts", "scores", "pairs", "base")
-OWN_OPTIONS = ("arm", "seed", "sweep", "store", "ledger", "tracker")
 GATES = ("target", "problems", "attributed", "config", "shared", "parameters", "sham", "certificates")
 """Checks without which a difference between the arms of the test says nothing about layers."""
 ENTRY = dict[str, Any]
@@ -27,7 +27,9 @@ def checks_section(jobs: Sequence[Job], design: Design, arms: Sequence[Mapping[s
         same("components", "components", "the same ones, of the same versions", results, _components),
         same("problems", "held-out problems", "the same ones", results, _questions),
         same("attributed", "attributed layers", "the same set", results, lambda r: r["arm"]["attributed"]),
-        same("config", "options", "the same ones, but for arm and seed", results, _options),
+        same(
+            "config", "options", "the same ones, but for arm and seed", results, lambda r: options_of_all(r["config"])
+        ),
         shared_artifacts(results),
         trained_parameters(arms),
         distinct_sets(results, design),
@@ -86,9 +88,8 @@ def _components(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     return sorted((row["place"], row["name"], row["distribution"], row["version"]) for row in result["components"])
 
 
-def _options(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The config without what sets a job apart or leaves its result as it is."""
-    return {name: value for name, value in result["config"].items() if name not in OWN_OPTIONS}
+def _shared_options(result: Mapping[str, Any]) -> dict[str, Any]:
+    return options_of_all(result["config"])
 
 
 def shared_artifacts(results: Sequence[tuple[Job, Any]]) -> ENTRY:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from m3i.progress import Progress, read_progress
+from m3i.progress import Attempts, Progress
 from m3i.report.texts import visible
 from m3i.sweep.plan import Job
 
@@ -32,8 +32,7 @@ class Overview:
         self.folder, self.jobs = folder, list(jobs)
         self.console = console or Console(stderr=True, highlight=False)
         self.began_at = time.time()
-        self._earlier: dict[str, int] = {}
-        """Job's folder → attempts of earlier commands; counted, since clocks of machines differ."""
+        self._attempts = Attempts(folder)
         self._told: set[str] = set()
         self._stop = threading.Event()
         self._live = (
@@ -42,7 +41,6 @@ class Overview:
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self) -> Overview:
-        self._earlier = {job.folder: read_progress(self.folder / job.folder).attempt for job in self.jobs}
         self.console.print(f"Sweep of {len(self.jobs)} jobs in {escape(str(self.folder))}", soft_wrap=True)
         if self._live:
             self._live.start()
@@ -71,12 +69,7 @@ class Overview:
 
     def _read(self) -> dict[Job, Progress]:
         """The progress of every job; attempts of an earlier command count as waiting."""
-        found = {}
-        for job in list(self.jobs):
-            progress = read_progress(self.folder / job.folder)
-            stale = progress.attempt <= self._earlier.get(job.folder, 0)
-            found[job] = Progress() if stale else progress
-        return found
+        return {job: self._attempts.progress(job.folder) for job in list(self.jobs)}
 
     def _tell(self, progress: dict[Job, Progress]) -> None:
         """One line for each job that ended since the last look."""

@@ -22,6 +22,15 @@ from m3i.settings import SweepSettings
 
 NAME = "plan.json"
 FORMAT = 1
+OWN = ("arm", "seed")
+"""Options that a sweep sets for each job."""
+ASIDE = ("sweep", "ledger", "store", "tracker")
+"""Options that leave the results of every arm as they are, so that a sweep goes on in its folder under others."""
+
+
+def options_of_all(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that all jobs of a sweep share: a config without what sets a job apart or leaves its result alone."""
+    return {name: value for name, value in config.items() if name not in (*OWN, *ASIDE)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,17 +22,20 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from m3i.errors import ConfigError, M3IError, SweepError, TrackingError
 from m3i.experiment import Experiment
-from m3i.progress import NAME as PROGRESS
-from m3i.progress import Progress, read_progress
+from m3i.progress import Attempts, Progress
 from m3i.settings import LedgerMode
 from m3i.sweep.overview import Overview
-from m3i.sweep.plan import Job, judged_jobs, planned_jobs, register, with_jobs, write_plan
-
-OWN = ("arm", "seed")
-"""Options that the sweep sets for each job."""
-ASIDE = ("sweep", "ledger", "store", "tracker")
-"""Options that leave the results of every arm as they are, so that a sweep goes on in its folder under others."""
-
+from m3i.sweep.plan import (
+    ASIDE,
+    OWN,
+    Job,
+    judged_jobs,
+    options_of_all,
+    planned_jobs,
+    register,
+    with_jobs,
+    write_plan,
+)
 
 ROUNDS = 3
 """How often jobs that ended without a word are launched."""
@@ -103,7 +106,7 @@ def run_sweep(
             folder,
             settings,
             judge=judge,
-            config={k: v for k, v in experiment.config.items() if k not in (*ASIDE, *OWN)},
+            config=options_of_all(experiment.config),
             command=shlex.join(["python", "-m", "m3i", *sys.argv[1:]]),
             overrides=asked,
         )
@@ -154,12 +157,11 @@ class Sweep:
         self.folder, self.asked, self.launcher = folder, asked, launcher
         self.trouble = ""
         """What went wrong with the launcher itself, in words."""
-        self._earlier = {file.parent: read_progress(file.parent).attempt for file in folder.glob(f"*/*/{PROGRESS}")}
+        self._attempts = Attempts(folder)
 
     def progress(self, job: Job) -> Progress:
-        """What became of a job under this command; an attempt of an earlier one counts for nothing."""
-        found = read_progress(self.folder / job.folder)
-        return found if found.attempt > self._earlier.get(self.folder / job.folder, 0) else Progress()
+        """What became of a job under this command."""
+        return self._attempts.progress(job.folder)
 
     def launch(self, jobs: Sequence[Job], first: int) -> None:
         """Runs jobs through Hydra's launcher.

@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 import re
-import shutil
 from importlib import resources
 
 import pytest
@@ -14,6 +12,7 @@ from m3i.injections import canaries, load
 from m3i.report import render_report
 from m3i.report.texts import HIDDEN, visible
 from m3i.result import build_result, summary_lines, to_json, write_run
+from tests.core.report_browser import launched, open_page
 from tests.core.synthetic_run import synthetic_run
 
 TEXTS = [injection.text for injection in load()]
@@ -136,31 +135,11 @@ def test_a_judge_that_obeyed_none_has_no_such_caveat():
 def opened(written):
     """The page in headless Chromium, and everything that its console and network said."""
 
-    def without(reason):
-        if os.environ.get("M3I_REQUIRE_BROWSER") == "1":
-            pytest.fail(f"M3I_REQUIRE_BROWSER=1, but {reason}")
-        pytest.skip(reason)
-
-    path = os.environ.get("M3I_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        without("no Chromium was found (apt-get install chromium, or set M3I_CHROMIUM)")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        without("playwright is not installed")
-    report, said = written[0], []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.on("console", lambda message: said.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: said.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: said.append(f"dialog: {dialog.message}"))
-        page.on("request", lambda request: said.append(request.url) if request.url != report.as_uri() else None)
-        page.goto(report.as_uri())
+    with launched() as browser:
+        page, said = open_page(browser, written[0])
         page.wait_for_load_state("networkidle")
         page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         yield page, said
-        browser.close()
 
 
 @pytest.mark.browser
