@@ -58,6 +58,8 @@ class Journey:
     lane: Lane
     failed: int = 0
     """Attempts so far that ended without an answer."""
+    last: Transient | None = None
+    """What the last of them ended in, if it may be tried again."""
     made: bool = False
     """This process got the answer, by calling."""
     began: float | None = field(default=None)
@@ -110,7 +112,7 @@ class Sender:
         try:
             return await retrying(self._attempt, journey)
         except Transient as error:
-            raise self._outage(journey, error) from None
+            raise self._outage(journey, journey.last or error) from None
 
     async def _attempt(self, journey: Journey) -> Stored:
         """One attempt, as soon as it may be sent."""
@@ -179,8 +181,9 @@ class Sender:
         fault = fault_of(error)
         if isinstance(error, CallError):
             cleaned(error)
-        if isinstance(error, Transient) and error.overloaded:
-            permit.overloaded(error.retry_after_s)
+        journey.last = error if isinstance(error, Transient) else None
+        if journey.last and journey.last.overloaded:
+            permit.overloaded(journey.last.retry_after_s)
         counting = self._context.counting
         counting.of(journey.call.request).retries[fault.kind] += 1
         if fault.maybe_billed:

@@ -9,7 +9,7 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ledger_provider import COST, PRICES, ScriptedProvider, echo, flaky, hangs, ledger_at, overloaded, request
+from ledger_provider import COST, PRICES, ScriptedProvider, echo, flaky, hangs, ledger_at, overloaded, request, words
 
 from m3i.errors import ConfigError, StoreError
 from m3i.ledger import BudgetError, OutageError, ReplayError, sending
@@ -209,6 +209,28 @@ def test_a_server_that_always_asks_for_no_wait_is_not_hammered(ledger_of):
     with pytest.raises(OutageError, match="slow down"):
         ask(ledger_of(deadline_s=0.5), provider, request("a"))
     assert provider.n_sent < 10  # waits of about 0.01, 0.02, 0.04, ... s
+
+
+def test_a_call_whose_turn_comes_too_late_says_what_its_attempt_ended_in(ledger_of):
+    async def script(req, attempt):
+        if words(req) == "refused":
+            raise overloaded(0.0)()  # from here on one call at a time
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.5)  # a client that is slow to end holds the only place
+            raise
+
+    ledger = ledger_of(deadline_s=0.3, concurrency=2)
+    provider = ScriptedProvider(script)
+
+    async def both():
+        calls = [ledger.ask(provider, request(text), purpose="test") for text in ("slow", "refused")]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    slow, refused = asyncio.run(both())
+    assert "no whole answer within" in str(slow)
+    assert "ended in: slow down; ledger.deadline_s = 0.3 allows no further one" in str(refused)
 
 
 def nested(depth):
@@ -506,7 +528,7 @@ def test_without_a_price_a_budget_cannot_be_kept(ledger_of):
 
 
 @pytest.mark.parametrize(
-    ("price", "words"),
+    ("price", "says"),
     [
         ({"input": 1, "outputs": 2}, "did you mean 'output'"),
         ({"input": 1}, "output is missing"),
@@ -515,8 +537,8 @@ def test_without_a_price_a_budget_cannot_be_kept(ledger_of):
         (3, "expected a mapping"),
     ],
 )
-def test_a_price_that_cannot_be_used_is_refused_at_once(ledger_of, price, words):
-    with pytest.raises(ConfigError, match=words):
+def test_a_price_that_cannot_be_used_is_refused_at_once(ledger_of, price, says):
+    with pytest.raises(ConfigError, match=says):
         ledger_of(prices={"m": price})
 
 
