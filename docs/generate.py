@@ -194,7 +194,7 @@ def result_free(registry: Registry) -> str:
 
 def stage_order() -> list[str]:
     """Names of the stage functions in the order in which the engine calls them."""
-    called = re.findall(r"\bstages\.(\w+)\(lab", inspect.getsource(engine.run))
+    called = re.findall(r"\bstages\.(\w+)\(lab", inspect.getsource(engine.run_stages))
     return list(dict.fromkeys(called))
 
 
@@ -209,8 +209,10 @@ def stage_table() -> str:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "make"
         )
         given = {k.arg: k.value for k in call.keywords}
-        who = value_of(given["component"].elts[0]) if isinstance(given.get("component"), ast.Tuple) else "core"  # type: ignore[attr-defined]
-        core = ", ".join(f"`{m}`" for m in value_of(given["core"])) if "core" in given else ""
+        who = (
+            value_of(given["component"].elts[0], function) if isinstance(given.get("component"), ast.Tuple) else "core"
+        )  # type: ignore[attr-defined]
+        core = ", ".join(f"`{m}`" for m in value_of(given["core"], function)) if "core" in given else ""
         rows.append((f"`{name}`", f"`{function.__annotations__['return']}`", who, core, first_line(function)))
     note = (
         "In the order of `m3i/engine.py`. Every key also holds the stage's options, the ids of its inputs, and the "
@@ -255,7 +257,13 @@ def result_sections() -> str:
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """A Markdown table; line breaks and bars in cells are made harmless."""
+    """A Markdown table; line breaks and bars in cells are made harmless.
+
+    Raises:
+        LookupError: without rows: what was to be listed has another place now.
+    """
+    if not rows:
+        raise LookupError(f"nothing to list under {head}")
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         lines.append("| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) + " |")
@@ -283,9 +291,9 @@ def first_line(thing: Any) -> str:
     return inspect.cleandoc(thing.__doc__ or "").split("\n", 1)[0]
 
 
-def value_of(node: ast.expr) -> Any:
-    """The value of a constant expression in m3i/stages.py."""
-    return eval(compile(ast.Expression(node), "m3i/stages.py", "eval"), vars(stages))
+def value_of(node: ast.expr, function: Any) -> Any:
+    """The value of a constant expression in a function's source."""
+    return eval(compile(ast.Expression(node), function.__module__, "eval"), function.__globals__)
 
 
 def results_page() -> str:

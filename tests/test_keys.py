@@ -253,7 +253,7 @@ def test_every_core_option_changes_a_key_unless_it_cannot_change_a_result(
 
 # -- the core's own source in the key ----------------------------------------------------------
 
-CORE = Path(stages.__file__).parent
+CORE = Path(lab.__file__).parent
 RESULT_FREE_CORE = ("ledger.",)
 """The ledger hands on what a provider answered and changes none of it; what was answered is in the recording."""
 CONTRACT = {"artifacts", "errors", "interfaces", "component", "hookspecs"}
@@ -283,16 +283,17 @@ def closure(modules):
     return seen
 
 
-def value_of(node, module):
-    """The value of a constant expression of a module's source."""
-    return eval(compile(ast.Expression(node), module.__name__, "eval"), vars(module))
+def value_of(node, function):
+    """The value of a constant expression in a function's source."""
+    return eval(compile(ast.Expression(node), function.__module__, "eval"), function.__globals__)
 
 
 def of_the_target():
     """Core modules in the target's own id, which is an input of every stage that uses the target."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(lab.Lab.target_id.fget)))
+    target_id = lab.Lab.target_id.fget
+    tree = ast.parse(textwrap.dedent(inspect.getsource(target_id)))
     calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "core_hash"]
-    return {name for call in calls for name in value_of(call.args[0], lab)}
+    return {name for call in calls for name in value_of(call.args[0], target_id)}
 
 
 def declared(function):
@@ -300,7 +301,7 @@ def declared(function):
     for node in ast.walk(ast.parse(inspect.getsource(function))):
         if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "make":
             given = {k.arg: k.value for k in node.keywords}
-            core = set(value_of(given["core"], stages)) if "core" in given else set()
+            core = set(value_of(given["core"], function)) if "core" in given else set()
             if "inputs" in given and "lab.target_id" in ast.unparse(given["inputs"]):
                 core |= of_the_target()
             group = ast.literal_eval(given["component"].elts[0]) if "component" in given else ""
