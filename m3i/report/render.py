@@ -85,6 +85,7 @@ def _environment() -> Any:
         sentence=texts.sentence,
         value=texts.sort_value,
         change=texts.change,
+        n_times=texts.n_times,
     )
     environment.globals.update(
         figures=figures,

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from m3i.result.words import money
 
+MOMENT = re.compile(
+    r"(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)[ T](?P<time>\d\d:\d\d):\d\d"
+    r"(?P<sign>[+-])(?P<hours>\d\d):?(?P<minutes>\d\d)",
+    re.ASCII,
+)
+MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+)  # fmt: skip
 BUDGET = 1_000_000
 """Bytes of prompts and answers that a page may hold; above it all of them are shortened."""
 HIDDEN = re.compile(
@@ -17,6 +26,12 @@ HIDDEN = re.compile(
     r"\ud800-\udfff\U000e0000-\U000e007f]"
 )
 """Characters that are not seen, or that change the order in which others are."""
+TRACES_BUDGET = 1_000_000
+"""Bytes that the table of train traces may take on a page."""
+TRACE_BYTES = 60_000
+"""Bytes of one train trace's text on the page."""
+PROMPT = 4_000
+"""Characters of a train problem's prompt beside its trace."""
 ROWS = 1_000
 """Rows of the table that a page may hold."""
 
@@ -168,6 +183,92 @@ def marked(text: str, findings: Sequence[Mapping[str, Any]]) -> list[dict[str, A
         ending = [i for i in covering if min(findings[i - 1]["end"], len(text)) == end]
         pieces.append({"text": text[start:end], "findings": covering, "ending": ending})
     return pieces
+
+
+def shown_traces(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The train traces that the page has room for, those of a problem beside each other."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    size = 0
+    for example in result["examples"][:ROWS]:
+        title = brief(example["prompt"], 140)
+        words = [clipped(example["prompt"], PROMPT), trace_text(example), title, title, title]
+        size += 1_200 + sum(map(_n_bytes, words))
+        for f in example["findings"]:
+            size += 360 + _n_bytes(f["kind"] + note(f["reason"]) + note(f["correction"] or ""))
+        if size > TRACES_BUDGET:
+            break
+        groups.setdefault((example["prompt"], example["reference"]), []).append(example)
+    return [example for group in groups.values() for example in group]
+
+
+def trace_text(example: Mapping[str, Any]) -> str:
+    """A train trace's text as far as the page has room for it."""
+    limit = TRACE_BYTES
+    while _n_bytes(example["text"][:limit]) > TRACE_BYTES:
+        limit = 3 * limit // 4
+    return str(example["text"][:limit])
+
+
+def note(value: str) -> str:
+    """What an observer wrote about a place, in moderation."""
+    return clipped(value, 1_000)
+
+
+def tall(text: str) -> bool:
+    """Whether a text may be longer than the box that it scrolls in."""
+    return len(text) > 900 or text.count("\n") > 20
+
+
+def n_times(example: Mapping[str, Any]) -> int:
+    """How many traces an entry stands for; files written before entries were counted have one trace each."""
+    return int(example.get("times", 1))
+
+
+def counted(example: Mapping[str, Any], observer: str) -> int | None:
+    """An observer's findings in a trace; None where it did not audit it."""
+    n = sum(f["observer"] == observer for f in example["findings"])
+    return n if n or observer in example.get("audited", [observer]) else None
+
+
+def agreed(example: Mapping[str, Any], observers: Mapping[str, Any]) -> str:
+    """Word to filter by: whether every one, some or none of those that audited a trace flag it."""
+    counts = [n for n in (counted(example, alias) for alias in observers) if n is not None]
+    return "every" if counts and all(counts) else "some" if any(counts) else "none"
+
+
+def numbered(values: Iterable[str], prefix: str) -> dict[str, str]:
+    """Value → a name of our own, for attributes that hold several names parted by spaces."""
+    return {value: f"{prefix}{i}" for i, value in enumerate(dict.fromkeys(values))}
+
+
+def named_in(findings: Sequence[Mapping[str, Any]], field: str, names: Mapping[str, str]) -> str:
+    """The names of what the findings have in a field, parted by spaces."""
+    return " ".join(names[value] for value in dict.fromkeys(f[field] for f in findings) if value in names)
+
+
+def kinds_of(examples: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Every kind of finding in the examples, once, most frequent first."""
+    return [kind for kind, _ in Counter(f["kind"] for e in examples for f in e["findings"]).most_common()]
+
+
+def choices(names: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(name of our own, words) of each entry of a menu."""
+    return [(name, brief(value, 40)) for value, name in names.items()]
+
+
+def layers_named(example: Mapping[str, Any]) -> list[int]:
+    """Every layer that a finding of the example names."""
+    return sorted({layer for f in example["findings"] for layer in f["layers"]})
+
+
+def moment(value: str) -> str:
+    """`2026-11-22 22:48:35+0000` → `22 November 2026, 22:48 UTC`; another form stays as it is."""
+    match = MOMENT.fullmatch(value)
+    if match is None or not 1 <= int(match["month"]) <= 12:
+        return value
+    zone = f"{match['sign']}{match['hours']}:{match['minutes']}"
+    zone = "UTC" if zone in ("+00:00", "-00:00") else f"UTC{zone.replace('-', '−')}"
+    return f"{int(match['day'])} {MONTHS[int(match['month']) - 1]} {match['year']}, {match['time']} {zone}"
 
 
 def line_style(observer: str, observers: Mapping[str, Any]) -> str:

@@ -8,7 +8,8 @@ rounded here; docs/agreement.md says how to read those on observers and judges. 
 |---|---|
 | `format`, `m3i`, `created`, `command` | version of this layout, of M3I, when and how it was run |
 | `verdict` | `kind` (improved, worse, undecided, sham, none), `title`, `asked`, `found`, `sure`, `sentence`, `judge` |
-| `arm` | `name`, `kind`, `draw`, training `seed`; the `attributed` layers, `candidates`, and `n_sets` to draw from |
+| `arm` | `name`, `kind`, `draw`, `draw_seed`, training `seed`; the `attributed` layers, `candidates`; |
+| | `n_sets` to draw from |
 | `judges` | one entry a judge: counts, sign test, mean score, power, order effects (m3i.result.comparisons); |
 | | `length`, `self_consistency`, `canaries` (m3i.result.judge_quality); `calls`, the model behind it |
 | `judge_agreement` | pairs of judges: agreement and Cohen's kappa |

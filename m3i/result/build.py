@@ -43,6 +43,7 @@ from m3i.result.next_steps import next_steps
 from m3i.result.words import verdict_section
 from m3i.settings import StatisticsSettings
 from m3i.store import StageRecord
+from m3i.whole_files import replacing
 
 FORMAT = 3
 """Layout of result.json; raised when a field changes its meaning."""
@@ -135,7 +136,7 @@ def build_result(
         "training": model.training_section(pairs, adapter, train),
         "certificates": model.certificates_section(adapter, export),
         "base_model": model.base_section(base),
-        "traces": of_traces.traces_section(traces),
+        "traces": of_traces.traces_section(traces, audits),
         "telemetry": of_traces.telemetry_section(telemetry, traces, audits),
         "observers": of_traces.observers_section(audits, traces, level=settings.confidence),
         "agreement": dict(contrasts.agreement),
@@ -201,19 +202,21 @@ def to_json(result: Mapping[str, Any]) -> str:
 
 
 def write_run(result: Mapping[str, Any], run_dir: Path) -> Path:
-    """Writes `result.json` and `report.html` into `run_dir` and returns the page's path.
+    """Writes `result.json` and `report.html` into `run_dir`, both or neither, and returns the page's path.
 
-    The page is rendered from the file's content, so its numbers are the file's.
+    The page is rendered from the file's content, so its numbers are the file's. A lone surrogate (half an emoji from a
+    cut token) cannot be written as UTF-8: it becomes a visible escape.
     """
     from m3i.report import render_report
 
     run_dir.mkdir(parents=True, exist_ok=True)
     text = to_json(result)
-    # A lone surrogate (half an emoji from a cut token) cannot be written as UTF-8: it becomes a visible escape.
-    (run_dir / "result.json").write_text(text, encoding="utf-8", errors="backslashreplace")
-    report = run_dir / "report.html"
-    report.write_text(render_report(json.loads(text)), encoding="utf-8", errors="backslashreplace")
-    return report
+    page = render_report(json.loads(text))
+    files = [run_dir / "result.json", run_dir / "report.html"]
+    with replacing(*files) as drafts:
+        for draft, content in zip(drafts, (text, page), strict=True):
+            draft.write_text(content, encoding="utf-8", errors="backslashreplace")
+    return files[1]
 
 
 def matched(base: Answers, tuned: Answers) -> tuple[list[Answer], list[Answer]]:

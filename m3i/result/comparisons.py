@@ -14,10 +14,11 @@ from m3i.result.costs import known_cost
 from m3i.result.judge_quality import SIGN, canary_section, consistency_section, length_section
 from m3i.settings import StatisticsSettings
 from m3i.statistics import (
-    Estimate,
     cluster_mean,
     detectable_share,
+    kappa,
     mcnemar,
+    mean_score,
     paired_difference,
     problem_signs,
     proportion,
@@ -42,12 +43,10 @@ def judge_section(
     valid = [v for v in verdicts.verdicts if v.outcome is not Outcome.MISSING]
     counts = Counter(v.outcome.value for v in verdicts.verdicts)
     wins, losses, undecided = problem_signs((v.problem_id, SIGN.get(v.outcome, 0)) for v in valid)
-    mean = cluster_mean(
-        clusters=[v.problem_id for v in valid],
-        values=[SCORES[v.outcome.value] for v in valid],
+    mean = mean_score(
+        problems=[v.problem_id for v in valid],
+        scores=[SCORES[v.outcome.value] for v in valid],
         level=settings.confidence,
-        draws=settings.n_bootstrap,
-        seed=settings.seed,
     )
     return {
         "judge": verdicts.judge,
@@ -115,23 +114,13 @@ def _order(valid: Sequence[Verdict]) -> dict[str, Any]:
 def judge_agreement(panel: Mapping[str, Verdicts]) -> list[dict[str, Any]]:
     """Each pair of judges over the comparisons that both judged: raw agreement and Cohen's kappa.
 
-    Equal answers, which nobody judged, stay out, and a split counts as a tie. kappa is None where one of them always
-    says the same: nothing beyond chance can show.
-    Source: Cohen 1960, Educational and Psychological Measurement 20, equation 1.
+    Equal answers, which nobody judged, stay out, and a split counts as a tie.
     """
     rows = []
     for one, other in combinations(panel, 2):
         words = [{(v.problem_id, v.seed): _word(v) for v in panel[name].verdicts} for name in (one, other)]
         keys = [k for k in words[0] if words[0][k] and words[1].get(k)]
-        n = len(keys)
-        observed = sum(words[0][k] == words[1][k] for k in keys) / n if n else None
-        kappa = None
-        if observed is not None:
-            margins = [Counter(w[k] for k in keys) for w in words]
-            chance = sum(margins[0][word] * margins[1][word] for word in margins[0]) / n**2
-            constant = any(len(margin) == 1 for margin in margins)
-            kappa = None if constant else (observed - chance) / (1 - chance)
-        rows.append({"judges": [one, other], "n": n, "agreement": observed, "kappa": kappa})
+        rows.append({"judges": [one, other]} | kappa(*([w[k] for k in keys] for w in words)))
     return rows
 
 
@@ -152,7 +141,8 @@ def accuracy_section(base: Sequence[Answer], tuned: Sequence[Answer], settings: 
     if one_seed:
         difference = paired_difference(fixed=fixed, broken=broken, n=len(rows), level=settings.confidence)
     else:
-        difference = _clustered(problems, [float(t.correct) - float(b.correct) for b, t in rows], settings)
+        change = [float(t.correct) - float(b.correct) for b, t in rows]
+        difference = mean_score(problems=problems, scores=change, level=settings.confidence, neutral=0.0, reach=1.0)
     return {
         "n": len(rows),
         "n_problems": len(set(problems)),
@@ -173,14 +163,14 @@ def _side(
     if one_seed:
         estimate = proportion(successes=right, n=len(answers), level=settings.confidence)
     else:
-        estimate = _clustered(problems, [float(a.correct) for a in answers], settings)
+        estimate = cluster_mean(
+            clusters=problems,
+            values=[float(a.correct) for a in answers],
+            level=settings.confidence,
+            draws=settings.n_bootstrap,
+            seed=settings.seed,
+        )
     return asdict(estimate) | {"right": right, "answers": len(answers), "truncated": sum(a.truncated for a in answers)}
-
-
-def _clustered(problems: Sequence[str], values: Sequence[float], settings: StatisticsSettings) -> Estimate:
-    return cluster_mean(
-        clusters=problems, values=values, level=settings.confidence, draws=settings.n_bootstrap, seed=settings.seed
-    )
 
 
 def problem_rows(

@@ -8,23 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from m3i.artifacts import Audit, Contrasts, Finding, Problem, Telemetry, Traces
+from m3i.artifacts import Audit, Contrasts, Finding, Problem, Telemetry, Trace, Traces
 from m3i.observer_accuracy import call_accuracy, citation_rate
 from m3i.result.comparisons import calls_section
 from m3i.result.model import finite
 
 BINS = 24
 """Columns of the heat maps: equal parts of a completion's length."""
+TEXT_BUDGET = 400_000
+"""Characters of train traces and findings that a result holds in full; the store has all of them."""
 EXAMPLES = 8
-"""Train traces shown in full."""
+"""Train traces held in full however long they are."""
 
 
-def traces_section(traces: Traces) -> dict[str, Any]:
-    """Counts of the sampled train traces."""
+def traces_section(traces: Traces, audits: Mapping[str, Audit]) -> dict[str, Any]:
+    """Counts of the sampled train traces; `audited` by at least one observer."""
     lengths = [len(t.completion_ids) for t in traces.traces]
     return {
         "n": len(traces.traces),
         "n_problems": len({t.problem_id for t in traces.traces}),
+        "audited": len({t for audit in audits.values() for t in audit.audited}),
         "right": sum(t.correct for t in traces.traces),
         "truncated": sum(t.truncated for t in traces.traces),
         "mean_tokens": float(np.mean(lengths)) if lengths else None,
@@ -133,36 +136,76 @@ def contrasts_section(contrasts: Contrasts) -> dict[str, Any]:
 
 
 def examples_section(audits: Mapping[str, Audit], traces: Traces, train: Mapping[str, Problem]) -> list[dict[str, Any]]:
-    """Train traces with their findings: those that most observers flag first, equal texts once."""
+    """Audited train traces with their findings, as many as `TEXT_BUDGET` allows.
+
+    Traces of one problem with the same text and the same findings are one entry; `times` counts them. In order:
+    one trace of each problem, then a second of each, and so on; in each round, and within a problem, wrong traces and
+    those that most observers flag come first.
+    """
     findings: dict[str, list[tuple[str, Finding]]] = {}
+    audited: dict[str, list[str]] = {}
     for alias, audit in audits.items():
         for finding in audit.findings:
             findings.setdefault(finding.trace_id, []).append((alias, finding))
-    flagged = {(t.problem_id, t.text): t for t in reversed(traces.traces) if t.id in findings and t.problem_id in train}
-    order = {t.id: i for i, t in enumerate(traces.traces)}
-    shown = sorted(flagged.values(), key=lambda t: (-len({alias for alias, _ in findings[t.id]}), order[t.id]))
-    return [
-        {
-            "trace_id": trace.id,
-            "prompt": train[trace.problem_id].prompt,
-            "reference": train[trace.problem_id].answer,
-            "text": trace.text,
-            "correct": trace.correct,
-            "answer": trace.answer,
-            "findings": [
-                {
-                    "observer": alias,
-                    "start": f.start,
-                    "end": f.end,
-                    "kind": f.kind,
-                    "reason": f.reason,
-                    "correction": f.correction,
-                    "severity": finite(f.severity),
-                    "confidence": finite(f.confidence),
-                    "layers": list(f.layers),
-                }
-                for alias, f in findings[trace.id]
-            ],
-        }
-        for trace in shown[:EXAMPLES]
-    ]
+        for trace_id in audit.audited:
+            audited.setdefault(trace_id, []).append(alias)
+    entries: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for trace in traces.traces:
+        if trace.id in audited and trace.problem_id in train:
+            entry = _example(trace, train[trace.problem_id], findings.get(trace.id, []), audited[trace.id])
+            key = (trace.problem_id, trace.text, trace.correct, repr(entry["findings"]), repr(entry["audited"]))
+            entries.setdefault(key, entry)["times"] += 1
+    return _within_budget(_in_turn(list(entries.values())))
+
+
+def _example(trace: Trace, problem: Problem, findings: list[tuple[str, Finding]], audited: list[str]) -> dict[str, Any]:
+    return {
+        "trace_id": trace.id,
+        "problem_id": problem.id,
+        "times": 0,
+        "audited": audited,
+        "prompt": problem.prompt,
+        "reference": problem.answer,
+        "text": trace.text,
+        "correct": trace.correct,
+        "answer": trace.answer,
+        "findings": [
+            {
+                "observer": alias,
+                "start": f.start,
+                "end": f.end,
+                "kind": f.kind,
+                "reason": f.reason,
+                "correction": f.correction,
+                "severity": finite(f.severity),
+                "confidence": finite(f.confidence),
+                "layers": list(f.layers),
+            }
+            for alias, f in findings
+        ],
+    }
+
+
+def _in_turn(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The problems in turn, each with its most telling trace first."""
+
+    def weight(entry: dict[str, Any]) -> tuple[bool, int]:
+        return entry["correct"], -len({f["observer"] for f in entry["findings"]})
+
+    rounds: Counter[str] = Counter()
+    placed = []
+    for entry in sorted(entries, key=weight):
+        placed.append((rounds[entry["problem_id"]], entry))
+        rounds[entry["problem_id"]] += 1
+    return [entry for _, entry in sorted(placed, key=lambda pair: (pair[0], weight(pair[1])))]
+
+
+def _within_budget(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    held, size = 0, 0
+    for entry in entries:
+        notes = sum(len(f["kind"]) + len(f["reason"]) + len(f["correction"] or "") for f in entry["findings"])
+        size += len(entry["prompt"]) + len(entry["text"]) + notes
+        if size > TEXT_BUDGET and held >= EXAMPLES:
+            break
+        held += 1
+    return entries[:held]

@@ -51,7 +51,7 @@ def test_several_generation_seeds_count_problems_not_answers():
     judge = result["judges"]["verifier"]
     assert (judge["n"], judge["n_problems"], result["accuracy"]["n_seeds"]) == (120, 40, 3)
     assert judge["sign_test"]["wins"] + judge["sign_test"]["losses"] + judge["sign_test"]["undecided"] == 40
-    assert "bootstrap" in result["accuracy"]["difference"]["method"]
+    assert "over problems" in result["accuracy"]["difference"]["method"]
     assert "one_generation_seed" not in names(result)
     assert "40 held-out problems × 3 generation seeds" in result["verdict"]["found"]
 

@@ -1,4 +1,4 @@
-// Sorting and filtering of tables, and nothing else. The page is complete without it. Texts are moved and compared, never parsed.
+// Sorting and filtering of tables, opening of texts for print, and nothing else. The page is complete without it. Texts are moved and compared, never parsed.
 "use strict";
 const valueOf = (item, column) => {
   const cell = (item.rows ? item.rows[0] : item).cells[column];
@@ -52,3 +52,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const tools = document.getElementById(`${table.id}-tools`);
   if (tools) makeFilterable(tools, items);
 }
+let closed = [];
+addEventListener("beforeprint", () => {
+  closed = [...document.querySelectorAll("details:not([open])")].filter((details) => !details.closest(".problems"));
+  for (const details of closed) details.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const details of closed) details.open = false;
+  closed = [];
+});
