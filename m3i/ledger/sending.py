@@ -23,7 +23,7 @@ from m3i.ledger.database import Database
 from m3i.ledger.faults import cleaned, fault_of, wait_s
 from m3i.ledger.limiter import Limiter, Permit, Window
 from m3i.ledger.outcomes import OutageError
-from m3i.llm.request import CallError, ModelRequest, Provider, Reply, TooLong, Transient
+from m3i.llm.request import CallError, LoadedLate, ModelRequest, Provider, Reply, TooLong, Transient
 
 GRACE_S = 30.0
 """A call in flight when its task is cancelled (Ctrl-C) has this long to be answered and recorded, since it is paid for;
@@ -150,10 +150,13 @@ class Sender:
         """Sends a reserved call, and settles the reservation whatever comes."""
         context, call = self._context, journey.call
         began = time.monotonic()
-        journey.began = began if journey.began is None else journey.began
-        limit_s = min(self._settings.timeout_s, self._settings.deadline_s - journey.elapsed_s())
         answer: Reply | TooLong
         try:
+            if isinstance(journey.provider, LoadedLate):
+                await journey.provider.load()
+                began = time.monotonic()
+            journey.began = began if journey.began is None else journey.began
+            limit_s = min(self._settings.timeout_s, self._settings.deadline_s - journey.elapsed_s())
             answer = answers.clean_reply(await sent(journey.provider, call.request, limit_s))
         except TooLong as error:
             answer = error

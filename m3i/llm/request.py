@@ -186,6 +186,14 @@ class Provider(Protocol):
         """Closes connections."""
 
 
+@runtime_checkable
+class LoadedLate(Protocol):
+    """A provider whose client library takes seconds to import: those are of no call's time."""
+
+    async def load(self) -> None:
+        """Imports it and makes the client. Called before each attempt's clock starts. Raises CallError."""
+
+
 class BatchState(str, Enum):
     """Where a batch stands."""
 

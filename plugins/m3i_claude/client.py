@@ -46,9 +46,13 @@ class AnthropicProvider:
                 raise call_error(error) from error
         return self._client
 
+    async def load(self) -> None:
+        """Imports the SDK."""
+        self._sdk()
+
     async def send(self, request: ModelRequest, *, timeout_s: float) -> Reply:
         """One message."""
-        params, client = message_params(request), self._sdk()  # the SDK's import takes seconds: not of the call's time
+        params, client = message_params(request), self._sdk()
         async with mapped(timeout_s):
             response = await client.messages.with_raw_response.create(**params, timeout=timeouts(timeout_s))
             return read_message(response.http_response.json(), response.headers.get("request-id", ""))

@@ -48,6 +48,10 @@ class GeminiProvider:
                 raise no_client(error) from error
         return self._client
 
+    async def load(self) -> None:
+        """Imports the SDK."""
+        self._sdk()
+
     async def send(self, request: ModelRequest, *, timeout_s: float) -> Reply:
         """One generateContent. The SDK's own loops, tools and continuations, are off: one call is one request."""
         from google.genai import types

@@ -60,6 +60,10 @@ class LiteLLMProvider:
     def __init__(self) -> None:
         self._used = False
 
+    async def load(self) -> None:
+        """Imports the SDK."""
+        await asyncio.to_thread(sdk)
+
     async def send(self, request: ModelRequest, *, timeout_s: float) -> Reply:
         """One completion."""
         litellm = await asyncio.to_thread(sdk)

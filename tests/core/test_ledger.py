@@ -233,6 +233,28 @@ def test_a_call_whose_turn_comes_too_late_says_what_its_attempt_ended_in(ledger_
     assert "ended in: slow down; ledger.deadline_s = 0.3 allows no further one" in str(refused)
 
 
+def test_the_import_of_a_client_library_is_of_no_calls_time(ledger_of):
+    class Heavy(ScriptedProvider):
+        async def load(self):
+            await asyncio.sleep(0.3 if not self.timeouts else 0)
+
+    provider = Heavy()
+    (answer,) = ask(ledger_of(timeout_s=0.2), provider, request("a"))
+    assert answer.reply.text == "answer to a"
+    assert provider.timeouts == [0.2]
+
+
+def test_a_client_that_cannot_be_made_leaves_nothing_in_flight(ledger_of):
+    class Keyless(ScriptedProvider):
+        async def load(self):
+            raise AccountError("no key")
+
+    ledger = ledger_of()
+    with pytest.raises(AccountError, match="no key"):
+        ask(ledger, Keyless(), request("a"))
+    assert rows(ledger, "SELECT count(*) FROM reservations") == [(0,)]
+
+
 def nested(depth):
     value = []
     for _ in range(depth):
