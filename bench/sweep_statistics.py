@@ -26,6 +26,7 @@ import numpy as np
 from scipy.stats import norm, t
 
 from m3i.statistics import (
+    LEAST_DECIDED,
     cluster_mean,
     control_effect,
     equivalence,
@@ -34,6 +35,7 @@ from m3i.statistics import (
     power_randomization,
     randomization_test,
     sign_test,
+    tost,
     variance_split,
 )
 
@@ -74,6 +76,8 @@ class Sweep:
     scores_ASPG: np.ndarray
     quality_A: np.ndarray
     """True quality of each set."""
+    population: float
+    """Mean quality of all sets of this size."""
     run_AS: np.ndarray
     """Quality of each training."""
 
@@ -117,7 +121,8 @@ def simulate(rng: np.random.Generator, world: World, sets_AK: np.ndarray) -> Swe
     def part(half: float, *shape: int) -> np.ndarray:
         return rng.uniform(-half, half, shape)
 
-    quality_A = part(world.layer, world.n_layers)[sets_AK].mean(axis=1)
+    value_L = part(world.layer, world.n_layers)
+    quality_A = value_L[sets_AK].mean(axis=1)
     quality_A[0] += world.lift
     run_AS = quality_A[:, None] + part(world.training, A, S)
     live_P = rng.random(P) < world.live
@@ -129,7 +134,7 @@ def simulate(rng: np.random.Generator, world: World, sets_AK: np.ndarray) -> Swe
     win = world.decided * (1 + m_ASN[..., None]) / 2
     scores_ASPG = np.full((A, S, P, G), 0.5)
     scores_ASPG[:, :, live_P] = np.where(u_ASNG < win, 1.0, np.where(u_ASNG < world.decided, 0.0, 0.5))
-    return Sweep(scores_ASPG=scores_ASPG, quality_A=quality_A, run_AS=run_AS)
+    return Sweep(scores_ASPG=scores_ASPG, quality_A=quality_A, population=float(value_L.mean()), run_AS=run_AS)
 
 
 def sweeps(world: World, n: int, *, exclude: bool = False, seed: int = 0) -> Iterator[Sweep]:
@@ -267,6 +272,22 @@ def false_equivalence(world: World, n: int) -> float:
     return count / n
 
 
+def false_equivalence_with_controls(world: World, n: int) -> tuple[float, float]:
+    """Share of sweeps declared equivalent where the margin is the true difference from the mean of the drawn sets, and
+    from the mean of all sets. Sweeps in which the attributed arm decides too few problems are not declared so.
+    """
+    count = [0, 0]
+    for sweep in sweeps(world, n, seed=13):
+        scores_ASP = sweep.scores_ASPG.mean(axis=3)
+        if (sweep.scores_ASPG[0] != 0.5).any(axis=(0, 2)).sum() < LEAST_DECIDED:
+            continue
+        found = control_effect(attributed_SP=scores_ASP[0], controls_RSP=scores_ASP[1:])
+        for i, others in enumerate((sweep.quality_A[1:].mean(), sweep.population)):
+            margin = abs(world.scale * float(sweep.quality_A[0] - others))
+            count[i] += tost(value=found.difference.value, se=found.se, df=found.df, margin=margin).equivalent
+    return count[0] / n, count[1] / n
+
+
 def components(world: World, n: int) -> dict[str, tuple[float, float]]:
     """Mean unbiased estimate and true value of the components whose truth is simple, in units of score²."""
     sums: dict[str, float] = defaultdict(float)
@@ -369,6 +390,19 @@ def rest_page(n: int) -> Iterator[str]:
     yield "| world | margin | false equivalence |\n|---|---:|---:|"
     for world in (replace(WORLDS[0], lift=0.5), replace(WORLDS[1], lift=0.5), WORLDS[2]):
         yield f"| {world.name} | {world.scale * world.lift:.4f} | {false_equivalence(world, n):.3f} |"
+    yield "\nThe attributed arm against its controls; the margin is its true distance from their mean.\n"
+    yield "| world | controls | from the mean of the drawn sets | from the mean of all sets |\n|---|---:|---:|---:|"
+    matter = replace(QUIET, name="layers matter, little noise", layer=0.3, lift=0.3)
+    rare = replace(WORLDS[2], name="hardly anything decided", live=0.02, lift=0.4)
+    for world in (
+        replace(WORLDS[0], lift=0.2),
+        replace(WORLDS[2], lift=0.4),
+        rare,
+        matter,
+        replace(matter, controls=3),
+    ):
+        drawn, population = false_equivalence_with_controls(world, n)
+        yield f"| {world.name} | {world.controls} | {drawn:.3f} | {population:.3f} |"
     yield "\n### Variance split\n\nMean estimate against the truth, in 10⁻⁶ of score².\n"
     yield "| world | draw | true | training | true |\n|---|---:|---:|---:|---:|"
     for world in (WORLDS[0], WORLDS[3]):

@@ -44,6 +44,8 @@ class Arm:
     kind: ArmKind
     draw: int | None = None
     """Which draw, from 0; None for kinds of which there is one."""
+    draw_seed: int = 0
+    """Which random order of the sets the draw counts in."""
 
     @property
     def name(self) -> str:
@@ -51,13 +53,13 @@ class Arm:
         return self.kind.value if self.draw is None else f"{self.kind.value}-{self.draw}"
 
 
-def parse_arm(name: str) -> Arm:
+def parse_arm(name: str, draw_seed: int = 0) -> Arm:
     """The arm of a name. Raises ConfigError that says what there is."""
     kind, dash, number = name.partition("-")
     known = {k.value: k for k in ArmKind}
     drawn = [k.value for k in DRAWN]
     if kind in drawn and dash and number.isascii() and number.isdigit() and str(int(number)) == number:
-        return Arm(kind=known[kind], draw=int(number))
+        return Arm(kind=known[kind], draw=int(number), draw_seed=draw_seed)
     if kind in known and kind not in drawn and not dash:
         return Arm(kind=known[kind])
     names = [f"{k}-0" if k in drawn else k for k in known]
@@ -65,7 +67,7 @@ def parse_arm(name: str) -> Arm:
     raise ConfigError(f"arm = {name!r}: there is no such arm{did_you_mean(name, names)} There are {listed}")
 
 
-def population(kind: ArmKind, attributed: LayerSelection, info: TargetInfo) -> Population:
+def population(kind: ArmKind, attributed: LayerSelection, info: TargetInfo, seed: int = 0) -> Population:
     """The sets that a drawn arm comes from.
 
     Each holds as many layers of every stratum as the attributed set: dense and routed layers of a mixture-of-experts
@@ -75,6 +77,7 @@ def population(kind: ArmKind, attributed: LayerSelection, info: TargetInfo) -> P
         kind: `random`: every such set of the candidates but the attributed one. `excluding`: those free of its layers.
         attributed: The selector's set with its candidates.
         info: Says which layers are dense.
+        seed: The order of the draws.
     """
     kept_out = attributed.layers if kind is ArmKind.EXCLUDING else ()
     strata = []
@@ -84,7 +87,7 @@ def population(kind: ArmKind, attributed: LayerSelection, info: TargetInfo) -> P
         if k:
             strata.append(Stratum(layers=tuple(layer for layer in own if layer not in kept_out), k=k))
     without = tuple(sorted(attributed.layers)) if kind is ArmKind.RANDOM else None
-    return Population(strata=tuple(strata), without=without)
+    return Population(strata=tuple(strata), without=without, seed=seed)
 
 
 def select_for(arm: Arm, attributed: LayerSelection, info: TargetInfo) -> LayerSelection:
@@ -96,7 +99,7 @@ def select_for(arm: Arm, attributed: LayerSelection, info: TargetInfo) -> LayerS
     candidates = attributed.candidates
     if arm.kind in DRAWN:
         assert arm.draw is not None
-        drawn_from = population(arm.kind, attributed, info)
+        drawn_from = population(arm.kind, attributed, info, arm.draw_seed)
         if arm.draw >= drawn_from.n_sets:
             raise ConfigError(
                 f"arm = {arm.name}: beside the attributed layers {list(attributed.layers)} there are "
@@ -137,6 +140,7 @@ def arm_section(arm: Arm, attributed: LayerSelection, info: TargetInfo, *, seed:
         "name": arm.name,
         "kind": arm.kind.value,
         "draw": arm.draw,
+        "draw_seed": arm.draw_seed if drawn else None,
         "seed": seed,
         "attributed": list(attributed.layers),
         "candidates": list(attributed.candidates),

@@ -285,23 +285,26 @@ def track_command(arguments: list[str]) -> None:
 
 def report_command(arguments: list[str]) -> None:
     """m3i report FOLDER: renders report.html again from a run's result.json or a sweep's sweep.json."""
-    import json
-
-    from jinja2 import TemplateError
-
     from m3i.report import render_report, render_sweep
+    from m3i.result.build import FORMAT
+    from m3i.strict_json import read_object
+    from m3i.sweep.compare import FORMAT as SWEEP_FORMAT
+    from m3i.sweep.load import UNSHOWABLE
+    from m3i.whole_files import write_text
 
     if len(arguments) != 1:
         raise M3IError("usage: m3i report FOLDER (with result.json or sweep.json)")
     sweep = Path(arguments[0]) / "sweep.json"
-    file, render = (sweep, render_sweep) if sweep.is_file() else (sweep.with_name("result.json"), render_report)
+    of_sweep = sweep.is_file()
+    file, version = (sweep, SWEEP_FORMAT) if of_sweep else (sweep.with_name("result.json"), FORMAT)
+    document = read_object(file)
+    if document.get("format") != version:
+        raise M3IError(f"{file}: format {document.get('format')!r}, this version reads {version}; make it again")
     try:
-        page = render(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise M3IError(f"cannot read {file}: {error}") from error
-    except (TemplateError, KeyError, TypeError) as error:
-        raise M3IError(f"{file} was not written by this version of M3I: {error}; make it again") from error
-    file.with_name("report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
+        page = render_sweep(document) if of_sweep else render_report(document)
+    except UNSHOWABLE as error:
+        raise M3IError(f"{file}: a field is missing or of another type ({error}); make it again") from error
+    write_text(file.with_name("report.html"), page)
     print(file.with_name("report.html"))
 
 

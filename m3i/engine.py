@@ -15,7 +15,7 @@ import platformdirs
 
 import m3i
 from m3i import stages
-from m3i.arms import arm_section
+from m3i.arms import Arm, arm_section
 from m3i.artifacts import TargetInfo
 from m3i.component import Component
 from m3i.display import Display
@@ -178,6 +178,7 @@ def preflight(experiment: Experiment, info: TargetInfo) -> None:
     refuse_infinite(experiment.config)
     for component in components(experiment).values():
         component.check(info)
+    refuse_draw(experiment.arm, info)
     read = getattr(experiment.selector, "attributor", "") if reads_scores(experiment) else ""
     if read and read not in experiment.attributors:
         panel = list(experiment.attributors)
@@ -197,6 +198,20 @@ def preflight(experiment: Experiment, info: TargetInfo) -> None:
                 component.require_key()
                 required_price(component.provider_name, component.model, settings)
     check_trace_file(experiment)
+
+
+def refuse_draw(arm: Arm, info: TargetInfo) -> None:
+    """Raises ConfigError for a draw that no set of the target's layers can have, whatever the selector takes.
+
+    How many sets there are is known once the layers are selected (m3i.arms.select_for); no choice of k of n layers has
+    more sets than n choose n/2.
+    """
+    most = math.comb(info.n_layers, info.n_layers // 2)
+    if arm.draw is not None and arm.draw >= most:
+        raise ConfigError(
+            f"arm = {arm.name}: {info.name} has {info.n_layers} layers, of which no more than {most} sets of one size "
+            f"can be drawn, numbered from 0"
+        )
 
 
 def check_trace_file(experiment: Experiment) -> None:

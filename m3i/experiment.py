@@ -94,7 +94,7 @@ class Experiment:
             made: dict[str, Any] = {
                 name: OmegaConf.to_object(config[name]) if OmegaConf.is_config(config[name]) else None
                 for name in _fields(Settings)
-                if name not in ("seed", "arm")
+                if name not in ("seed", "draw_seed", "arm")
             }
         except MissingMandatoryValue as error:
             raise ConfigError(f"option '{error.full_key}' has no default; give it as {error.full_key}=...") from error
@@ -115,8 +115,8 @@ class Experiment:
             exporter=made["exporter"],
             judges=made["judge"],
             trackers=made["tracker"] or {},
-            arm=parse_arm(str(config.arm)),
-            settings=Settings(**made, arm=str(config.arm), seed=int(config.seed)),
+            arm=parse_arm(str(config.arm), int(config.draw_seed)),
+            settings=Settings(**made, arm=str(config.arm), draw_seed=int(config.draw_seed), seed=int(config.seed)),
             config={str(k): v for k, v in plain.items()},
             overrides=tuple(overrides),
         )

@@ -1,4 +1,4 @@
-"""Random layer sets without repetition: a population of sets in a fixed random order.
+"""Random layer sets without repetition: a population of sets in a random order that a seed fixes.
 
 A population is every set that takes a given number of layers from each of some strata, such as one dense and two
 routed layers. Draws 0, 1, 2, ... walk through all of them, none twice, so R draws are R distinct controls.
@@ -33,6 +33,8 @@ class Population:
     strata: tuple[Stratum, ...]
     without: tuple[int, ...] | None = None
     """A set of the population that is never drawn, ascending."""
+    seed: int = 0
+    """Which random order."""
 
     @property
     def n_sets(self) -> int:
@@ -43,7 +45,7 @@ class Population:
         """The set of one draw, ascending. Raises IndexError beyond the last."""
         if not 0 <= index < self.n_sets:
             raise IndexError(index)
-        place = permuted(index, self.n_sets)
+        place = permuted(index, self.n_sets, self.seed)
         if self.without is not None and place >= self._place(self.without):
             place += 1
         layers: list[int] = []
@@ -61,8 +63,8 @@ class Population:
         return place
 
 
-def permuted(index: int, size: int) -> int:
-    """Image of `index` under a fixed pseudo-random permutation of range(size), without listing it.
+def permuted(index: int, size: int, seed: int = 0) -> int:
+    """Image of `index` under the pseudo-random permutation of range(size) that `seed` names, without listing it.
 
     A four-round Feistel network on the next even number of bits, walked until it lands inside. Source: Black & Rogaway
     2002, "Ciphers with arbitrary finite domains", section 4 (cycle walking) and 5 (Feistel).
@@ -71,7 +73,7 @@ def permuted(index: int, size: int) -> int:
     mask = (1 << half) - 1
     while True:
         left, right = index >> half, index & mask
-        for turn in range(4):
+        for turn in range(4 * seed, 4 * seed + 4):
             digest = hashlib.sha256(f"m3i random layers {size} {turn} {right}".encode()).digest()
             left, right = right, left ^ (int.from_bytes(digest[:16], "big") & mask)
         index = left << half | right

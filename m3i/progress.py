@@ -25,6 +25,17 @@ from typing import Any
 from m3i.store import StageRecord
 
 NAME = "progress.jsonl"
+ENDS = ("done", "failed", "interrupted")
+COUNTED = ("at", "n_stages", "pid", "cost_usd", "time_s", "made_in_s")
+TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("event", "host", "stage", "label", "state", "error"), (str,)),
+    **dict.fromkeys(("at", "time_s", "made_in_s"), (int, float)),
+    **dict.fromkeys(("pid", "n_stages"), (int,)),
+    "cost_usd": (int, float, type(None)),
+    "hit": (bool,),
+    "arm": (dict,),
+}
+"""Fields of events and their types; an event with another is no event."""
 
 
 class Journal:
@@ -112,13 +123,24 @@ def read_progress(folder: Path) -> Progress:
         try:
             event = json.loads(line)
             progress = _after(progress, event)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
     return progress
 
 
-def _after(progress: Progress, event: dict[str, Any]) -> Progress:
-    name = event["event"]
+def _typed(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The event. Raises TypeError where a field has another type than a run writes."""
+    for name, value in event.items():
+        types = TYPES.get(name)
+        if types is not None and type(value) not in types:  # true is no number here
+            raise TypeError(name)
+        if name in COUNTED and value is not None and not 0 <= value < 1e12:  # neither is NaN
+            raise ValueError(name)
+    return event
+
+
+def _after(progress: Progress, event: Mapping[str, Any]) -> Progress:
+    name = _typed(event)["event"]
     if name == "begin":
         return Progress(
             state="running", attempt=progress.attempt + 1, began_at=event["at"], host=event["host"], pid=event["pid"]
@@ -134,8 +156,10 @@ def _after(progress: Progress, event: dict[str, Any]) -> Progress:
     elif name == "arm":
         progress.arm = event["arm"]
     elif name == "end":
-        progress.state, progress.error = event["state"], event["error"]
+        if event["state"] not in ENDS:
+            raise ValueError(event["state"])
         progress.cost_usd, progress.ended_at = event["cost_usd"], event["at"]
+        progress.state, progress.error = event["state"], event["error"]
     return progress
 
 

@@ -234,6 +234,15 @@ class LedgerSettings:
         require(self.batch_poll_s > 0, "ledger.batch_poll_s", self.batch_poll_s, "more than 0")
 
 
+MOST_ARMS = 10_000
+"""Random arms that a sweep may ask for: each is trained."""
+
+
+def require_training_seed(name: str, seed: int) -> None:
+    """Raises ConfigError for a seed that no random number generator takes."""
+    require(0 <= seed < 2**32, name, seed, "training seeds from 0 to 4294967295")
+
+
 @dataclass(kw_only=True)
 class SweepSettings:
     """What `+sweep=control` runs, and what it will be judged by. None of it changes a result of one arm.
@@ -267,8 +276,8 @@ class SweepSettings:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        require(self.n_random >= 0, "sweep.n_random", self.n_random, "at least 0")
-        require(self.n_excluding >= 0, "sweep.n_excluding", self.n_excluding, "at least 0")
+        for name, n in (("sweep.n_random", self.n_random), ("sweep.n_excluding", self.n_excluding)):
+            require(0 <= n <= MOST_ARMS, name, n, f"at least 0, and at most {MOST_ARMS}")
         known = ("all", "shuffled", "sham")
         require(
             set(self.others) <= set(known) and len(set(self.others)) == len(self.others),
@@ -282,6 +291,8 @@ class SweepSettings:
             list(self.seeds),
             "distinct seeds, at least one",
         )
+        for seed in self.seeds:
+            require_training_seed("sweep.seeds", seed)
         require(self.primary in ("score", "accuracy"), "sweep.primary", self.primary, "score or accuracy")
         known = ("greater", "less", "two-sided")
         require(self.alternative in known, "sweep.alternative", self.alternative, "greater, less or two-sided")
@@ -317,5 +328,12 @@ class Settings:
     arm: str = "attributed"
     """What is trained of the experiment: `attributed` (the selector's layers), or a control derived from them:
     `random-N`, `excluding-N`, `all`, `shuffled`, `sham` (docs/sweeps.md)."""
+    draw_seed: int = 0
+    """Random order in which `random-N` and `excluding-N` take the layer sets: with another seed they are other sets."""
     seed: int = 0
     """Training seed: adapter initialisation and data order."""
+
+    def __post_init__(self) -> None:
+        """Checks the values that stand at the top."""
+        require_training_seed("seed", self.seed)
+        require(self.draw_seed >= 0, "draw_seed", self.draw_seed, "at least 0")

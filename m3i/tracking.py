@@ -6,7 +6,6 @@ fails loses nothing, and `m3i track FOLDER tracker=NAME` hands them on later.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -97,20 +96,22 @@ def track_command(arguments: list[str]) -> None:
     if not trackers:
         raise M3IError(f"no tracker is chosen; {USAGE}")
     if (folder / "sweep.json").is_file():
-        track_sweep(trackers, _read(folder / "sweep.json"), folder, overrides=overrides, note=print)
+        track_sweep(trackers, _read_sweep(folder / "sweep.json"), folder, overrides=overrides, note=print)
     elif (folder / "result.json").is_file():
-        track_run(trackers, _read(folder / "result.json"), folder, overrides=overrides, note=print)
+        from m3i.stored_result import read_result
+
+        track_run(trackers, read_result(folder / "result.json"), folder, overrides=overrides, note=print)
     else:
         raise InputError(
             f"{folder}: there is neither a result.json nor a sweep.json; name the folder of a run or sweep"
         )
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {file}: {error}") from error
-    if not isinstance(content, dict) or "verdict" not in content:
-        raise InputError(f"{file}: this is no result of M3I")
+def _read_sweep(file: Path) -> dict[str, Any]:
+    from m3i.strict_json import read_object
+    from m3i.sweep.compare import FORMAT
+
+    content = read_object(file)
+    if content.get("format") != FORMAT:
+        raise InputError(f"{file}: format {content.get('format')!r}, this version reads {FORMAT}; compare it again")
     return content

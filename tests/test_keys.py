@@ -173,6 +173,7 @@ def test_every_stage_of_the_default_experiment_is_there_and_counted_by_the_displ
         ("store.root=elsewhere", set()),
         ("arm=random-0", {"arm random-0"}),  # its layers are in the keys behind it, see below
         ("arm=sham", {"arm sham"}),
+        ("draw_seed=1", set()),  # which the attributed arm has no draw for
         ("arm=shuffled", {"shuffle pairs", "shuffle reference"} | TRAINED),
         ("observer=checker", {"observe surprisal", "contrast"} | SCORED | SELECTED),
         ("judge=verifier+llamacpp", {"judge llamacpp"}),
@@ -197,6 +198,12 @@ def test_a_new_recording_makes_again_what_comes_from_the_ledger_and_what_is_behi
     for one, other in ((live, first), (first, second)):
         assert {name for name in one if one[name] != other[name]} == behind
     assert keys(*panel, "ledger.mode=record", "ledger.recording=a") == first
+
+
+def test_another_draw_seed_makes_the_draws_of_random_arms_again(keys):
+    for arm, changed in (("random-0", {"arm random-0"}), ("excluding-0", {"arm excluding-0"}), ("all", set())):
+        one, other = keys(f"arm={arm}"), keys(f"arm={arm}", "draw_seed=1")
+        assert {name for name in one if one[name] != other[name]} == changed
 
 
 def test_other_layers_are_another_adapter_and_a_sham_is_not_the_adapter_of_its_layers(keys, monkeypatch):

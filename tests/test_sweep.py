@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from m3i.progress import read_progress
+
 pytestmark = pytest.mark.slow
 
 SMALL = [
@@ -170,6 +172,41 @@ def test_an_interrupted_sweep_goes_on(tmp_path, finished):
     assert {stage: stored(store)[stage] for stage in SHARED} == {stage: before[stage] for stage in SHARED}
 
 
+def at_training(folder: Path) -> int:
+    """Jobs that train now."""
+    return sum(read_progress(job).current == "train" for job in folder.glob("sweeps/*/random-*/seed-*"))
+
+
+@pytest.mark.parametrize(("seed", "number", "of_group"), [(7, signal.SIGINT, True), (8, signal.SIGTERM, False)])
+def test_an_interrupt_ends_the_workers_of_joblib_too(tmp_path, finished, seed, number, of_group):
+    """Ctrl-C reaches every process of the terminal; a cluster's SIGTERM may reach the first alone."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ["sweep.n_random=2", "sweep.others=[]", f"sweep.seeds=[{seed}]"]
+    words += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    store = finished[0]
+    process = subprocess.Popen(
+        command(store, *words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell ignores it for us
+    )
+    while at_training(tmp_path) < 2:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    (os.killpg if of_group else os.kill)(process.pid, number)
+    _, said = process.communicate(timeout=60)  # its end comes once no worker holds the pipe any more
+    assert process.returncode == 130, said
+    assert "run the same command again to go on" in said
+    assert "Traceback" not in said
+    done = sweep(store, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert set(results(folder_in(tmp_path))) == {f"{a}/seed-{seed}" for a in ("attributed", "random-0", "random-1")}
+    assert not list((store / "tmp").iterdir())
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -181,14 +218,21 @@ def test_an_interrupted_sweep_goes_on(tmp_path, finished):
         (["sweep.others=[shame]"], "sweep.others = ['shame']: expected distinct ones of all, shuffled, sham"),
         (["sweep.n_randoms=3"], "sweep.n_randoms"),
         (["selector.attributor=nothere"], "no such attributor is in the panel"),
+        (["sweep.seeds=[-1]"], "sweep.seeds = -1: expected training seeds from 0 to 4294967295"),
+        (["sweep.n_random=1000000000"], "sweep.n_random = 1000000000: expected at least 0, and at most 10000"),
+        (["sweep.margin=nan"], "sweep.margin = nan: expected a number in (0, 0.5)"),
+        (["judge=claude"], "needs a key of anthropic: set ANTHROPIC_API_KEY"),
+        (["observer=checker+claude"], "needs a key of anthropic: set ANTHROPIC_API_KEY"),
     ],
 )
-def test_what_is_refused_before_anything_runs(tmp_path, words, said):
+def test_what_is_refused_before_anything_runs(tmp_path, monkeypatch, words, said):
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
     done = sweep(tmp_path / "store", *words, cwd=tmp_path)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list(tmp_path.glob("sweeps/*/*/seed-*/result.json"))
+    assert not list(tmp_path.glob("sweeps/*/*"))
 
 
 def test_a_sweep_without_multirun_is_refused(tmp_path):

@@ -16,7 +16,8 @@ import m3i
 from m3i.errors import InputError
 from m3i.export.cells import cell, clean
 from m3i.export.columns import Column, Judgement, Run, columns
-from m3i.result.build import FORMAT
+from m3i.stored_result import read_result
+from m3i.whole_files import replacing
 
 if TYPE_CHECKING:
     import pyarrow
@@ -60,8 +61,7 @@ def write_judgements(
     chosen = columns(texts=texts)
     schema = schema_of(chosen, metadata=_metadata(folder, readable, left_out))
     target.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        parquet, table = (stack.enter_context(_replacing(target / name)) for name in NAMES)
+    with replacing(*(target / name for name in NAMES)) as (parquet, table):
         _write(readable, folder, chosen, schema, parquet, table)
     return [target / name for name in NAMES]
 
@@ -104,7 +104,7 @@ def judgements(run: Run) -> Iterator[Judgement]:
 
 
 def _run(file: Path, top: Path) -> Run:
-    result = json.loads(file.read_text(encoding="utf-8"))
+    result = read_result(file)
     ids: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in result["ids"]:
         ids[row["kind"], row["name"]].append(row["id"])
@@ -124,12 +124,9 @@ def _sweep_of(folder: Path, top: Path) -> Path | None:
 def _why_unreadable(file: Path) -> str:
     """Empty for a result that this version reads."""
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return f"cannot read {file}: {error}"
-    found = result.get("format") if isinstance(result, dict) else None
-    if found != FORMAT:
-        return f"{file}: format {found!r}, this version reads {FORMAT}; run the experiment again"
+        read_result(file)
+    except InputError as error:
+        return str(error)
     return ""
 
 
@@ -152,14 +149,3 @@ def _metadata(folder: Path, files: Sequence[Path], left_out: Sequence[str]) -> d
 def _natural(path: Path) -> list[tuple[int, int | str]]:
     """Sorts random-2 before random-10."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.as_posix())]
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A name to write to, which becomes `path` once everything is written: readers never see half a file."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -167,7 +167,7 @@ def arm(lab: Lab, attributed: LayerSelection) -> LayerSelection:
         work,
         label=own.name,
         core=("arms", "layer_draws"),
-        settings={"arm": own.name},
+        settings={"arm": own.name} | ({} if own.draw is None else {"draw_seed": own.draw_seed}),
         inputs={"target": lab.target_id, "selection": attributed.id},
         made=lambda a: f"layers {list(a.layers)}",
     )

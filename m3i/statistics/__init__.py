@@ -9,13 +9,15 @@ from m3i.statistics.bootstrap import cluster_mean
 from m3i.statistics.clustered import clustered_proportion
 from m3i.statistics.dealing import dealt_orders
 from m3i.statistics.effect import ControlEffect, control_effect
-from m3i.statistics.equivalence import Equivalence, equivalence, tost
+from m3i.statistics.equivalence import LEAST_DECIDED, Equivalence, equivalence, tost
 from m3i.statistics.estimate import Estimate
 from m3i.statistics.holm import holm
+from m3i.statistics.kappa import kappa
 from m3i.statistics.multiplicity import Gatekept, gatekept
 from m3i.statistics.paired import McNemar, mcnemar, paired_difference, proportion
 from m3i.statistics.power import detectable_share, power_sign_test, required_n
 from m3i.statistics.randomization import (
+    TIE,
     RandomizationTest,
     controls_for,
     distinct_controls,
@@ -38,6 +40,8 @@ from m3i.statistics.sweep_power import (
 from m3i.statistics.variance import VarianceComponent, VarianceSplit, variance_split
 
 __all__ = [
+    "LEAST_DECIDED",
+    "TIE",
     "ControlEffect",
     "Equivalence",
     "Estimate",
@@ -61,6 +65,7 @@ __all__ = [
     "equivalence",
     "gatekept",
     "holm",
+    "kappa",
     "krippendorff_alpha",
     "mcnemar",
     "mean_score",

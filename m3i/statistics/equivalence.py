@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from m3i.statistics.scores import score_error
 from m3i.statistics.sign import unseen_share
 
+LEAST_DECIDED = 6
+"""Fewer decided problems say nothing of their own spread: wins too rare to have come up yet are in no standard error,
+and a t test would call equal what differs by them (simulated: `python -m bench.sweep_statistics`)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Equivalence:

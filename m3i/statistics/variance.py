@@ -129,6 +129,8 @@ def variance_split(scores_DSPG: npt.ArrayLike) -> VarianceSplit:
         "problem": P, "generation": G, "training": S, "draw": D, "problem x draw": P * D,
         "generation x draw": P * G * D, "problem x training": P * S * D, "residual": P * G * S * D,
     }  # fmt: skip
+    rounding = 1e-12 * sum(abs(value) for value in raw.values())
+    raw = {name: 0.0 if abs(value) <= rounding else value for name, value in raw.items()}
     missing, merged = _confounded(D, S, G)
     return VarianceSplit(
         components=tuple(

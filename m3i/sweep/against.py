@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from m3i.statistics import control_effect, mean_score, problem_signs, sign_test
+from m3i.statistics import TIE, control_effect, mean_score, problem_signs, sign_test
 from m3i.sweep.design import Design
 from m3i.sweep.endpoints import Endpoint
 
@@ -34,7 +34,7 @@ def training_effect(end: Endpoint, design: Design) -> dict[str, Any] | None:
         neutral=0.0,
         reach=end.reach,
     )
-    n_below = int((shift_AP.mean(axis=1) < -1e-12).sum())
+    n_below = int((shift_AP.mean(axis=1) < -TIE).sum())
     return {"n_arms": len(arms), "n_below": n_below, "difference": asdict(found)}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from m3i.result.caveats import layers, making, readers
 from m3i.result.caveats.caveat import caveat
 from m3i.result.words import count, percent
-from m3i.sweep.limits import hurt, interval_words, wide_margin
+from m3i.sweep.limits import hurt, interval_words, untouched, wide_margin
 from m3i.sweep.numbers import level, shift
 
 Section = Mapping[str, Any]
@@ -119,11 +119,18 @@ def endpoint(sweep: Section) -> Found:
         )
     if primary["equivalence"]["too_wide"]:
         null = sweep["verdict"]["kind"] in ("not_better", "not_different") and primary["tie_rate"] != 1
+        interval = f" The {interval_words(primary)}." if primary["equivalence"]["controls"] else ""
         yield caveat("wide_margin", "The margin is no narrower than the effect sought",
-                     f"{wide_margin(primary)} {interval_words(primary)}".strip(), major=null)  # fmt: skip
+                     f"{wide_margin(primary)}{interval}", major=null)  # fmt: skip
     if primary["tie_rate"] == 1:
-        yield caveat("all_ties", "Every comparison is tied", "The attributed arm changed no outcome, so there is "
-                     "nothing that layers could differ in.", major=True)  # fmt: skip
+        others = (
+            "Neither did any random arm, so there is nothing that layers could differ in."
+            if untouched(primary)
+            else "All that the test sees is what the random arms changed."
+        )
+        yield caveat(
+            "all_ties", "Every comparison is tied", f"The attributed arm decides nothing. {others}", major=True
+        )
     elif primary["tie_rate"] is not None and primary["tie_rate"] > 0.5:
         yield caveat(
             "many_ties",
@@ -135,6 +142,23 @@ def endpoint(sweep: Section) -> Found:
     if base is not None and not 0.1 <= base <= 0.9:
         yield caveat("floor_or_ceiling", "Capability floor" if base < 0.1 else "Capability ceiling",
                      f"The base model solves {percent(base)} of the held-out problems.", major=True)  # fmt: skip
+
+
+def thin(sweep: Section) -> Found:
+    """Significant by rank, while the interval of the difference holds 0."""
+    if sweep["verdict"]["kind"] not in ("better", "worse"):
+        return
+    found, kind = sweep["primary"]["effect"]["difference"], sweep["primary"]["kind"]
+    if found["degenerate"] or found["low"] <= 0 <= found["high"]:
+        ends = f"{shift(kind, found['low'])} to {shift(kind, found['high'])}"
+        interval = "has no interval" if found["degenerate"] else f"has the {percent(found['level'])} interval {ends}"
+        yield caveat(
+            "thin",
+            "First by rank, not clear of 0 in size",
+            f"p says how rarely a random set would take this place on these problems with these trainings. The "
+            f"difference itself, {shift(kind, found['value'])}, {interval} over other problems and trainings.",
+            major=True,
+        )
 
 
 def harm(sweep: Section) -> Found:
@@ -239,6 +263,7 @@ RULES: tuple[Callable[[Section], Found], ...] = (
     failures,
     size,
     endpoint,
+    thin,
     harm,
     spread,
     judges,

@@ -30,7 +30,8 @@ def compare(folder: Path) -> dict[str, Any]:
         The content of sweep.json.
 
     Raises:
-        InputError: As `m3i.sweep.load.load_sweep`.
+        InputError: As `m3i.sweep.load.load_sweep`; or no page can be drawn, or a file cannot be written. Then the
+            earlier files are as they were.
     """
     from m3i.export import write_judgements
     from m3i.report import render_sweep
@@ -38,14 +39,20 @@ def compare(folder: Path) -> dict[str, Any]:
     from m3i.sweep.compare import build_sweep, to_json
     from m3i.sweep.load import load_sweep
     from m3i.sweep.words import summary_lines
+    from m3i.whole_files import replacing
 
-    text = to_json(build_sweep(load_sweep(folder)))
+    sweep = load_sweep(folder)
+    text = to_json(build_sweep(sweep))
     document: dict[str, Any] = json.loads(text)
-    page = folder / "report.html"
-    # A lone surrogate (half an emoji from a cut token) cannot be written as UTF-8: it becomes a visible escape.
-    (folder / "sweep.json").write_text(text, encoding="utf-8", errors="backslashreplace")
-    page.write_text(render_sweep(document), encoding="utf-8", errors="backslashreplace")
-    written = [folder / "sweep.json", page, *write_judgements(folder)]
+    files = [folder / "sweep.json", folder / "report.html"]
+    with sweep.showing():
+        page = render_sweep(document)
+    with replacing(*files) as drafts:
+        for draft, content in zip(drafts, (text, page), strict=True):
+            # A lone surrogate (half an emoji from a cut token) cannot be written as UTF-8: it becomes an escape.
+            draft.write_text(content, encoding="utf-8", errors="backslashreplace")
+        tables = write_judgements(folder)
+    written = [*files, *tables]
     for line in summary_lines(document, written=written):
         print(visible(line))
     return document

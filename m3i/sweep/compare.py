@@ -65,7 +65,8 @@ def build_sweep(sweep: LoadedSweep, *, created: str = "") -> dict[str, Any]:
     }
     document["run"] = dict(sweep.run)
     document["verdict"] = verdict_section(document)
-    document["caveats"] = caveats(document)
+    with sweep.showing():
+        document["caveats"] = caveats(document)
     document["next"] = next_steps(document)
     return document
 

@@ -99,7 +99,9 @@ def design_of(sweep: LoadedSweep, jobs: Sequence[Job]) -> Design:
         )
     tested = [job for job in jobs if job.kind in TESTED]
     seeds = tuple(plan.get("seeds") or sorted({job.seed for job in tested}))
-    n_sets = sweep.plan.get("n_sets") if sweep.plan else _n_sets(jobs)
+    n_sets = _n_sets(jobs)
+    if n_sets is None and sweep.plan:
+        n_sets = sweep.plan.get("n_sets")
     controls = tuple(
         arm
         for arm in plan.get("arms") or _names(sweep.jobs, "random")

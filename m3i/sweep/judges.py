@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from m3i.judging import EQUAL
+from m3i.statistics import kappa
 from m3i.sweep.arms import length_row
 from m3i.sweep.load import Job, LoadedSweep
 
@@ -18,7 +19,7 @@ def judges_section(sweep: LoadedSweep, jobs: Sequence[Job]) -> dict[str, Any]:
     """The `panel` judge by judge; `agreement` of every two; each one with the `verifier`; `families`.
 
     Comparisons of all arms and training seeds are pooled. They share base answers, so they are no independent sample
-    and get no interval.
+    and get no interval; `length` alone has one, over problems, of answers that are not the same text.
     """
     results = [job.result for job in jobs if job.result is not None]
     rows = [row for result in results for row in result["problems"]["rows"]]
@@ -102,25 +103,3 @@ def _truth(row: Row) -> str:
     if row["base"]["correct"] == row["tuned"]["correct"]:
         return "tie"
     return "tuned" if row["tuned"]["correct"] else "base"
-
-
-def kappa(one: Sequence[str], other: Sequence[str]) -> dict[str, Any]:
-    """Raw agreement and Cohen's kappa of two raters over the units that both rated (empty words are unrated).
-
-    Returns:
-        `n`, `agreement`, `kappa`; kappa is None where a rater always says the same: nothing beyond chance can show.
-
-    Source: Cohen 1960, Educational and Psychological Measurement 20, equation 1.
-    """
-    pairs = Counter((a, b) for a, b in zip(one, other, strict=True) if a and b)
-    n = sum(pairs.values())
-    if not n:
-        return {"n": 0, "agreement": None, "kappa": None}
-    observed = sum(count for (a, b), count in pairs.items() if a == b) / n
-    margins: list[Counter[str]] = [Counter(), Counter()]
-    for words, count in pairs.items():
-        for margin, word in zip(margins, words, strict=True):
-            margin[word] += count
-    chance = sum(margins[0][word] * margins[1][word] for word in margins[0]) / n**2
-    constant = any(len(margin) == 1 for margin in margins)
-    return {"n": n, "agreement": observed, "kappa": None if constant else (observed - chance) / (1 - chance)}

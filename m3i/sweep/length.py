@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from m3i.statistics import Estimate
+from m3i.statistics import TIE, Estimate
 
 
 def length_adjusted(*, extra: Sequence[float], scores: Sequence[float], level: float = 0.95) -> Estimate | None:
@@ -19,8 +19,8 @@ def length_adjusted(*, extra: Sequence[float], scores: Sequence[float], level: f
         level: Confidence level.
 
     Returns:
-        The intercept of ordinary least squares with an HC3 interval; None where lengths never differ, or with fewer
-        than four problems.
+        The intercept of ordinary least squares with an HC3 interval, within 0 to 1; `degenerate` where all scores are
+        equal. None where lengths never differ, or with fewer than four problems.
 
     Source: length as a covariate: Dubois et al. 2404.04475, here linear instead of logistic, since ties score ½; HC3:
     MacKinnon & White 1985, Journal of Econometrics 29; Long & Ervin 2000.
@@ -41,14 +41,15 @@ def length_adjusted(*, extra: Sequence[float], scores: Sequence[float], level: f
         return None
     weight_P = ((y_P - x_P2 @ beta) / (1 - leverage_P)) ** 2
     variance = inverse @ (x_P2.T * weight_P) @ x_P2 @ inverse
-    half = float(t.ppf(0.5 + level / 2, n - 2)) * math.sqrt(max(0.0, float(variance[0, 0])))
-    value = float(beta[0])
+    alike = bool(np.ptp(y_P) < TIE)  # what the fit leaves is rounding
+    half = 0.0 if alike else float(t.ppf(0.5 + level / 2, n - 2)) * math.sqrt(max(0.0, float(variance[0, 0])))
+    value = float(y_P[0] if alike else np.clip(beta[0], 0, 1))
     return Estimate(
         value=value,
-        low=value - half,
-        high=value + half,
+        low=max(0.0, value - half),
+        high=min(1.0, value + half),
         level=level,
         n=n,
         method="least squares at equal length, HC3",
-        degenerate=half == 0,
+        degenerate=half < TIE,
     )

@@ -26,7 +26,8 @@ def harm(sweep: Section) -> str:
     estimate = training["difference"]
     who = f"the mean over the {n} tested arms" if n > 1 else "the mean of the only tested arm"
     interval = (
-        f"{percent(estimate['level'])} interval {shift(kind, estimate['low'])} to {shift(kind, estimate['high'])}"
+        f"{percent(estimate['level'])} interval over problems {shift(kind, estimate['low'])} to "
+        f"{shift(kind, estimate['high'])}, outside the plan"
     )
     words = f"{who} lies {magnitude(kind, estimate['value'])} below the base model's ({interval})"
     if hurt(sweep["primary"]):
@@ -46,6 +47,12 @@ def shown_equivalent(primary: Section) -> bool:
     return bool(equal and equal["equivalent"] and not primary["equivalence"]["too_wide"])
 
 
+def untouched(primary: Section) -> bool:
+    """No comparison of any arm of the test decides anything: wins and losses that cancel are not that."""
+    places = [place for place in (primary["attributed"], *primary["controls"]) if place]
+    return bool(places) and all(place["tie_rate"] == 1 for place in places)
+
+
 def null(primary: Section) -> str:
     """What a result that is not significant does show: equivalence, and what would have been seen."""
     kind, margin = primary["kind"], primary["equivalence"]["margin"]
@@ -54,17 +61,17 @@ def null(primary: Section) -> str:
     if tested is None:
         words = f"Whether the difference is small cannot be tested: {_lower(primary['equivalence']['controls_why'])}"
     elif primary["equivalence"]["too_wide"]:
-        words = f"{wide_margin(primary)} {interval_words(primary)}"
+        words = f"{wide_margin(primary)} The {interval_words(primary)}."
     elif tested["equivalent"]:
         words = (
-            f"The attributed layers and random ones are equivalent: their difference lies within the registered margin "
-            f"of {within} (two one-sided tests, {p_phrase(tested['p'])})."
+            f"The attributed layers and the random sets of this sweep are equivalent: the difference between the "
+            f"attributed set and their average lies within the registered margin of {within} (two one-sided tests over "
+            f"problems and trainings, {p_phrase(tested['p'])})."
         )
     else:
-        interval = f"{shift(kind, tested['low'])} to {shift(kind, tested['high'])}"
         words = (
-            f"Nor is it shown that they are equal: the {percent(1 - 2 * tested['alpha'])} interval of the difference, "
-            f"{interval}, does not lie within the registered margin of {within} ({p_phrase(tested['p'])})."
+            f"Nor is it shown that they are equal: the {interval_words(primary)}, which is not within the registered "
+            f"margin of {within} ({p_phrase(tested['p'])})."
         )
     return f"{words} {detectable_words(primary)}"
 
@@ -76,18 +83,16 @@ def wide_margin(primary: Section) -> str:
     ties = f"with {percent(effect['tie_rate'])} of comparisons undecided"
     return (
         f"The registered margin of ± {magnitude(kind, margin)} is {'wider than' if margin > sought else 'as wide as'} "
-        f"the effect sought: a win share of {percent(effect['share'])} among decided problems comes to a shift of "
+        f"the effect sought: what a win share of {percent(effect['share'])} among decided problems is away from even, "
         f"{magnitude(kind, sought)} {ties}. Lying within that margin would not show that the effect is absent."
     )
 
 
 def interval_words(primary: Section) -> str:
-    """The interval that the difference from the controls has; empty where it has none."""
+    """The interval of the difference from the controls that the equivalence test takes."""
     tested, kind = primary["equivalence"]["controls"], primary["kind"]
-    if tested is None:
-        return ""
     interval = f"{shift(kind, tested['low'])} to {shift(kind, tested['high'])}"
-    return f"The {percent(1 - 2 * tested['alpha'])} interval of the difference is {interval}."
+    return f"{percent(1 - 2 * tested['alpha'])} interval of the difference is {interval}"
 
 
 def detectable_words(primary: Section) -> str:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from m3i.errors import InputError
+from jinja2 import TemplateError
+
+from m3i.arms import parse_arm
+from m3i.errors import ConfigError, InputError
 from m3i.progress import Progress, read_progress
-from m3i.result.build import FORMAT
+from m3i.stored_result import read_result
+from m3i.strict_json import read_object
 from m3i.sweep.plan import read_plan
 
 KEPT_OF_ANSWERS = ("correct", "n_tokens", "truncated")
 HEAVY = ("telemetry", "traces", "observers", "agreement", "errors", "places", "contrasts", "examples")
 """Sections of a result that are the same in all arms, or that no comparison reads: kept of one job alone."""
+
+
+UNSHOWABLE = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
+"""What a template or a rule for caveats raises over a field that is missing or of another type."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +64,27 @@ class LoadedSweep:
     run: Mapping[str, Any]
     """The whole result.json of the attributed arm at its first training seed, or of the first job that is done."""
 
+    shown: Job
+    """Whose result that is."""
+
     def done(self) -> tuple[Job, ...]:
         """Jobs with a result."""
         return tuple(job for job in self.jobs if job.result is not None)
+
+    @contextlib.contextmanager
+    def showing(self) -> Iterator[None]:
+        """Raises InputError where the sections of `run` that nothing but the page reads cannot be shown.
+
+        `read_result` does not check those: they change no statistic.
+        """
+        try:
+            yield
+        except UNSHOWABLE as error:
+            raise InputError(
+                f"{self.folder / self.shown.folder / 'result.json'}: the layers and traces in it cannot be shown, a "
+                f"field is missing or of another type ({type(error).__name__}: {error}); restore the file, or run "
+                f"this job again"
+            ) from error
 
 
 def load_sweep(folder: Path) -> LoadedSweep:
@@ -76,8 +104,8 @@ def load_sweep(folder: Path) -> LoadedSweep:
     if not done:
         raise InputError(_nothing(folder, jobs))
     first = min(done, key=lambda job: (job.kind != "attributed", job.seed))
-    run = json.loads((folder / first.folder / "result.json").read_text(encoding="utf-8"))
-    return LoadedSweep(folder=folder, plan=plan, jobs=tuple(jobs), run=run)
+    run = read_result(folder / first.folder / "result.json")
+    return LoadedSweep(folder=folder, plan=plan, jobs=tuple(jobs), run=run, shown=first)
 
 
 def _nothing(folder: Path, jobs: Sequence[Job]) -> str:
@@ -123,15 +151,25 @@ def _jobs_of_folder(folder: Path) -> list[Job]:
 
 def _asked(place: Path) -> tuple[str, int]:
     """Arm and training seed of a job without a plan: of its result, else of the overrides that Hydra wrote down."""
-    result = _read_json(place / "result.json") if (place / "result.json").exists() else {}
-    arm = result.get("arm") if isinstance(result, dict) else None
-    if isinstance(arm, dict):
-        return str(arm["name"]), int(arm["seed"])
-    overrides = place / ".hydra" / "overrides.yaml"
-    words = overrides.read_text(encoding="utf-8").splitlines() if overrides.exists() else []
+    with contextlib.suppress(InputError):
+        arm = read_object(place / "result.json").get("arm")
+        if isinstance(arm, dict) and _is_arm(arm.get("name")) and isinstance(arm.get("seed"), int):
+            return arm["name"], arm["seed"]
+    words: list[str] = []
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        words = (place / ".hydra" / "overrides.yaml").read_text(encoding="utf-8").splitlines()
     asked = dict(word.lstrip("- ").partition("=")[::2] for word in words)
-    seed = asked.get("seed", "0")
-    return asked.get("arm", place.name), int(seed) if seed.lstrip("-").isdigit() else 0
+    arm, seed = asked.get("arm", place.name), asked.get("seed", "0")
+    number = re.fullmatch(r"-?[0-9]{1,18}", seed)
+    return arm if _is_arm(arm) else f"unknown ({place.name})", int(seed) if number else 0
+
+
+def _is_arm(name: object) -> bool:
+    try:
+        parse_arm(str(name))
+    except ConfigError:
+        return False
+    return isinstance(name, str)
 
 
 def _job(folder: Path, relative: str, *, arm: str, seed: int) -> Job:
@@ -141,35 +179,21 @@ def _job(folder: Path, relative: str, *, arm: str, seed: int) -> Job:
     if not path.exists() or progress.state not in ("done", "waiting"):
         state, error = _ended(progress)
         return Job(arm=arm, seed=seed, folder=relative, state=state, error=error)
-    result = _read_json(path)
-    wrong = result if isinstance(result, str) else _unusable(result, arm=arm, seed=seed)
-    if wrong or isinstance(result, str):
-        return Job(arm=arm, seed=seed, folder=relative, state="unreadable", error=wrong)
+    try:
+        result = read_result(path)
+        own = (result["arm"]["name"], result["arm"]["seed"])
+        if own != (arm, seed):
+            raise InputError(
+                f"{path}: it is of arm '{own[0]}' with training seed {own[1]}, not of the job of this folder"
+            )
+    except InputError as error:
+        return Job(arm=arm, seed=seed, folder=relative, state="unreadable", error=_without(path, str(error)))
     return Job(arm=arm, seed=seed, folder=relative, state="done", result=slim(result))
 
 
-def _read_json(path: Path) -> dict[str, Any] | str:
-    """The document, or in words why it cannot be read."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return f"{path}: cannot be read ({error})"
-    return document if isinstance(document, dict) else f"{path}: holds no JSON object"
-
-
-def _unusable(result: Mapping[str, Any], *, arm: str, seed: int) -> str:
-    """Why a result cannot be compared; empty if it can."""
-    if "arm" not in result:
-        return (
-            f"result.json was written before arms had names (format {result.get('format')!r}, M3I "
-            f"{result.get('m3i', 'unknown')}): run this job again"
-        )
-    if result.get("format") != FORMAT:
-        return f"result.json has format {result.get('format')!r}, this version reads {FORMAT}: run this job again"
-    own = (result["arm"]["name"], result["arm"]["seed"])
-    if own != (arm, seed):
-        return f"result.json is of arm '{own[0]}' with training seed {own[1]}, not of the job of this folder"
-    return ""
+def _without(path: Path, words: str) -> str:
+    """A complaint about a file without the folder before it, which the page of a sweep need not tell the world."""
+    return words.removeprefix(f"{path.parent}{os.sep}")
 
 
 def _ended(progress: Progress) -> tuple[str, str]:

@@ -112,8 +112,11 @@ def more_problems(sweep: Section) -> list[dict[str, str]]:
         )
     if not parts:
         return []
-    text = "; ".join(parts)
-    return [_step("More held-out problems", f"{text[0].upper()}{text[1:]} (there were {have:,}).")]
+    text = f"{'; '.join(parts)} (there were {have:,})."
+    power = primary["power"]["controls"]
+    if required and power["required_controls"] is None and power["required_seeds"] is None:
+        text += " With these problems, no number of random arms or training seeds alone is enough."
+    return [_step("More held-out problems", f"{text[0].upper()}{text[1:]}")]
 
 
 def more_answers(sweep: Section) -> list[dict[str, str]]:
@@ -130,21 +133,24 @@ def open_question(sweep: Section) -> bool:
 
 
 def effect_words(sweep: Section) -> str:
-    """The effect that the user wants to find: `a share of 60 % of decided problems (+0.03)`."""
+    """The effect that the user wants to find: `a shift of +0.010 (a win share of 60 % among ..., against even)`."""
     effect = sweep["primary"]["power"]["effect"]
-    size = "" if effect["shift"] is None else f", a shift of {shift(sweep['primary']['kind'], effect['shift'])}"
-    return f"a win share of {percent(effect['share'])} among decided problems{size}"
+    share = f"a win share of {percent(effect['share'])} among decided problems"
+    if effect["shift"] is None:
+        return share
+    return f"a shift of {shift(sweep['primary']['kind'], effect['shift'])} ({share}, against even)"
 
 
 def afresh(sweep: Section, *words: str) -> str:
-    """The sweep with other words on fresh problems, so that what was seen here does not decide what is tested.
+    """The sweep with other words, on fresh problems and draws: what was seen here is not to decide what is tested.
 
     Empty where the problem source has no seed: then only its owner knows where other problems are.
     """
     problems = sweep["run"]["config"].get("problems")
     seed = problems.get("seed") if isinstance(problems, Mapping) else None
     if isinstance(seed, int):
-        return command(sweep, *words, f"problems.seed={seed + 1}")
+        draws = int(sweep["run"]["config"].get("draw_seed", 0)) + 1
+        return command(sweep, *words, f"problems.seed={seed + 1}", f"draw_seed={draws}")
     return ""
 
 

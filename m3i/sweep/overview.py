@@ -77,7 +77,7 @@ class Overview:
             if p.state not in ("done", "failed", "interrupted") or job.folder in self._told:
                 continue
             self._told.add(job.folder)
-            took = (p.ended_at or 0.0) - (p.began_at or 0.0)
+            took = max(0.0, (p.ended_at or 0.0) - (p.began_at or 0.0))  # a clock may be set back
             words = (
                 f"{p.n_made} made, {p.n_hit} stored" if p.state == "done" else escape(str(visible(p.error or p.state)))
             )
@@ -104,7 +104,7 @@ class Overview:
                 "  ".join(f"{p.n_done}/{p.n_stages}" for p in running),
                 "  ".join(str(p.n_hit) for p in running),
                 escape(", ".join(p.current for p in running if p.current)),
-                "  ".join(f"{time.time() - (p.began_at or 0):.0f} s" for p in running),
+                "  ".join(f"{max(0.0, time.time() - (p.began_at or 0)):.0f} s" for p in running),
             )
         return Group(table, Text(self.outlook(progress), style="dim"))
 
@@ -136,14 +136,14 @@ def time_left_s(progress: dict[Job, Progress], *, now: float) -> float | None:
     run at once.
     """
     times = sorted(
-        (p.began_at, p.ended_at - p.began_at)
+        (p.began_at, max(0.0, p.ended_at - p.began_at))
         for job, p in progress.items()
         if p.state == "done" and p.began_at is not None and p.ended_at is not None and job.arm != "sham"
     )
     if len(times) < 2:
         return None
     mean_s = sum(took for _, took in times[1:]) / (len(times) - 1)
-    running = [now - p.began_at for p in progress.values() if p.state == "running" and p.began_at is not None]
+    running = [max(0.0, now - p.began_at) for p in progress.values() if p.state == "running" and p.began_at is not None]
     n_left = sum(p.state in ("waiting", "running") for p in progress.values())
     work_s = n_left * mean_s - sum(min(spent, mean_s) for spent in running)
     return max(0.0, work_s) / max(1, len(running))

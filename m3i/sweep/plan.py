@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ import m3i
 from m3i.arms import parse_arm
 from m3i.errors import ConfigError, InputError
 from m3i.settings import SweepSettings
+from m3i.strict_json import read_object
+from m3i.whole_files import write_text
 
 NAME = "plan.json"
 FORMAT = 1
@@ -141,23 +143,19 @@ def with_jobs(plan: Mapping[str, Any], jobs: list[Job], n_sets: int | None) -> d
 def write_plan(folder: Path, plan: Mapping[str, Any]) -> None:
     """Writes plan.json whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{NAME}.{uuid.uuid4().hex}"
-    draft.write_text(json.dumps(plan, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(folder / NAME)
+    write_text(folder / NAME, json.dumps(plan, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_plan(folder: Path) -> dict[str, Any] | None:
     """The plan in `folder`; None without one. Raises InputError where it cannot be read."""
     file = folder / NAME
-    try:
-        plan = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(file):
         return None
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"cannot read {file}: {error}; restore it or use another folder with hydra.sweep.dir="
-        ) from error
-    if not isinstance(plan, dict) or plan.get("format") != FORMAT:
+    try:
+        plan = read_object(file)
+    except InputError as error:
+        raise InputError(f"{error}; restore it or use another folder with hydra.sweep.dir=") from None
+    if plan.get("format") != FORMAT:
         raise InputError(f"{file} is not a plan of this version of M3I; use another folder with hydra.sweep.dir=")
     wrong = damage(plan)
     if wrong:
@@ -167,19 +165,37 @@ def read_plan(folder: Path) -> dict[str, Any] | None:
 
 def damage(plan: Mapping[str, Any]) -> str:
     """What is wrong with a plan that was read; empty when nothing is."""
-    names = {f.name for f in dataclasses.fields(SweepSettings)}
     try:
         for row in plan["registrations"]:
-            SweepSettings(**{name: value for name, value in row.items() if name in names})
-            if not isinstance(row["judge"], str) or not all(isinstance(seed, int) for seed in row["generation_seeds"]):
+            settings_of(row)
+            if not isinstance(row["judge"], str) or not _are_integers(row["generation_seeds"]):
                 return "a registration's judge or generation seeds"
+            if not _are_integers(row["seeds"]):
+                return "a registration's training seeds"
+            if not isinstance(row["at"], str) or not _are_integers([row["n_results"]]):
+                return "a registration's time or number of results"
             for arm in row["arms"]:
                 parse_arm(arm)
         for job in plan["jobs"]:
             if Job(arm=parse_arm(job["arm"]).name, seed=int(job["seed"])).folder != job["folder"]:
                 return f"the folder of job {job['arm']}, seed {job['seed']}"
+        if not isinstance(plan["command"], str) or not all(isinstance(word, str) for word in plan["overrides"]):
+            return "the command or its overrides"
         if not isinstance(plan["n_sets"], int | None) or not isinstance(plan.get("config", {}), Mapping):
             return "n_sets or config"
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+def settings_of(row: Mapping[str, Any]) -> SweepSettings:
+    """Options `sweep.*` of a mapping that was read from JSON. Raises ValueError or ConfigError where one is wrong."""
+    from pydantic import TypeAdapter
+
+    names = {f.name for f in dataclasses.fields(SweepSettings)}
+    known = json.dumps({name: value for name, value in row.items() if name in names})
+    return TypeAdapter(SweepSettings).validate_json(known, strict=True)
+
+
+def _are_integers(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int for value in values)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from m3i.statistics import (
+    TIE,
     detectable_mean,
     detectable_shift,
     power_randomization,
@@ -45,7 +46,11 @@ def power_section(end: Endpoint, design: Design, tie_rate: float | None) -> dict
 
 
 def _effect(end: Endpoint, design: Design, tie_rate: float | None) -> dict[str, Any]:
-    """The share of wins that the user wants to find, as a shift of T and a spread of one comparison a problem."""
+    """The share of wins that the user wants to find, as a shift of T and a spread of one comparison a problem.
+
+    The shift is that of such a share from an even one. Against the controls it is the size of difference from *their*
+    mean that is looked for; an arm that wins that share against the base model lies farther from controls that lose.
+    """
     effect: dict[str, Any] = {"share": design.effect, "tie_rate": tie_rate, "shift": None, "sd": None, "why": ""}
     if tie_rate is None:
         return effect | {"why": "The attributed arm has no comparison."}
@@ -64,7 +69,7 @@ def too_wide(margin: float, effect: Mapping[str, Any]) -> bool:
     if effect["tie_rate"] is None:
         return False
     shift = 0.0 if effect["shift"] is None else abs(effect["shift"])
-    return bool(margin >= shift - 1e-12)
+    return bool(margin >= shift - TIE)
 
 
 def _against_base(end: Endpoint, design: Design, effect: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from m3i.errors import ConfigError, M3IError, SweepError, TrackingError
 from m3i.experiment import Experiment
 from m3i.progress import Attempts, Progress
+from m3i.session import Session
 from m3i.settings import LedgerMode
 from m3i.sweep.overview import Overview
 from m3i.sweep.plan import (
@@ -98,6 +99,9 @@ def run_sweep(
 
         print_cost(experiment, judged_jobs(settings))
         return
+    from m3i.engine import preflight
+
+    preflight(experiment, Session(experiment.target).info)  # what would refuse the first job is said once, and now
     folder = Path(str(config.hydra.sweep.dir))
     jobs = planned_jobs(settings)
     check_jobs([_words(asked, jobs[0])])

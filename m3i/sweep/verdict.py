@@ -7,8 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from m3i.statistics import (
+    LEAST_DECIDED,
+    TIE,
     control_effect,
     controls_for,
     distinct_controls,
@@ -46,7 +49,7 @@ def endpoint_section(end: Endpoint, design: Design, arms: Rows, refused: str = "
         "n_problems": len(end.problems),
         "n_left_out": len(end.left_out),
         "left_out": list(end.left_out),
-        "tie_rate": tie_rate(end, design),
+        "tie_rate": tie_rate(end, "attributed", design.seeds),
         "attributed": _place(end, "attributed", design, arms),
         "controls": [_place(end, row["arm"], design, arms) for row in controls],
         "others": [
@@ -109,16 +112,22 @@ def _place(end: Endpoint, arm: str, design: Design, arms: Rows) -> dict[str, Any
         "seeds": seeds,
         "n": n,
         "t": t,
+        "tie_rate": tie_rate(end, arm, seeds) if tested else None,
         "by_seed": [{"seed": s, "t": end.own_t(arm, [s])[0]} for s in seeds],
     }
 
 
-def tie_rate(end: Endpoint, design: Design) -> float | None:
-    """Share of the attributed arm's comparisons that decide nothing; None without one."""
-    if not end.problems or not design.seeds:
+def tie_rate(end: Endpoint, arm: str, seeds: Sequence[int]) -> float | None:
+    """Share of a tested arm's comparisons that decide nothing; None without one."""
+    if not end.problems or not seeds:
         return None
-    shift = end.shift_SPG("attributed", design.seeds) - end.neutral
-    return float((np.abs(shift) < 1e-12).mean())
+    shift = end.shift_SPG(arm, seeds) - end.neutral
+    return float((np.abs(shift) < TIE).mean())
+
+
+def decided_problems(shift_SPG: npt.NDArray[np.float64]) -> int:
+    """Problems on which some comparison decides something."""
+    return int((np.abs(shift_SPG) >= TIE).any(axis=(0, 2)).sum())
 
 
 def _test(end: Endpoint, design: Design) -> dict[str, Any]:
@@ -164,6 +173,11 @@ def _equivalence(end: Endpoint, design: Design, effect: Mapping[str, Any] | None
     )
     if effect is None:
         section["controls_why"] = "There is no valid set of controls to compare with."
+    elif (decided := decided_problems(shift_SPG - end.neutral)) < LEAST_DECIDED:
+        section["controls_why"] = (
+            f"The attributed arm decides {decided or 'none'} of {P} problems; a t test of equivalence takes "
+            f"{LEAST_DECIDED} or more, since what rare wins would add shows in no spread."
+        )
     elif not effect["se"] > 0:
         section["controls_why"] = (
             "On every problem and at every training seed the attributed arm lies equally far from the mean of its "

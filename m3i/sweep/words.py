@@ -8,7 +8,8 @@ from typing import Any
 
 from m3i.result.next_steps import selector_name
 from m3i.result.words import count, layer_words, money, p_phrase, percent
-from m3i.sweep.limits import harm, null, shown_equivalent
+from m3i.statistics import TIE
+from m3i.sweep.limits import harm, null, shown_equivalent, untouched
 from m3i.sweep.numbers import level, magnitude, shift
 
 Section = Mapping[str, Any]
@@ -81,7 +82,7 @@ def sentence(sweep: Section, kind: str) -> str:
     picks = count(n, "random pick")
     if untouched(primary):
         return (
-            "Training changed no outcome anywhere, neither with the attributed layers nor with random ones, so nothing "
+            "Every comparison with the base model is a tie, with the attributed layers as with random ones, so nothing "
             "tells them apart."
         )
     if kind == "better":
@@ -98,7 +99,8 @@ def sentence(sweep: Section, kind: str) -> str:
         words = nothing_shown(test, picker(sweep), picks)
         if shown_equivalent(primary):
             size = magnitude(primary["kind"], primary["equivalence"]["controls"]["margin"])
-            words += f" A difference of more than {size} from the average random pick can be ruled out."
+            these = f"the average of these {n} random picks" if n > 1 else "this random pick"
+            words += f" A difference of more than {size} from {these} can be ruled out."
     return f"{words} {harm(sweep)}".strip()
 
 
@@ -117,17 +119,10 @@ def nothing_shown(test: Section, who: str, picks: str) -> str:
     )
 
 
-def untouched(primary: Section) -> bool:
-    """Every arm of the test has exactly the base model's T at every training seed."""
-    places = [place for place in (primary["attributed"], *primary["controls"]) if place]
-    values = [seed["t"] for place in places for seed in place["by_seed"]]
-    return primary["tie_rate"] == 1 and all(value == primary["base"] for value in values)
-
-
 def as_bad(primary: Section) -> int:
     """Controls that are no better than the attributed arm."""
     own = primary["attributed"]["t"]
-    return sum(place["t"] <= own + 1e-12 for place in primary["controls"])
+    return sum(place["t"] <= own + TIE for place in primary["controls"])
 
 
 def _of(n: int, whole: str) -> str:
@@ -194,8 +189,8 @@ def sure(sweep: Section, kind: str) -> str:
         return "There is no p value."
     words = (
         f"If attribution told nothing, its set would come out at least this far "
-        f"{ {'greater': 'up', 'less': 'down', 'two-sided': 'off'}[test['alternative']] } in {100 * test['p']:.0f} of "
-        f"100 such sweeps (randomization test over {count(test['n_controls'], 'distinct set')}, "
+        f"{ {'greater': 'up', 'less': 'down', 'two-sided': 'off'}[test['alternative']] } in "
+        f"{of_sweeps(test['p'])} such sweeps (randomization test over {count(test['n_controls'], 'distinct set')}, "
         f"{p_phrase(test['p'])}; the smallest p possible here is {test['floor']:.2g})."
     )
     if test["floor"] > test["alpha"] + 1e-9:
@@ -204,6 +199,14 @@ def sure(sweep: Section, kind: str) -> str:
             f"{test['alpha']:g}."
         )
     return words
+
+
+def of_sweeps(p: float) -> str:
+    """A share in whole numbers that is never none: `20 of 100`, `1 of 1,000`."""
+    whole = 100
+    while whole * p < 0.95:
+        whole *= 10
+    return f"{whole * p:.0f} of {whole:,}"
 
 
 # -- terminal -----------------------------------------------------------------------------------

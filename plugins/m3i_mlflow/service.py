@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 NO_TELEMETRY = {"MLFLOW_DISABLE_TELEMETRY": "true"}
 """Read by MLflow when it is imported: it would otherwise ask its makers for a configuration and report its use."""
+FEW_RETRIES = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+"""MLflow's own 7, each after twice the wait, keep every job of a sweep for minutes where no server answers. What the
+user set stays."""
 INSTALL = "pip install 'm3i[mlflow]'"
 FINISHED = "FINISHED"
 
@@ -44,6 +47,7 @@ def service(address: str, experiment: str) -> Iterator[Service]:
     """
     require_mlflow(address)
     os.environ.update(NO_TELEMETRY)
+    os.environ.setdefault(*FEW_RETRIES)
     try:
         import mlflow
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from m3i import Component, option, require
+from m3i.errors import InputError
 from m3i_mlflow import run_facts, sweep_facts
 from m3i_mlflow.address import ACCEPTED, holds_credentials
 from m3i_mlflow.service import Service, require_mlflow, service
@@ -96,9 +96,9 @@ class MLflow(Component):
 
 def _readable(file: Path) -> Mapping[str, Any] | None:
     """The result; None for one that cannot be read, which the sweep counts among its failures."""
+    from m3i.stored_result import read_result
+
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-        run_facts.facts(result)
-    except (OSError, ValueError, LookupError, TypeError):
+        return read_result(file)
+    except InputError:
         return None
-    return dict(result)

@@ -6,8 +6,10 @@ right follows a rule: a random world by default, any table in tests that compute
 
 from __future__ import annotations
 
+import copy
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from synthetic_run import _adapter, _answer, _export, _model_verdicts, _verdicts
 
 from m3i.arms import ArmKind, arm_section, parse_arm, select_for
 from m3i.artifacts import Answer, Answers, LayerSelection, Outcome, Problem, TargetInfo, Verdicts
+from m3i.judging import EQUAL, merge
 from m3i.result import build_result, to_json
 from m3i.settings import StatisticsSettings
 from m3i.store import StageRecord
@@ -171,11 +174,18 @@ def write_sweep(
             continue
         error = failures.get((arm, seed), "")
         if not error:
-            (place / "result.json").write_text(json.dumps(results[arm, seed]), encoding="utf-8")
+            (place / "result.json").write_text(json.dumps(counted(results[arm, seed])), encoding="utf-8")
+        ended = "failed" if error else "done"
         events = [
             {"event": "begin", "at": 1764000000.0 + 60 * seed, "n_stages": 19, "pid": 1, "host": "node"},
             {"event": "start", "stage": "train", "label": ""},
-            {"event": "end", "state": "failed" if error else "done", "error": error, "cost_usd": None},
+            {
+                "event": "end",
+                "at": 1764000100.0,
+                "state": ended,
+                "error": error,
+                "cost_usd": None,
+            },
         ]
         (place / "progress.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events), encoding="utf-8")
     if plan:
@@ -192,6 +202,28 @@ def write_sweep(
         }
         (folder / "plan.json").write_text(json.dumps(document), encoding="utf-8")
     return folder
+
+
+def counted(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result with ballots and counts that fit its outcomes and right answers, which tests change by hand."""
+    found: dict[str, Any] = copy.deepcopy(dict(result))
+    rows = found["problems"]["rows"]
+    for row in rows:
+        for verdict in row["verdicts"].values():
+            pair = {"split": ("base", "tuned")}.get(verdict["outcome"], (verdict["outcome"],) * 2)
+            if merged(verdict) != verdict["outcome"]:
+                verdict["first"], verdict["second"] = pair
+    for judge, section in found["judges"].items():
+        counts = Counter(row["verdicts"][judge]["outcome"] for row in rows)
+        section["counts"] = {name: counts[name] for name in section["counts"]}
+    for side in ("base", "tuned"):
+        found["accuracy"][side]["right"] = sum(row[side]["correct"] for row in rows)
+    return found
+
+
+def merged(verdict: Mapping[str, Any]) -> str:
+    """The outcome that two ballots give."""
+    return "tie" if verdict["first"] == verdict["second"] == EQUAL else merge(verdict["first"], verdict["second"]).value
 
 
 def registration(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from m3i.artifacts import (
     ReferenceLogprobs,
     TargetInfo,
 )
+from m3i.engine import refuse_draw
 from m3i.errors import ConfigError
 from m3i.layer_draws import Population, Stratum, permuted, rank_of, subset_at
 from m3i.shuffle import shuffle_pairs, shuffle_reference, swapped_rows
@@ -88,7 +90,20 @@ def test_any_population_is_walked_through_once(data):
     assert {less.draw(i) for i in range(less.n_sets)} == everything - {kept_out}
 
 
+def test_a_draw_beyond_every_set_of_the_layers_is_refused_before_they_are_selected():
+    """How many sets there are depends on the selector; no number of 4 layers has more sets than 4 choose 2."""
+    info = replace(INFO, n_layers=4)
+    for name in ("attributed", "random-5", "excluding-5", "all"):
+        refuse_draw(parse_arm(name), info)
+    for name in ("random-6", "excluding-6", "random-99999"):
+        with pytest.raises(ConfigError, match=f"arm = {name}: .* has 4 layers, of which no more than 6 sets"):
+            refuse_draw(parse_arm(name), info)
+
+
 def test_other_arms():
+    orders = [[select_for(parse_arm(f"random-{i}", seed), ROUTED, INFO).layers for i in range(164)] for seed in (0, 1)]
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
     assert select_for(parse_arm("all"), ROUTED, INFO).layers == tuple(range(1, 12))
     sham = select_for(parse_arm("sham"), ROUTED, INFO)
     assert (sham.layers, sham.zero_update) == (ROUTED.layers, True)

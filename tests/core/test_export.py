@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from synthetic_run import synthetic_run
+from synthetic_sweep import counted
 
 from m3i.cli import run_command
 from m3i.errors import InputError, M3IError
@@ -23,7 +24,7 @@ from m3i.export.cells import cell
 from m3i.export.columns import columns
 from m3i.result import build_result, write_run
 from m3i.settings import StatisticsSettings
-from m3i.statistics import cluster_mean, mcnemar, paired_difference, rank_correlation, sign_test
+from m3i.statistics import mcnemar, mean_score, paired_difference, rank_correlation, sign_test
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = StatisticsSettings(n_bootstrap=400, seed=5)
@@ -145,15 +146,14 @@ def test_counts_scores_and_sign_tests_are_made_again_exactly(run, table):
         assert {k: int((frame.outcome == k).sum()) for k in section["counts"]} == section["counts"]
         valid = frame[frame.outcome != "missing"]
         assert len(valid) == section["n_valid"] == frame.score.notna().sum()
-        assert frame.score.mean() == section["mean_score"]["value"]
         wins, losses, undecided = signs(valid)
         level, draws, seed = frame.iloc[0][["confidence", "bootstrap_draws", "bootstrap_seed"]]
         assert (level, draws, seed) == (0.95, 400, 5)
         test = dataclasses.asdict(sign_test(wins=wins, losses=losses, level=level)) | {"undecided": undecided}
         assert test == section["sign_test"]
-        values = [float(x) for x in valid.score]
-        again = cluster_mean(clusters=list(valid.problem_id), values=values, level=level, draws=draws, seed=seed)
+        again = mean_score(problems=list(valid.problem_id), scores=[float(x) for x in valid.score], level=level)
         assert dataclasses.asdict(again) == section["mean_score"]
+        assert valid.groupby("problem_id").score.mean().mean() == pytest.approx(section["mean_score"]["value"])
 
 
 def test_order_effects_and_length_are_made_again_exactly(run, table):
@@ -192,9 +192,8 @@ def test_accuracy_is_made_again_exactly(run, table):
         assert frame[f"{side}_truncated"].sum() == expected[side]["truncated"]
     change = frame.tuned_correct.astype(int) - frame.base_correct.astype(int)
     assert ((change > 0).sum(), (change < 0).sum()) == (expected["fixed"], expected["broken"])
-    again = cluster_mean(
-        clusters=list(frame.problem_id), values=[float(x) for x in change], level=0.95, draws=400, seed=5
-    )
+    changes = [float(x) for x in change]
+    again = mean_score(problems=list(frame.problem_id), scores=changes, level=0.95, neutral=0.0, reach=1.0)
     assert dataclasses.asdict(again) == expected["difference"]
     total = change.groupby(frame.problem_id).sum()
     test = mcnemar(fixed=int((total > 0).sum()), broken=int((total < 0).sum()))
@@ -307,14 +306,18 @@ def test_without_a_result_nothing_is_written(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
 
 
-def test_files_are_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    run_of(tmp_path, n_held_out=5)
+def test_files_are_replaced_whole_or_not_at_all(tmp_path):
+    """The limit on the size of a file stands for a full disk."""
+    run_of(tmp_path, n_held_out=40)
     before = [path.read_bytes() for path in write_judgements(tmp_path)]
-    result = json.loads((tmp_path / "result.json").read_text())
-    del result["ids"]
-    (tmp_path / "result.json").write_text(json.dumps(result))
-    with pytest.raises(KeyError):
-        write_judgements(tmp_path)
+    code = (
+        "import resource, sys; from pathlib import Path; import pyarrow.parquet;"
+        "from m3i.export import write_judgements;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); write_judgements(Path(sys.argv[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert "InputError: cannot write results.parquet and results.csv" in done.stderr
+    assert "what was there before is unchanged" in done.stderr
     assert [(tmp_path / name).read_bytes() for name in ("results.parquet", "results.csv")] == before
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
@@ -357,9 +360,9 @@ def test_hostile_text_stays_one_cell(tmp_path):
     result["problems"]["rows"][0]["problem_id"] = "=HYPERLINK(1)"
     rows = result["problems"]["rows"]
     rows += [json.loads(json.dumps(rows[0])) for _ in nasty[len(rows) :]]
-    for row, text in zip(rows, nasty, strict=True):
-        row["tuned"]["text"] = text
-    (tmp_path / "result.json").write_text(json.dumps(result))
+    for i, (row, text) in enumerate(zip(rows, nasty, strict=True)):
+        row["tuned"]["text"], row["seed"] = text, i
+    (tmp_path / "result.json").write_text(json.dumps(counted(result)))
     parquet, sheet = write_judgements(tmp_path, texts=True)
     with sheet.open(encoding="utf-8", newline="") as file:
         lines = list(csv.reader(file))

@@ -27,6 +27,7 @@ from synthetic_sweep import (
 import m3i.sweep
 from m3i.errors import InputError, M3IError
 from m3i.report.sweep_texts import power_words
+from m3i.statistics import kappa
 from m3i.sweep.arms import arm_rows
 from m3i.sweep.checks import checks_section
 from m3i.sweep.command import compare_command
@@ -34,13 +35,12 @@ from m3i.sweep.compare import build_sweep, to_json
 from m3i.sweep.costs import costs_section
 from m3i.sweep.design import Design, design_of
 from m3i.sweep.endpoints import Endpoint, comparable
-from m3i.sweep.judges import kappa
 from m3i.sweep.length import length_adjusted
 from m3i.sweep.load import Job, load_sweep, slim
 from m3i.sweep.next_steps import next_steps
 from m3i.sweep.power import least, power_section
 from m3i.sweep.verdict import endpoint_section, tie_rate
-from m3i.sweep.words import failure_lines, summary_lines
+from m3i.sweep.words import failure_lines, of_sweeps, summary_lines
 
 Results = dict[tuple[str, int], dict[str, Any]]
 FIXED = {"attributed": 4, "random-0": 2, "random-1": 4, "random-2": 1, "all": 3, "shuffled": 0, "sham": 0}
@@ -248,12 +248,12 @@ def test_nothing_but_ties(tmp_path: Path) -> None:
     assert sweep["verdict"]["kind"] == "not_better"
     assert primary["effect"]["difference"]["degenerate"]
     assert primary["equivalence"]["controls"] is None
-    assert "nothing says how much another problem" in sweep["verdict"]["null"]
+    assert "decides none of 12 problems" in sweep["verdict"]["null"]
     assert primary["equivalence"]["base"]["p"] == pytest.approx(0.9 ** (12))
     assert not primary["equivalence"]["base"]["equivalent"]
     assert "Every comparison is tied" in primary["power"]["effect"]["why"]
     assert "do not differ" in primary["power"]["controls"]["why"]
-    assert "changed no outcome anywhere" in sweep["verdict"]["sentence"]
+    assert "Every comparison with the base model is a tie" in sweep["verdict"]["sentence"]
     assert {"all_ties"} == {c["name"] for c in sweep["caveats"]} & {"all_ties", "shuffled_not_apart", "harm"}
     assert all(entry["total"] == 0 and entry["why"] for entry in sweep["variance"][:1])
 
@@ -356,9 +356,8 @@ def test_arms_and_seeds_added_after_a_look_are_shown_not_tested(small: Results, 
 
 def test_fewer_sets_than_asked_for_is_no_missing_arm(small: Results, tmp_path: Path) -> None:
     asked = registration(small["attributed", 0], arm_names(n_random=19), (0, 1))
-    write_sweep(tmp_path, small, registrations=[asked])
-    plan = json.loads((tmp_path / "plan.json").read_text()) | {"n_sets": 3}
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    few = {job: result | {"arm": result["arm"] | {"n_sets": 3}} for job, result in small.items()}
+    write_sweep(tmp_path, few, registrations=[asked])
     sweep = build_sweep(load_sweep(tmp_path))
     assert sweep["design"]["enumerated"]
     assert sweep["design"]["n_controls_planned"] == 3
@@ -402,7 +401,7 @@ def test_results_from_before_arms(small: Results, tmp_path: Path) -> None:
     old = {name: section for name, section in small["attributed", 0].items() if name != "arm"} | {"format": 2}
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "result.json").write_text(json.dumps(old))
-    with pytest.raises(InputError, match=r"old: result.json was written before arms had names \(format 2"):
+    with pytest.raises(InputError, match=r"old: result\.json: it was written before arms had names \(format 2"):
         load_sweep(tmp_path)
 
 
@@ -411,8 +410,8 @@ def test_results_from_before_arms(small: Results, tmp_path: Path) -> None:
     [
         ("{", "cannot be read"),
         ("[]", "holds no JSON object"),
-        ("format", "has format 99"),
-        ("other arm", "is of arm 'random-2'"),
+        ("format", "format 99, this version reads"),
+        ("other arm", "result.json: it is of arm 'random-2'"),
     ],
 )
 def test_a_result_that_cannot_be_used_is_named(small: Results, tmp_path: Path, text: str, words: str) -> None:
@@ -681,8 +680,10 @@ def test_power_and_next_steps_agree(tmp_path: Path) -> None:
     assert "19 are the least for 0.05" in steps["More random arms"]["text"]
     seeded = sweep | {"run": sweep["run"] | {"config": {"problems": {"seed": 3}}}}
     steps = {step["title"]: step for step in next_steps(seeded)}
-    assert steps["More random arms"]["command"].endswith("+sweep=control sweep.n_random=19 problems.seed=4")
-    assert steps["More training seeds"]["command"].endswith("+sweep=control 'sweep.seeds=[0,1,2]' problems.seed=4")
+    assert steps["More random arms"]["command"].endswith("+sweep=control sweep.n_random=19 problems.seed=4 draw_seed=1")
+    assert steps["More training seeds"]["command"].endswith(
+        "+sweep=control 'sweep.seeds=[0,1,2]' problems.seed=4 draw_seed=1"
+    )
     base = sweep["primary"]["power"]["base"]
     assert f"{base['required_problems_sign']:,}" in steps["More held-out problems"]["text"]
 
@@ -701,7 +702,7 @@ def test_problems_for_60_to_40_at_67_percent_ties() -> None:
         base_PG=np.full((100, 1), 0.5),
     )
     design = plain_design(controls=("random-0", "random-1"))
-    base = power_section(end, design, tie_rate(end, design))["base"]
+    base = power_section(end, design, tie_rate(end, "attributed", design.seeds))["base"]
     assert base["required_problems_sign"] == 619
     assert base["required_problems"] == 589
 
@@ -1047,3 +1048,64 @@ def test_jobs_that_failed_alike_share_a_line():
         "Failed:  all seed 1: out of memory",
         "Missing: 5 jobs, random-0 seed 0 to random-4 seed 0: it has not run",
     ]
+
+
+def test_wins_and_losses_that_cancel_are_not_nothing(tmp_path: Path) -> None:
+    """The attributed arm ties everywhere, and a control wins one and loses one: T is ½ for both."""
+    wins = {"attributed": 0, "random-0": 1, "random-1": 0}
+    sweep = compared(tmp_path, world_of(wins, {"random-0": 1}, 20))
+    assert {place["t"] for place in (sweep["primary"]["attributed"], *sweep["primary"]["controls"])} == {0.5}
+    assert [place["tie_rate"] for place in sweep["primary"]["controls"]] == [pytest.approx(0.9), 1.0]
+    assert "Every comparison" not in sweep["verdict"]["sentence"]
+    ties = next(c for c in sweep["caveats"] if c["name"] == "all_ties")
+    assert "what the random arms changed" in ties["text"]
+
+
+@pytest.mark.parametrize(("decided", "tested"), [(5, False), (6, True)])
+def test_equivalence_takes_six_decided_problems(tmp_path: Path, decided: int, tested: bool) -> None:
+    wins = dict.fromkeys(["attributed", "random-0", "random-1"], decided) | {"random-1": decided + 1}
+    primary = compared(tmp_path, world_of(wins, {}, 100, margin=0.02))["primary"]
+    assert (primary["equivalence"]["controls"] is not None) is tested
+    assert ("decides 5 of 100 problems" in primary["equivalence"]["controls_why"]) is not tested
+
+
+def test_equivalence_speaks_of_the_sets_that_were_drawn(tmp_path: Path) -> None:
+    wins = {"attributed": 30, "random-0": 30, "random-1": 31, "random-2": 29}
+    sweep = compared(tmp_path, world_of(wins, dict.fromkeys(wins, 28), 100, margin=0.03, effect=0.7))
+    assert sweep["primary"]["equivalence"]["controls"]["equivalent"]
+    assert "from the average of these 3 random picks can be ruled out" in sweep["verdict"]["sentence"]
+    assert "the random sets of this sweep are equivalent" in sweep["verdict"]["null"]
+
+
+def test_first_by_rank_alone_is_a_caveat(tmp_path: Path) -> None:
+    """One more win than 19 controls, which all tie: p is at its floor, the difference may be nothing."""
+    controls = arm_names(n_random=19)
+    wins = dict.fromkeys(controls, 0) | {"attributed": 1}
+    sweep = compared(tmp_path, world_of(wins, {}, 60))
+    assert sweep["verdict"]["kind"] == "better"
+    thin = next(c for c in sweep["caveats"] if c["name"] == "thin")
+    assert thin["weight"] == "major"
+    assert "+0.008" in thin["text"]
+    clear = compared(tmp_path / "clear", world_of(wins | {"attributed": 25}, {}, 60))
+    assert clear["verdict"]["kind"] == "better"
+    assert "thin" not in {c["name"] for c in clear["caveats"]}
+
+
+@pytest.mark.parametrize(
+    ("p", "words"), [(0.2, "20 of 100"), (0.05, "5 of 100"), (0.001, "1 of 1,000"), (1.0, "100 of 100")]
+)
+def test_no_p_is_said_as_never(p: float, words: str) -> None:
+    assert of_sweeps(p) == words
+
+
+@pytest.mark.parametrize("scores", [[0.5] * 5, [0.1] * 5, [0.5 + 1e-16, 0.5, 0.5, 0.5, 0.5]])
+def test_equal_scores_have_no_interval_at_equal_length(scores: list[float]) -> None:
+    found = length_adjusted(extra=[1, 3, -2, 0.7, 5], scores=scores)
+    assert found.degenerate
+    assert found.low == found.value == found.high
+
+
+def test_the_mean_score_at_equal_length_is_a_score() -> None:
+    found = length_adjusted(extra=[4, 5, 6, 7, 9], scores=[0.0, 0.5, 0.5, 1.0, 1.0])
+    assert found.value == found.low == 0  # the line is below 0 there
+    assert not found.degenerate

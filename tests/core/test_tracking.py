@@ -15,6 +15,7 @@ from m3i.errors import ConfigError, InputError, M3IError, TrackingError
 from m3i.experiment import Experiment
 from m3i.registry import build
 from m3i.result import build_result, write_run
+from m3i.sweep.compare import FORMAT as SWEEP_FORMAT
 from m3i.tracking import of_trackers, track_command, track_run, track_sweep
 
 seen = []
@@ -144,7 +145,7 @@ def test_a_finished_run_can_be_tracked_later(run, capsys):
 
 def test_a_sweep_is_known_by_its_file(run):
     _, folder = run
-    (folder / "sweep.json").write_text(json.dumps({"verdict": {"kind": "untested"}}))
+    (folder / "sweep.json").write_text(json.dumps({"format": SWEEP_FORMAT, "verdict": {"kind": "untested"}}))
     track_command([str(folder), "tracker=notebook"])
     assert seen == [("sweep", "untested", folder)]
     track_sweep({}, {}, folder)
@@ -152,10 +153,17 @@ def test_a_sweep_is_known_by_its_file(run):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("{", "cannot read"), ("[]", "no result of M3I"), ("{}", "no result of M3I")]
+    ("content", "message"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "holds no JSON object"),
+        ("{}", "format None"),
+        ('{"format": NaN}', "NaN is no number"),
+    ],
 )
-def test_a_file_that_is_no_result_is_named(tmp_path, content, message):
-    (tmp_path / "result.json").write_text(content)
+@pytest.mark.parametrize("name", ["result.json", "sweep.json"])
+def test_a_file_that_is_no_result_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message):
         track_command([str(tmp_path), "tracker=notebook"])
 

@@ -3,8 +3,11 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -300,6 +303,35 @@ def test_an_address_with_a_password_from_the_environment_is_never_shown(tmp_path
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     assert "127.0.0.1" in message
     assert not [word for word in ("nobody-sees", "hidden-too") if word in " ".join(shown)]
+
+
+@pytest.mark.parametrize(("asked", "n_attempts"), [(None, 4), ("1", 2)])
+def test_a_server_that_does_not_answer_is_given_up_soon(tmp_path, monkeypatch, asked, n_attempts):
+    """MLflow's own number of retries, 7, would keep every job of a sweep for minutes; what the user set stays."""
+    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    monkeypatch.setenv(name, asked or "")
+    if asked is None:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    server = socket.create_server(("127.0.0.1", 0))
+    attempts = []
+
+    def hang_up():
+        with suppress(OSError):
+            while True:
+                server.accept()[0].close()
+                attempts.append(1)
+
+    thread = threading.Thread(target=hang_up)
+    thread.start()
+    result = written(tmp_path / "run")
+    address = f"http://127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(TrackingError, match="Nothing is lost"):
+        track_run({"mlflow": MLflow(tracking_uri=address)}, result, tmp_path / "run")
+    server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    server.close()
+    assert len(attempts) == n_attempts
 
 
 @pytest.mark.parametrize(
