@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import norm, t
 
+from m3i.layer_draws import Population, Stratum
 from m3i.statistics import (
     LEAST_DECIDED,
     cluster_mean,
@@ -103,15 +104,18 @@ QUIET = World(
 
 
 def draw_sets(rng: np.random.Generator, world: World, *, exclude: bool) -> np.ndarray:
-    """Attributed set and R distinct controls, as rows of layers: from all other sets, or free of attributed layers."""
-    layers = np.arange(world.n_layers)
-    attributed = rng.choice(layers, world.k, replace=False)
-    pool = np.setdiff1d(layers, attributed) if exclude else layers
-    drawn = {tuple(np.sort(attributed))}
-    while len(drawn) <= world.controls:
-        drawn.add(tuple(np.sort(rng.choice(pool, world.k, replace=False))))
-    drawn.remove(tuple(np.sort(attributed)))
-    return np.array([np.sort(attributed), *drawn])
+    """Attributed set and R distinct controls, as rows of layers: from all other sets, or free of attributed layers.
+
+    The controls are the draws that a sweep takes, each sweep with a draw seed of its own.
+    """
+    attributed = tuple(sorted(rng.choice(world.n_layers, world.k, replace=False).tolist()))
+    pool = tuple(i for i in range(world.n_layers) if not exclude or i not in attributed)
+    population = Population(
+        strata=(Stratum(layers=pool, k=world.k),),
+        without=None if exclude else attributed,
+        seed=int(rng.integers(2**32)),
+    )
+    return np.array([attributed, *(population.draw(i) for i in range(world.controls))])
 
 
 def simulate(rng: np.random.Generator, world: World, sets_AK: np.ndarray) -> Sweep:

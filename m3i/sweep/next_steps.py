@@ -56,7 +56,7 @@ def gentler(sweep: Section) -> dict[str, str]:
     )
     if not isinstance(rate, float):
         return _step("Train more gently", text)
-    return _step("Train more gently", text, command(sweep, f"trainer.learning_rate={rate / 2:g}"))
+    return _step("Train more gently", text, afresh(sweep, f"trainer.learning_rate={rate / 2:g}"))
 
 
 def more_controls(sweep: Section) -> list[dict[str, str]]:

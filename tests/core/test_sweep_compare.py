@@ -775,6 +775,14 @@ def test_means_below_the_base_model_need_not_mean_harm(tmp_path: Path) -> None:
     assert "Train more gently" not in {step["title"] for step in sweep["next"]}
 
 
+def test_a_gentler_training_is_tried_on_fresh_problems(tmp_path: Path) -> None:
+    results = world_of({"attributed": 0, "random-0": 0}, {"attributed": 15, "random-0": 14}, 60)
+    for result in results.values():
+        result["config"] |= {"trainer": {"learning_rate": 2e-4}, "problems": {"seed": 3}}
+    steps = {step["title"]: step["command"] for step in compared(tmp_path, results)["next"]}
+    assert steps["Train more gently"].endswith("trainer.learning_rate=0.0001 problems.seed=4 draw_seed=1")
+
+
 def test_shuffled_pairs_are_compared_with_an_interval(tmp_path: Path) -> None:
     wins = {"attributed": 10, "random-0": 3, "shuffled": 9}
     sweep = compared(tmp_path / "near", world_of(wins, {}, 60))
