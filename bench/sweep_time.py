@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 
 from m3i.settings import SweepSettings
-from m3i.sweep.plan import Job, planned_jobs
+from m3i.sweep.plan import PlannedJob, planned_jobs
 
 
-def seconds(job: Job, overrides: list[str], store: Path, work: Path) -> float:
+def seconds(job: PlannedJob, overrides: list[str], store: Path, work: Path) -> float:
     """Wall time of one job as a process of its own."""
     words = [*overrides, f"arm={job.arm}", f"seed={job.seed}", f"store.root={store}"]
     words.append(f"hydra.run.dir={work / 'runs' / store.name / job.folder}")
@@ -43,11 +43,11 @@ def main() -> None:
     alone_s, shared_s = [], []
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        first = Job(arm="attributed", seed=0)
+        first = PlannedJob(arm="attributed", seed=0)
         first_s = seconds(first, overrides, work / "sweep", work)
         print(f"{first.folder:<20} first of the sweep {first_s:7.1f} s", flush=True)
         for i in range(given.jobs):
-            job = Job(arm=f"random-{i}", seed=0)
+            job = PlannedJob(arm=f"random-{i}", seed=0)
             alone_s.append(seconds(job, overrides, work / f"alone-{i}", work))
             shared_s.append(seconds(job, overrides, work / "sweep", work))
             print(f"{job.folder:<20} alone {alone_s[-1]:7.1f} s   in the sweep {shared_s[-1]:7.1f} s", flush=True)

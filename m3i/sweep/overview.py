@@ -16,7 +16,7 @@ from rich.text import Text
 
 from m3i.progress import Attempts, Progress
 from m3i.report.texts import visible
-from m3i.sweep.plan import Job
+from m3i.sweep.plan import PlannedJob
 
 REFRESH_S = 1.0
 MOST_ROWS = 24
@@ -27,7 +27,7 @@ COLOURS = {"done": "green", "failed": "red", "running": "yellow", "interrupted":
 class Overview:
     """Shows a sweep while it runs: on a terminal as a table that moves, elsewhere a line for every job that ends."""
 
-    def __init__(self, folder: Path, jobs: Sequence[Job], *, console: Console | None = None) -> None:
+    def __init__(self, folder: Path, jobs: Sequence[PlannedJob], *, console: Console | None = None) -> None:
         """Follows `jobs` in `folder`; standard error by default, so that standard output stays for results."""
         self.folder, self.jobs = folder, list(jobs)
         self.console = console or Console(stderr=True, highlight=False)
@@ -67,11 +67,11 @@ class Overview:
             if self._live:
                 self._live.update(self.table(progress), refresh=True)
 
-    def _read(self) -> dict[Job, Progress]:
+    def _read(self) -> dict[PlannedJob, Progress]:
         """The progress of every job; attempts of an earlier command count as waiting."""
         return {job: self._attempts.progress(job.folder) for job in list(self.jobs)}
 
-    def _tell(self, progress: dict[Job, Progress]) -> None:
+    def _tell(self, progress: dict[PlannedJob, Progress]) -> None:
         """One line for each job that ended since the last look."""
         for job, p in progress.items():
             if p.state not in ("done", "failed", "interrupted") or job.folder in self._told:
@@ -88,7 +88,7 @@ class Overview:
                 soft_wrap=True,
             )
 
-    def table(self, progress: dict[Job, Progress]) -> Group:
+    def table(self, progress: dict[PlannedJob, Progress]) -> Group:
         """Arms as rows: state of each seed, stages, store hits, what is at work."""
         table = Table(box=None, header_style="bold", pad_edge=False)
         for column in ("arm", "seeds", "stages", "stored", "now", "time"):
@@ -108,7 +108,7 @@ class Overview:
             )
         return Group(table, Text(self.outlook(progress), style="dim"))
 
-    def outlook(self, progress: dict[Job, Progress]) -> str:
+    def outlook(self, progress: dict[PlannedJob, Progress]) -> str:
         """Jobs done, running and failed, store hits, money spent, and about how much of both is left."""
         states = [p.state for p in progress.values()]
         ended = [p for p in progress.values() if p.state == "done"]
@@ -128,7 +128,7 @@ class Overview:
         return "; ".join(words)
 
 
-def time_left_s(progress: dict[Job, Progress], *, now: float) -> float | None:
+def time_left_s(progress: dict[PlannedJob, Progress], *, now: float) -> float | None:
     """Seconds until all jobs have ended, as far as the ended ones tell; None before two have.
 
     Work left is the mean time of a job after the first (which makes all shared stages), shams aside (they train

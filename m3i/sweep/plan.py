@@ -36,7 +36,7 @@ def options_of_all(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class PlannedJob:
     """One arm at one training seed."""
 
     arm: str
@@ -48,7 +48,9 @@ class Job:
         return f"{self.arm}/seed-{self.seed}"
 
 
-def planned_jobs(settings: SweepSettings, n_sets: int | None = None, n_excluding_sets: int | None = None) -> list[Job]:
+def planned_jobs(
+    settings: SweepSettings, n_sets: int | None = None, n_excluding_sets: int | None = None
+) -> list[PlannedJob]:
     """The jobs of a sweep, the attributed arm at its first seed first.
 
     Args:
@@ -64,7 +66,9 @@ def planned_jobs(settings: SweepSettings, n_sets: int | None = None, n_excluding
     arms += [name for name in settings.others if name != "sham"]
     arms += [f"excluding-{i}" for i in range(n_excluding)]
     return [
-        Job(arm=arm, seed=seed) for arm in arms for seed in (settings.seeds[:1] if arm == "sham" else settings.seeds)
+        PlannedJob(arm=arm, seed=seed)
+        for arm in arms
+        for seed in (settings.seeds[:1] if arm == "sham" else settings.seeds)
     ]
 
 
@@ -134,7 +138,7 @@ def differences(one: Any, other: Any, path: str = "") -> list[str]:
     return [] if one == other else [f"{path}: {one} → {other}"]
 
 
-def with_jobs(plan: Mapping[str, Any], jobs: list[Job], n_sets: int | None) -> dict[str, Any]:
+def with_jobs(plan: Mapping[str, Any], jobs: list[PlannedJob], n_sets: int | None) -> dict[str, Any]:
     """The plan with its jobs, and the number of sets there are to draw."""
     rows = [{"arm": job.arm, "seed": job.seed, "folder": job.folder} for job in jobs]
     return {**plan, "jobs": rows, "n_sets": n_sets}
@@ -177,7 +181,7 @@ def damage(plan: Mapping[str, Any]) -> str:
             for arm in row["arms"]:
                 parse_arm(arm)
         for job in plan["jobs"]:
-            if Job(arm=parse_arm(job["arm"]).name, seed=int(job["seed"])).folder != job["folder"]:
+            if PlannedJob(arm=parse_arm(job["arm"]).name, seed=int(job["seed"])).folder != job["folder"]:
                 return f"the folder of job {job['arm']}, seed {job['seed']}"
         if not isinstance(plan["command"], str) or not all(isinstance(word, str) for word in plan["overrides"]):
             return "the command or its overrides"

@@ -29,7 +29,7 @@ from m3i.sweep.overview import Overview
 from m3i.sweep.plan import (
     ASIDE,
     OWN,
-    Job,
+    PlannedJob,
     judged_jobs,
     options_of_all,
     planned_jobs,
@@ -163,11 +163,11 @@ class Sweep:
         """What went wrong with the launcher itself, in words."""
         self._attempts = Attempts(folder)
 
-    def progress(self, job: Job) -> Progress:
+    def progress(self, job: PlannedJob) -> Progress:
         """What became of a job under this command."""
         return self._attempts.progress(job.folder)
 
-    def launch(self, jobs: Sequence[Job], first: int) -> None:
+    def launch(self, jobs: Sequence[PlannedJob], first: int) -> None:
         """Runs jobs through Hydra's launcher.
 
         What a job ended with is in its own progress.jsonl. A worker that is killed surfaces as an error of the
@@ -188,7 +188,7 @@ class Sweep:
             if not left:
                 return
 
-    def arm_of(self, job: Job) -> dict[str, Any]:
+    def arm_of(self, job: PlannedJob) -> dict[str, Any]:
         """The section `arm` of the first job. Raises SweepError where it ended before its layers were known."""
         progress = self.progress(job)
         if not progress.arm:
@@ -199,7 +199,7 @@ class Sweep:
         """What a job that is not done ended with."""
         return progress.error or self.trouble or "it ended without a word"
 
-    def finish(self, experiment: Experiment, jobs: Sequence[Job]) -> None:
+    def finish(self, experiment: Experiment, jobs: Sequence[PlannedJob]) -> None:
         """Compares what there is, hands it to the trackers, and says what is missing.
 
         Raises:
@@ -225,7 +225,7 @@ class Sweep:
             raise TrackingError(f"{len(untracked)} of {len(jobs)} jobs: {untracked[0]}")
 
 
-def _words(asked: list[str], job: Job) -> list[str]:
+def _words(asked: list[str], job: PlannedJob) -> list[str]:
     return [*asked, f"arm={job.arm}", f"seed={job.seed}"]
 
 

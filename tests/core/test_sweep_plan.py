@@ -13,7 +13,7 @@ from m3i.progress import Journal, Progress, read_progress
 from m3i.settings import SweepSettings
 from m3i.store import StageRecord
 from m3i.sweep.overview import Overview, time_left_s
-from m3i.sweep.plan import Job, judged_jobs, planned_jobs, read_plan, register, with_jobs, write_plan
+from m3i.sweep.plan import PlannedJob, judged_jobs, planned_jobs, read_plan, register, with_jobs, write_plan
 from m3i.sweep.sweeper import Sweep, only_here, quoted
 
 
@@ -28,7 +28,7 @@ def record(stage, *, hit=False):
 
 def test_the_default_sweep():
     jobs = planned_jobs(SweepSettings())
-    assert jobs[0] == Job(arm="attributed", seed=0)
+    assert jobs[0] == PlannedJob(arm="attributed", seed=0)
     assert len(jobs) == 3 + 1 + 19 * 3 + 3 + 3 == 67
     assert len(set(jobs)) == 67
     assert [j.seed for j in jobs if j.arm == "sham"] == [0]
@@ -158,18 +158,18 @@ def ended(began, took, **changes):
 
 
 def test_time_left_is_reckoned_from_jobs_after_the_first():
-    jobs = [Job(arm="random-0", seed=i) for i in range(6)]
+    jobs = [PlannedJob(arm="random-0", seed=i) for i in range(6)]
     progress = dict.fromkeys(jobs, Progress()) | {jobs[0]: ended(0, 100)}
     assert time_left_s(progress, now=100) is None
     progress |= {jobs[1]: ended(100, 40), jobs[2]: ended(100, 60)}
     assert time_left_s(progress, now=160) == pytest.approx(3 * 50)
-    assert time_left_s({**progress, Job(arm="sham", seed=0): ended(100, 1)}, now=160) == pytest.approx(3 * 50)
+    assert time_left_s({**progress, PlannedJob(arm="sham", seed=0): ended(100, 1)}, now=160) == pytest.approx(3 * 50)
     progress |= {jobs[3]: Progress(state="running", began_at=150), jobs[4]: Progress(state="running", began_at=100)}
     assert time_left_s(progress, now=160) == pytest.approx((3 * 50 - 10 - 50) / 2)
 
 
 def test_what_ends_is_told_once_with_its_error_and_the_outlook(tmp_path):
-    jobs = [Job(arm="attributed", seed=0), Job(arm="random-0", seed=0)]
+    jobs = [PlannedJob(arm="attributed", seed=0), PlannedJob(arm="random-0", seed=0)]
     out = io.StringIO()
     with Overview(tmp_path, jobs, console=Console(file=out, width=200)) as overview:
         for job, state in zip(jobs, ("done", "failed"), strict=True):
@@ -189,7 +189,7 @@ def test_what_ends_is_told_once_with_its_error_and_the_outlook(tmp_path):
 
 
 def test_attempts_of_an_earlier_command_are_waiting(tmp_path):
-    job = Job(arm="attributed", seed=0)
+    job = PlannedJob(arm="attributed", seed=0)
     journal = Journal(tmp_path / job.folder)
     journal.begin()
     journal.end("failed", error="old")
@@ -229,7 +229,7 @@ class Dying:
 
 
 def test_jobs_of_killed_workers_are_launched_again_and_failed_ones_are_not(tmp_path):
-    jobs = [Job(arm=arm, seed=0) for arm in ("all", "random-0", "random-1")]
+    jobs = [PlannedJob(arm=arm, seed=0) for arm in ("all", "random-0", "random-1")]
     launcher = Dying(tmp_path, kills=1)
     sweep = Sweep(tmp_path, ["x=1"], launcher)
     sweep.launch(jobs, 1)
@@ -241,7 +241,7 @@ def test_jobs_of_killed_workers_are_launched_again_and_failed_ones_are_not(tmp_p
 
 def test_a_launcher_that_never_gets_through_is_given_up(tmp_path):
     launcher = Dying(tmp_path, kills=99)
-    sweep, job = Sweep(tmp_path, [], launcher), Job(arm="random-0", seed=0)
+    sweep, job = Sweep(tmp_path, [], launcher), PlannedJob(arm="random-0", seed=0)
     sweep.launch([job], 1)
     assert len(launcher.launched) == 3
     with pytest.raises(SweepError, match="arm random-0, seed 0: RuntimeError: a worker was killed"):
@@ -249,7 +249,7 @@ def test_a_launcher_that_never_gets_through_is_given_up(tmp_path):
 
 
 def test_what_an_earlier_command_finished_is_not_this_ones(tmp_path):
-    job = Job(arm="random-0", seed=0)
+    job = PlannedJob(arm="random-0", seed=0)
     Dying(tmp_path, kills=0).launch([["arm=random-0", "seed=0"]], 0)
     sweep = Sweep(tmp_path, [], Dying(tmp_path, kills=0))
     assert sweep.progress(job).state == "waiting"
