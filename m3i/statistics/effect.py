@@ -43,8 +43,8 @@ def control_effect(*, attributed_SP: npt.ArrayLike, controls_RSP: npt.ArrayLike,
     Chosen by simulated coverage over the percentile bootstrap that resamples problems and seeds: with 3 seeds that one
     covers up to 99 % at a nominal 95, since the noise within cells is counted up to three times (Owen 2007), and too
     little where nothing but trainings differ (three resampled seeds have 2/3 of their variance and no t). This one
-    covers 94 to 96 %, but 92 % with two seeds where trainings differ, and 92 % with three where hardly anything else
-    does (the bootstrap: 78 %): then only more seeds help. See `python -m bench.sweep_statistics`.
+    covers 94 to 97 %, but 92 % with two seeds where trainings differ, and 92 % with three where hardly anything else
+    does (the bootstrap: 80 %): then only more seeds help. See `python -m bench.sweep_statistics`.
 
     Args:
         attributed_SP: Problem-level scores of the attributed arm by training seed, already averaged over orders,

@@ -68,7 +68,7 @@ def send(asked: ModelRequest = REQUEST, timeout_s: float = 30.0) -> Reply:
     return use(lambda provider: provider.send(asked, timeout_s=timeout_s))
 
 
-def failure(asked: ModelRequest = REQUEST, timeout_s: float = 1.0) -> CallError:
+def failure(asked: ModelRequest = REQUEST, timeout_s: float = 30.0) -> CallError:
     with pytest.raises(CallError) as caught:
         send(asked, timeout_s)
     return caught.value
@@ -186,7 +186,7 @@ def test_max_tokens_ends_a_reply(server: WireServer):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_fault_becomes_the_right_error(server: WireServer, case: Case):
     server.script(case.fault)
-    error = failure()
+    error = failure(timeout_s=case.timeout_s)
     assert type(error) is case.error
     assert len(server.requests) == 1, "the client retries by itself"
     assert not server.paid
@@ -231,7 +231,7 @@ def test_no_connection_is_not_billed(server: WireServer, monkeypatch: pytest.Mon
 def test_a_connect_timeout_is_not_billed(server: WireServer, monkeypatch: pytest.MonkeyPatch):
     with full_backlog() as url:
         monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", url)
-        error = failure()
+        error = failure(timeout_s=1.0)
     assert isinstance(error, Transient)
     assert (error.status, error.maybe_billed) == (None, False)
 

@@ -65,6 +65,8 @@ class Case:
     """Of Transient: `retry_after_s`."""
     maybe_billed: bool = False
     """Of Transient."""
+    timeout_s: float = 30.0
+    """What a client is given: no machine is so busy that an answer takes as long; less where there will be none."""
 
 
 CASES = [
@@ -90,8 +92,8 @@ CASES = [
     Case(name="500 that echoes the key", fault=faults.echoing(), error=Transient, status=500),
     Case(name="closed in the middle", fault=faults.closed(), error=Transient, maybe_billed=True),
     Case(name="closed before the answer", fault=faults.closed(before=True), error=Transient, maybe_billed=True),
-    Case(name="slow drip", fault=faults.drip(0.05), error=Transient, maybe_billed=True),
-    Case(name="no answer at all", fault=faults.hold(), error=Transient, maybe_billed=True),
+    Case(name="slow drip", fault=faults.drip(0.05), error=Transient, maybe_billed=True, timeout_s=1.0),
+    Case(name="no answer at all", fault=faults.hold(), error=Transient, maybe_billed=True, timeout_s=1.0),
     Case(name="malformed body", fault=faults.malformed(), error=Transient, status=200, maybe_billed=True),
     Case(name="truncated body", fault=faults.truncated(), error=Transient, status=200, maybe_billed=True),
     Case(name="revoked key", fault=faults.revoked(), error=AccountError),
@@ -100,7 +102,7 @@ CASES = [
     Case(name="prompt too long", fault=faults.too_long(), error=TooLong),
     Case(name="invalid request", fault=faults.status(400), error=RequestError),
 ]
-"""Faults of the server. A client is given a second for each."""
+"""Faults of the server."""
 
 
 @contextmanager
