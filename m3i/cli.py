@@ -290,7 +290,7 @@ def report_command(arguments: list[str]) -> None:
     from m3i.strict_json import read_object
     from m3i.sweep.compare import FORMAT as SWEEP_FORMAT
     from m3i.sweep.load import UNSHOWABLE
-    from m3i.whole_files import write_text
+    from m3i.whole_files import write_texts
 
     if len(arguments) != 1:
         raise M3IError("usage: m3i report FOLDER (with result.json or sweep.json)")
@@ -304,7 +304,7 @@ def report_command(arguments: list[str]) -> None:
         page = render_sweep(document) if of_sweep else render_report(document)
     except UNSHOWABLE as error:
         raise M3IError(f"{file}: a field is missing or of another type ({error}); make it again") from error
-    write_text(file.with_name("report.html"), page)
+    write_texts({file.with_name("report.html"): page})
     print(file.with_name("report.html"))
 
 

@@ -32,7 +32,10 @@ def _is_text(value: object) -> object:
 Text = Annotated[Any, AfterValidator(_is_text)]
 """A text as it is: half of a surrogate pair (half an emoji from a cut token) is one of a model's, and pydantic's own
 strings refuse it."""
-Count = Annotated[int, Field(ge=0)]
+LARGEST = 2**63 - 1
+"""What a column of integers holds."""
+Integer = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
 Money = Annotated[float, Field(ge=0, le=1e12)]
@@ -63,7 +66,7 @@ class OwnArm(Section):
     kind: Text
     draw: Count | None
     draw_seed: Count | None = None
-    seed: int
+    seed: Integer
     attributed: Layers
     candidates: Layers
     n_sets: Annotated[int, Field(ge=-1)]
@@ -193,7 +196,7 @@ class Row(Section):
     """One of `problems.rows`."""
 
     problem_id: Text
-    seed: int
+    seed: Integer
     prompt: Text
     answer: Text
     equal: bool

@@ -336,4 +336,4 @@ class Settings:
     def __post_init__(self) -> None:
         """Checks the values that stand at the top."""
         require_training_seed("seed", self.seed)
-        require(self.draw_seed >= 0, "draw_seed", self.draw_seed, "at least 0")
+        require(0 <= self.draw_seed < 2**32, "draw_seed", self.draw_seed, "at least 0, below 4294967296")

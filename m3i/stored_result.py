@@ -7,6 +7,7 @@ nothing but the page shows are not checked here.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -74,6 +75,8 @@ def _of_the_arm(result: Mapping[str, Any]) -> str:
         return f"arm.name: {error}"
     if (own.kind.value, own.draw) != (arm["kind"], arm["draw"]):
         return f"arm.kind and arm.draw: {arm['kind']!r} and {arm['draw']!r} are not those of arm '{own.name}'"
+    if own.draw is not None and own.draw >= arm["n_sets"]:
+        return f"arm.n_sets: {arm['n_sets']} sets have no draw {own.draw}"
     candidates = set(arm["candidates"])
     for name, chosen in (("layers.selected", layers["selected"]), ("arm.attributed", arm["attributed"])):
         if len(set(chosen)) < len(chosen) or not set(chosen) <= candidates:
@@ -85,15 +88,21 @@ def _of_the_arm(result: Mapping[str, Any]) -> str:
 
 def _of_the_sweep(result: Mapping[str, Any]) -> str:
     """Options `sweep.*` say what is tested where there is no plan."""
-    asked = result["config"].get("sweep")
-    if asked is None:
-        return ""
+    asked = result["config"].get("sweep", {})
+    wrong = wrong_settings(asked) if isinstance(asked, Mapping) else "expected a mapping"
+    return f"config: {wrong}" if wrong else ""
+
+
+def wrong_settings(asked: Mapping[str, Any]) -> str:
+    """What is wrong with the options `sweep.*` in a mapping that was read from JSON; empty when nothing is."""
+    names = {f.name for f in dataclasses.fields(SweepSettings)}
+    known = json.dumps({name: value for name, value in asked.items() if name in names})
     try:
-        TypeAdapter(SweepSettings).validate_json(json.dumps(asked), strict=True)
+        TypeAdapter(SweepSettings).validate_json(known, strict=True)
     except ValidationError as error:
-        return f"config.sweep.{first_error(error)}"
+        return f"sweep.{first_error(error)}"
     except ConfigError as error:
-        return f"config: {error}"
+        return str(error)
     return ""
 
 

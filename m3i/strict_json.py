@@ -12,15 +12,15 @@ from typing import Any, NoReturn
 
 from m3i.errors import InputError
 
-LARGEST = 2**63
-"""Integers beyond are in no result, and no table can hold them."""
+LONGEST = 1000
+"""Digits of an integer; the number of layer sets of a large model has more than a hundred."""
 
 
 def read_object(file: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        InputError: The file cannot be read, is no JSON object, or holds a number that is not finite or beyond 64 bits.
+        InputError: The file cannot be read, is no JSON object, or holds a number that is not finite or endless.
     """
     try:
         found = json.loads(
@@ -49,6 +49,6 @@ def _finite(digits: str) -> float:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > 20 or not -LARGEST <= int(digits) < LARGEST:
-        raise ValueError(f"the number {digits[:20]}{'...' if digits[20:] else ''} is beyond 64 bits")
+    if len(digits) > LONGEST:
+        raise ValueError(f"the number {digits[:20]}... has {len(digits)} digits")
     return int(digits)

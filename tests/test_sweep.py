@@ -181,7 +181,7 @@ def at_training(folder: Path) -> int:
 def test_an_interrupt_ends_the_workers_of_joblib_too(tmp_path, finished, seed, number, of_group):
     """Ctrl-C reaches every process of the terminal; a cluster's SIGTERM may reach the first alone."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    words = ["sweep.n_random=2", "sweep.others=[]", f"sweep.seeds=[{seed}]"]
+    words = ["sweep.n_random=2", "sweep.others=[]", f"sweep.seeds=[{seed}]", "trainer.epochs=6"]  # long enough for two
     words += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     store = finished[0]
     process = subprocess.Popen(
@@ -197,7 +197,7 @@ def test_an_interrupt_ends_the_workers_of_joblib_too(tmp_path, finished, seed, n
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     (os.killpg if of_group else os.kill)(process.pid, number)
-    _, said = process.communicate(timeout=60)  # its end comes once no worker holds the pipe any more
+    _, said = process.communicate(timeout=240)  # its end comes once no worker holds the pipe any more
     assert process.returncode == 130, said
     assert "run the same command again to go on" in said
     assert "Traceback" not in said

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from m3i.artifacts import SCORES
+from m3i.result_schema import LARGEST
 
 
 class Kind(str, Enum):
@@ -140,11 +141,17 @@ COLUMNS: tuple[Column, ...] = (
         "Layers that could have been selected.",
         lambda r: joined(r.result["arm"]["candidates"]),
     ),
-    _of_arm(
+    _of_run(
+        Kind.INTEGER,
+        "draw_seed",
+        "Order in which the draw counts; missing for arms that are not drawn.",
+        lambda r: None if r.result["arm"]["draw"] is None else r.result["arm"].get("draw_seed", 0),
+    ),
+    _of_run(
         Kind.INTEGER,
         "n_sets",
-        "n_sets",
-        "Other sets of the same size from the same candidates and strata: the population of random draws.",
+        "Other sets of the same size from the same candidates and strata, to draw from; at most 2^63 - 1.",
+        lambda r: min(r.result["arm"]["n_sets"], LARGEST),
     ),
     _of_run(Kind.INTEGER, "n_trainable", "Parameters trained.", lambda r: r.result["parameters"]["trained"]),
     _of_run(

@@ -149,14 +149,12 @@ class Sender:
     async def _send(self, journey: Journey, reserved: Reserved, permit: Permit) -> Stored:
         """Sends a reserved call, and settles the reservation whatever comes."""
         context, call = self._context, journey.call
+        await self._load(journey.provider, reserved)
         began = time.monotonic()
+        journey.began = began if journey.began is None else journey.began
+        limit_s = min(self._settings.timeout_s, self._settings.deadline_s - journey.elapsed_s())
         answer: Reply | TooLong
         try:
-            if isinstance(journey.provider, LoadedLate):
-                await journey.provider.load()
-                began = time.monotonic()
-            journey.began = began if journey.began is None else journey.began
-            limit_s = min(self._settings.timeout_s, self._settings.deadline_s - journey.elapsed_s())
             answer = answers.clean_reply(await sent(journey.provider, call.request, limit_s))
         except TooLong as error:
             answer = error
@@ -177,6 +175,17 @@ class Sender:
         journey.made = True
         context.counting.made(call.request, answer, cost_usd, latency_s)
         return Stored(reply=answer, cost_usd=cost_usd)
+
+    async def _load(self, provider: Provider, reserved: Reserved) -> None:
+        """Has the client made; without one nothing was sent, so nothing stays reserved."""
+        if isinstance(provider, LoadedLate):
+            try:
+                await provider.load_client()
+            except BaseException as error:
+                await self._context.do(calls.release, reserved)
+                if isinstance(error, CallError):
+                    cleaned(error)
+                raise
 
     async def _failed(self, journey: Journey, reserved: Reserved, permit: Permit, error: BaseException) -> None:
         """Settles an attempt that ended in an error."""

@@ -190,7 +190,7 @@ class Provider(Protocol):
 class LoadedLate(Protocol):
     """A provider whose client library takes seconds to import: those are of no call's time."""
 
-    async def load(self) -> None:
+    async def load_client(self) -> None:
         """Imports it and makes the client. Called before each attempt's clock starts. Raises CallError."""
 
 

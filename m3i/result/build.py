@@ -43,7 +43,7 @@ from m3i.result.next_steps import next_steps
 from m3i.result.words import verdict_section
 from m3i.settings import StatisticsSettings
 from m3i.store import StageRecord
-from m3i.whole_files import replacing
+from m3i.whole_files import write_texts
 
 FORMAT = 3
 """Layout of result.json; raised when a field changes its meaning."""
@@ -212,11 +212,9 @@ def write_run(result: Mapping[str, Any], run_dir: Path) -> Path:
     run_dir.mkdir(parents=True, exist_ok=True)
     text = to_json(result)
     page = render_report(json.loads(text))
-    files = [run_dir / "result.json", run_dir / "report.html"]
-    with replacing(*files) as drafts:
-        for draft, content in zip(drafts, (text, page), strict=True):
-            draft.write_text(content, encoding="utf-8", errors="backslashreplace")
-    return files[1]
+    report = run_dir / "report.html"
+    write_texts({report: page, run_dir / "result.json": text})  # the result last: it says that the run is done
+    return report
 
 
 def matched(base: Answers, tuned: Answers) -> tuple[list[Answer], list[Answer]]:

@@ -154,7 +154,7 @@ def thin(sweep: Section) -> Found:
         interval = "has no interval" if found["degenerate"] else f"has the {percent(found['level'])} interval {ends}"
         yield caveat(
             "thin",
-            "First by rank, not clear of 0 in size",
+            "Significant by rank, not clear of 0 in size",
             f"p says how rarely a random set would take this place on these problems with these trainings. The "
             f"difference itself, {shift(kind, found['value'])}, {interval} over other problems and trainings.",
             major=True,

@@ -12,7 +12,7 @@ from m3i.sweep.load import Job
 from m3i.sweep.plan import options_of_all
 
 SHARED_KINDS = ("problems", "traces", "telemetry", "audit", "contrasts", "scores", "pairs", "base")
-GATES = ("target", "problems", "attributed", "config", "shared", "parameters", "sham", "certificates")
+GATES = ("target", "problems", "attributed", "population", "config", "shared", "parameters", "sham", "certificates")
 """Checks without which a difference between the arms of the test says nothing about layers."""
 ENTRY = dict[str, Any]
 
@@ -27,6 +27,7 @@ def checks_section(jobs: Sequence[Job], design: Design, arms: Sequence[Mapping[s
         same("components", "components", "the same ones, of the same versions", results, _components),
         same("problems", "held-out problems", "the same ones", results, _questions),
         same("attributed", "attributed layers", "the same set", results, lambda r: r["arm"]["attributed"]),
+        same("population", "layer sets to draw from", "the same ones", _not_excluding(results), _population),
         same(
             "config", "options", "the same ones, but for arm and seed", results, lambda r: options_of_all(r["config"])
         ),
@@ -81,6 +82,16 @@ def same(name: str, what: str, equal: str, results: Sequence[tuple[Job, Any]], r
 def _questions(result: Mapping[str, Any]) -> list[tuple[str, int, bool]]:
     """Problems and generation seeds with the base model's answer, right or wrong."""
     return [(row["problem_id"], row["seed"], row["base"]["correct"]) for row in result["problems"]["rows"]]
+
+
+def _not_excluding(results: Sequence[tuple[Job, Any]]) -> list[tuple[Job, Any]]:
+    """Jobs whose draws are from all other sets; those free of attributed layers have fewer."""
+    return [(job, result) for job, result in results if job.kind != "excluding"]
+
+
+def _population(result: Mapping[str, Any]) -> tuple[list[int], int]:
+    """Candidate layers and the number of other sets."""
+    return result["arm"]["candidates"], result["arm"]["n_sets"]
 
 
 def _components(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -39,7 +39,7 @@ def compare(folder: Path) -> dict[str, Any]:
     from m3i.sweep.compare import build_sweep, to_json
     from m3i.sweep.load import load_sweep
     from m3i.sweep.words import summary_lines
-    from m3i.whole_files import replacing
+    from m3i.whole_files import put, replacing
 
     sweep = load_sweep(folder)
     text = to_json(build_sweep(sweep))
@@ -49,8 +49,7 @@ def compare(folder: Path) -> dict[str, Any]:
         page = render_sweep(document)
     with replacing(*files) as drafts:
         for draft, content in zip(drafts, (text, page), strict=True):
-            # A lone surrogate (half an emoji from a cut token) cannot be written as UTF-8: it becomes an escape.
-            draft.write_text(content, encoding="utf-8", errors="backslashreplace")
+            put(draft, content)
         tables = write_judgements(folder)
     written = [*files, *tables]
     for line in summary_lines(document, written=written):

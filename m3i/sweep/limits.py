@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from m3i.result.words import count, p_phrase, percent
+from m3i.statistics import TIE
 from m3i.sweep.numbers import magnitude, shift
 
 Section = Mapping[str, Any]
@@ -27,7 +28,7 @@ def harm(sweep: Section) -> str:
     who = f"the mean over the {n} tested arms" if n > 1 else "the mean of the only tested arm"
     interval = (
         f"{percent(estimate['level'])} interval over problems {shift(kind, estimate['low'])} to "
-        f"{shift(kind, estimate['high'])}, outside the plan"
+        f"{shift(kind, estimate['high'])}; not among the registered tests"
     )
     words = f"{who} lies {magnitude(kind, estimate['value'])} below the base model's ({interval})"
     if hurt(sweep["primary"]):
@@ -80,11 +81,12 @@ def wide_margin(primary: Section) -> str:
     """That the registered margin is no narrower than the effect sought, so that lying within it shows little."""
     kind, effect, margin = primary["kind"], primary["power"]["effect"], primary["equivalence"]["margin"]
     sought = 0.0 if effect["shift"] is None else abs(effect["shift"])
-    ties = f"with {percent(effect['tie_rate'])} of comparisons undecided"
+    width = "wider than" if margin - sought > TIE else "as wide as"
     return (
-        f"The registered margin of ± {magnitude(kind, margin)} is {'wider than' if margin > sought else 'as wide as'} "
-        f"the effect sought: what a win share of {percent(effect['share'])} among decided problems is away from even, "
-        f"{magnitude(kind, sought)} {ties}. Lying within that margin would not show that the effect is absent."
+        f"The registered margin of ± {magnitude(kind, margin)} is {width} the effect sought, "
+        f"{magnitude(kind, sought)}: a win share of {percent(effect['share'])} instead of half of the decided "
+        f"problems, with {percent(effect['tie_rate'])} of comparisons undecided. Lying within that margin would not show that "
+        f"the effect is absent."
     )
 
 

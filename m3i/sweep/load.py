@@ -136,7 +136,7 @@ def _jobs_of_folder(folder: Path) -> list[Job]:
     jobs: dict[tuple[str, int], Job] = {}
     for place in sorted(places):
         relative = place.relative_to(folder).as_posix()
-        arm, seed = _asked(place)
+        arm, seed = _asked(place, relative)
         job = _job(folder, relative, arm=arm, seed=seed)
         other = jobs.get((job.arm, job.seed))
         if other and other.result and job.result:
@@ -149,7 +149,7 @@ def _jobs_of_folder(folder: Path) -> list[Job]:
     return sorted(jobs.values(), key=lambda job: (job.seed, job.kind != "attributed"))
 
 
-def _asked(place: Path) -> tuple[str, int]:
+def _asked(place: Path, relative: str) -> tuple[str, int]:
     """Arm and training seed of a job without a plan: of its result, else of the overrides that Hydra wrote down."""
     with contextlib.suppress(InputError):
         arm = read_object(place / "result.json").get("arm")
@@ -161,7 +161,7 @@ def _asked(place: Path) -> tuple[str, int]:
     asked = dict(word.lstrip("- ").partition("=")[::2] for word in words)
     arm, seed = asked.get("arm", place.name), asked.get("seed", "0")
     number = re.fullmatch(r"-?[0-9]{1,18}", seed)
-    return arm if _is_arm(arm) else f"unknown ({place.name})", int(seed) if number else 0
+    return arm if _is_arm(arm) else f"unknown ({relative})", int(seed) if number else 0
 
 
 def _is_arm(name: object) -> bool:

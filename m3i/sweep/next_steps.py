@@ -114,7 +114,7 @@ def more_problems(sweep: Section) -> list[dict[str, str]]:
         return []
     text = f"{'; '.join(parts)} (there were {have:,})."
     power = primary["power"]["controls"]
-    if required and power["required_controls"] is None and power["required_seeds"] is None:
+    if required and required > have and power["required_controls"] is None and power["required_seeds"] is None:
         text += " With these problems, no number of random arms or training seeds alone is enough."
     return [_step("More held-out problems", f"{text[0].upper()}{text[1:]}")]
 
@@ -149,8 +149,9 @@ def afresh(sweep: Section, *words: str) -> str:
     problems = sweep["run"]["config"].get("problems")
     seed = problems.get("seed") if isinstance(problems, Mapping) else None
     if isinstance(seed, int):
-        draws = int(sweep["run"]["config"].get("draw_seed", 0)) + 1
-        return command(sweep, *words, f"problems.seed={seed + 1}", f"draw_seed={draws}")
+        drawn = sweep["run"]["config"].get("draw_seed", 0)
+        draws = [f"draw_seed={drawn + 1}"] if isinstance(drawn, int) else []
+        return command(sweep, *words, f"problems.seed={seed + 1}", *draws)
     return ""
 
 

@@ -19,8 +19,9 @@ import m3i
 from m3i.arms import parse_arm
 from m3i.errors import ConfigError, InputError
 from m3i.settings import SweepSettings
+from m3i.stored_result import wrong_settings
 from m3i.strict_json import read_object
-from m3i.whole_files import write_text
+from m3i.whole_files import write_texts
 
 NAME = "plan.json"
 FORMAT = 1
@@ -32,7 +33,8 @@ ASIDE = ("sweep", "ledger", "store", "tracker")
 
 def options_of_all(config: Mapping[str, Any]) -> dict[str, Any]:
     """The options that all jobs of a sweep share: a config without what sets a job apart or leaves its result alone."""
-    return {name: value for name, value in config.items() if name not in (*OWN, *ASIDE)}
+    shared = {"draw_seed": 0, **config}  # a config from before that option drew in the order that 0 names
+    return {name: value for name, value in shared.items() if name not in (*OWN, *ASIDE)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,7 @@ def register(
         "jobs": [],
         "n_sets": None,
     }
-    other = differences(plan.setdefault("config", dict(config)), config)
+    other = differences(options_of_all(plan.setdefault("config", dict(config))), options_of_all(config))
     if other:
         raise InputError(
             f"{folder} holds the sweep of another experiment ({'; '.join(other[:3])}{'; ...' if other[3:] else ''}): "
@@ -147,7 +149,7 @@ def with_jobs(plan: Mapping[str, Any], jobs: list[PlannedJob], n_sets: int | Non
 def write_plan(folder: Path, plan: Mapping[str, Any]) -> None:
     """Writes plan.json whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / NAME, json.dumps(plan, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_texts({folder / NAME: json.dumps(plan, indent=1, ensure_ascii=False, allow_nan=False) + "\n"})
 
 
 def read_plan(folder: Path) -> dict[str, Any] | None:
@@ -171,7 +173,8 @@ def damage(plan: Mapping[str, Any]) -> str:
     """What is wrong with a plan that was read; empty when nothing is."""
     try:
         for row in plan["registrations"]:
-            settings_of(row)
+            if wrong := wrong_settings(row):
+                return wrong
             if not isinstance(row["judge"], str) or not _are_integers(row["generation_seeds"]):
                 return "a registration's judge or generation seeds"
             if not _are_integers(row["seeds"]):
@@ -190,15 +193,6 @@ def damage(plan: Mapping[str, Any]) -> str:
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         return f"{type(error).__name__}: {error}"
     return ""
-
-
-def settings_of(row: Mapping[str, Any]) -> SweepSettings:
-    """Options `sweep.*` of a mapping that was read from JSON. Raises ValueError or ConfigError where one is wrong."""
-    from pydantic import TypeAdapter
-
-    names = {f.name for f in dataclasses.fields(SweepSettings)}
-    known = json.dumps({name: value for name, value in row.items() if name in names})
-    return TypeAdapter(SweepSettings).validate_json(known, strict=True)
 
 
 def _are_integers(values: Any) -> bool:

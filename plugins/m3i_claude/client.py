@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import importlib
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -46,8 +48,9 @@ class AnthropicProvider:
                 raise call_error(error) from error
         return self._client
 
-    async def load(self) -> None:
-        """Imports the SDK."""
+    async def load_client(self) -> None:
+        """Imports the SDK, beside what the loop has in flight."""
+        await asyncio.to_thread(importlib.import_module, "anthropic")
         self._sdk()
 
     async def send(self, request: ModelRequest, *, timeout_s: float) -> Reply:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -48,8 +50,9 @@ class GeminiProvider:
                 raise no_client(error) from error
         return self._client
 
-    async def load(self) -> None:
-        """Imports the SDK."""
+    async def load_client(self) -> None:
+        """Imports the SDK, beside what the loop has in flight."""
+        await asyncio.to_thread(importlib.import_module, "google.genai")
         self._sdk()
 
     async def send(self, request: ModelRequest, *, timeout_s: float) -> Reply:

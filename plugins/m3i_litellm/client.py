@@ -60,8 +60,8 @@ class LiteLLMProvider:
     def __init__(self) -> None:
         self._used = False
 
-    async def load(self) -> None:
-        """Imports the SDK."""
+    async def load_client(self) -> None:
+        """Imports the SDK, beside what the loop has in flight."""
         await asyncio.to_thread(sdk)
 
     async def send(self, request: ModelRequest, *, timeout_s: float) -> Reply:

@@ -99,6 +99,7 @@ def tags(result: Mapping[str, Any]) -> dict[str, str]:
     }
     if arm["draw"] is not None:
         found["m3i.draw"] = str(arm["draw"])
+        found["m3i.draw_seed"] = str(arm.get("draw_seed", 0))
     seen: dict[str, int] = {}
     for row in result["ids"]:
         place = ".".join(filter(None, ("m3i.store", row["kind"], row["name"])))

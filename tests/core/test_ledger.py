@@ -235,7 +235,7 @@ def test_a_call_whose_turn_comes_too_late_says_what_its_attempt_ended_in(ledger_
 
 def test_the_import_of_a_client_library_is_of_no_calls_time(ledger_of):
     class Heavy(ScriptedProvider):
-        async def load(self):
+        async def load_client(self):
             await asyncio.sleep(0.3 if not self.timeouts else 0)
 
     provider = Heavy()
@@ -246,12 +246,24 @@ def test_the_import_of_a_client_library_is_of_no_calls_time(ledger_of):
 
 def test_a_client_that_cannot_be_made_leaves_nothing_in_flight(ledger_of):
     class Keyless(ScriptedProvider):
-        async def load(self):
+        async def load_client(self):
             raise AccountError("no key")
 
     ledger = ledger_of()
     with pytest.raises(AccountError, match="no key"):
         ask(ledger, Keyless(), request("a"))
+    assert rows(ledger, "SELECT count(*) FROM reservations") == [(0,)]
+
+
+def test_a_client_that_is_interrupted_while_it_loads_has_cost_nothing(ledger_of):
+    class Slow(ScriptedProvider):
+        async def load_client(self):
+            raise asyncio.CancelledError
+
+    ledger, provider = ledger_of(), Slow()
+    with pytest.raises(asyncio.CancelledError):
+        ask(ledger, provider, request("a"))
+    assert (provider.n_sent, ledger.tally().uncertain_usd) == (0, 0.0)
     assert rows(ledger, "SELECT count(*) FROM reservations") == [(0,)]
 
 

@@ -775,6 +775,21 @@ def test_means_below_the_base_model_need_not_mean_harm(tmp_path: Path) -> None:
     assert "Train more gently" not in {step["title"] for step in sweep["next"]}
 
 
+def test_results_from_before_an_option_had_a_name_join_those_with_its_default(small: Results, tmp_path: Path) -> None:
+    results = copy.deepcopy(small)
+    results["random-0", 0]["config"]["draw_seed"] = 0
+    assert compared(tmp_path, results)["primary"]["test"] is not None
+
+
+@pytest.mark.parametrize("seed", ["abc", None, [1]])
+def test_an_edited_draw_seed_takes_no_command(tmp_path: Path, seed: Any) -> None:
+    results = synthetic_results(jobs=jobs_of(arm_names(n_random=3), (0,)), rule=random_world(effect=0.1), n_held_out=12)
+    for result in results.values():
+        result["config"] |= {"draw_seed": seed, "problems": {"seed": 3}}
+    sweep = compared(tmp_path, results)
+    assert any(step["command"].endswith("problems.seed=4") for step in sweep["next"])
+
+
 def test_a_gentler_training_is_tried_on_fresh_problems(tmp_path: Path) -> None:
     results = world_of({"attributed": 0, "random-0": 0}, {"attributed": 15, "random-0": 14}, 60)
     for result in results.values():
@@ -821,6 +836,8 @@ def test_arms_outside_the_test_cannot_change_it(tmp_path: Path, arm: str) -> Non
 GATES = [
     (("sham", 0), spoil_sham, "answers of the sham arm differ"),
     (("random-0", 0), lambda r: r["arm"].update(attributed=[1, 2, 3]), "random-0, seed 0"),
+    (("attributed", 0), lambda r: r["arm"].update(n_sets=2), "Layer sets to draw from"),
+    (("random-1", 1), lambda r: r["config"].update(draw_seed=1), "Options"),
     (("random-2", 0), lambda r: r["parameters"].update(trained=1), "parameters"),
     (("random-0", 0), spoil_id, "traces"),
     (("attributed", 1), lambda r: r["config"].update(trainer={"rank": 2}), "Options"),

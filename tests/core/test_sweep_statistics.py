@@ -299,6 +299,14 @@ def test_the_mean_score_covers_the_truth_at_85_to_95_percent_ties(decided, share
     assert 0.925 <= hits / runs <= 0.98
 
 
+@pytest.mark.parametrize(("wins", "losses"), [(9, 1), (19, 1), (18, 2), (5, 0)])
+def test_without_ties_the_mean_score_is_as_sure_as_the_sign_test(wins, losses):
+    """Hall's cubic, made for many ties, would give 0 to 1 for nine wins and a loss."""
+    scores = [1.0] * wins + [0.0] * losses
+    estimate = mean_score(problems=named(scores), scores=scores)
+    assert (estimate.low > 0.5) == (sign_test(wins=wins, losses=losses).p < 0.1)
+
+
 # -- equivalence --------------------------------------------------------------------------------
 
 

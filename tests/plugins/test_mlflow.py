@@ -322,15 +322,17 @@ def test_a_server_that_does_not_answer_is_given_up_soon(tmp_path, monkeypatch, a
                 server.accept()[0].close()
                 attempts.append(1)
 
-    thread = threading.Thread(target=hang_up)
+    thread = threading.Thread(target=hang_up, daemon=True)
     thread.start()
     result = written(tmp_path / "run")
     address = f"http://127.0.0.1:{server.getsockname()[1]}"
-    with pytest.raises(TrackingError, match="Nothing is lost"):
-        track_run({"mlflow": MLflow(tracking_uri=address)}, result, tmp_path / "run")
-    server.shutdown(socket.SHUT_RDWR)
-    thread.join()
-    server.close()
+    try:
+        with pytest.raises(TrackingError, match="Nothing is lost"):
+            track_run({"mlflow": MLflow(tracking_uri=address)}, result, tmp_path / "run")
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        server.close()
     assert len(attempts) == n_attempts
 
 
