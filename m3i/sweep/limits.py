@@ -85,8 +85,8 @@ def wide_margin(primary: Section) -> str:
     return (
         f"The registered margin of ± {magnitude(kind, margin)} is {width} the effect sought, "
         f"{magnitude(kind, sought)}: a win share of {percent(effect['share'])} instead of half of the decided "
-        f"problems, with {percent(effect['tie_rate'])} of comparisons undecided. Lying within that margin would not show that "
-        f"the effect is absent."
+        f"problems, with {percent(effect['tie_rate'])} of comparisons undecided. Lying within that margin would not "
+        f"show that the effect is absent."
     )
 
 

@@ -35,6 +35,7 @@ from m3i.statistics import (
     required_n,
     required_problems,
     score_error,
+    sign_test,
     tied_effect,
     tost,
     variance_split,
