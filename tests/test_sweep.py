@@ -146,18 +146,24 @@ def test_arms_that_fail_are_told_and_do_not_stop_the_others(tmp_path, finished):
     assert [f["arm"] for f in document["failures"]] == ["attributed", "random-0"]
 
 
-def test_an_interrupted_sweep_goes_on(tmp_path, finished):
-    words = ["sweep.n_random=1", "sweep.others=[sham]"]
-    store = finished[0]
-    process = subprocess.Popen(
+def started(store, *words, cwd):
+    """A sweep under way, in a process group of its own, that a signal can reach."""
+    return subprocess.Popen(
         command(store, *words),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=tmp_path,
+        cwd=cwd,
+        start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell ignores it for us
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
+
+
+def test_an_interrupted_sweep_goes_on(tmp_path, finished):
+    words = ["sweep.n_random=1", "sweep.others=[sham]"]
+    store = finished[0]
+    process = started(store, *words, cwd=tmp_path)
     while not list(tmp_path.glob("sweeps/*/attributed/seed-0/result.json")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
@@ -184,15 +190,7 @@ def test_an_interrupt_ends_the_workers_of_joblib_too(tmp_path, finished, seed, n
     words = ["sweep.n_random=2", "sweep.others=[]", f"sweep.seeds=[{seed}]", "trainer.epochs=6"]  # long enough for two
     words += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     store = finished[0]
-    process = subprocess.Popen(
-        command(store, *words),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell ignores it for us
-    )
+    process = started(store, *words, cwd=tmp_path)
     while at_training(tmp_path) < 2:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
