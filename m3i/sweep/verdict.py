@@ -88,6 +88,8 @@ def untested(end: Endpoint, design: Design, arms: Rows) -> str:
             f"{len(end.left_out)} of {len(end.left_out) + len(end.problems)} held-out problems have a missing verdict "
             f"in some arm of the test, so that {len(end.problems) or 'none'} is left that they share."
         )
+    if any(row["arm"] == "attributed" and row["zero_update"] for row in arms):
+        return "The attributed arm is a zero update, and the random arms are trained: that compares no layers."
     layers = {row["arm"]: row["layers"] for row in arms}
     sets = [layers[arm] for arm in design.controls]
     try:

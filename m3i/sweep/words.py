@@ -77,7 +77,7 @@ def sentence(sweep: Section, kind: str) -> str:
     """The verdict in a sentence that needs no statistics."""
     primary = sweep["primary"]
     if kind == "untested":
-        return f"Not tested: {primary['why'][0].lower()}{primary['why'][1:]}"
+        return str(primary["why"])
     test, n = primary["test"], primary["test"]["n_controls"]
     picks = count(n, "random pick")
     if untouched(primary):

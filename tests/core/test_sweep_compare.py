@@ -790,6 +790,16 @@ def test_an_edited_draw_seed_takes_no_command(tmp_path: Path, seed: Any) -> None
     assert any(step["command"].endswith("problems.seed=4") for step in sweep["next"])
 
 
+def test_a_selector_that_trains_nothing_is_not_compared_with_training(small: Results, tmp_path: Path) -> None:
+    results = copy.deepcopy(small)
+    for seed in (0, 1):
+        results["attributed", seed]["layers"]["zero_update"] = True
+    sweep = compared(tmp_path, results)
+    assert sweep["verdict"]["kind"] == "untested"
+    assert "The attributed arm is a zero update" in sweep["verdict"]["sentence"]
+    assert sweep["primary"]["test"] is None
+
+
 def test_a_gentler_training_is_tried_on_fresh_problems(tmp_path: Path) -> None:
     results = world_of({"attributed": 0, "random-0": 0}, {"attributed": 15, "random-0": 14}, 60)
     for result in results.values():
@@ -970,7 +980,13 @@ def test_any_scores_give_finite_json_and_reasons(data: st.DataObject) -> None:
         base_PG=np.full((n_problems, n_answers), 0.5) if judge else values(),
     )
     rows = [
-        {"arm": arm, "kind": arm.partition("-")[0], "layers": list(layers), "seeds": list(range(n_seeds))}
+        {
+            "arm": arm,
+            "kind": arm.partition("-")[0],
+            "layers": list(layers),
+            "zero_update": False,
+            "seeds": [*range(n_seeds)],
+        }
         for arm, layers in zip(arms, sets, strict=False)
     ]
     alternative = data.draw(st.sampled_from(["greater", "less", "two-sided"]))
