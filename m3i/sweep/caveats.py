@@ -10,7 +10,7 @@ from m3i.result.caveats import layers, making, readers
 from m3i.result.caveats.caveat import caveat
 from m3i.result.words import count, percent
 from m3i.sweep.limits import hurt, interval_words, untouched, wide_margin
-from m3i.sweep.numbers import level, shift
+from m3i.sweep.numbers import interval, level, shift
 
 Section = Mapping[str, Any]
 Found = Iterator[dict[str, str]]
@@ -119,9 +119,9 @@ def endpoint(sweep: Section) -> Found:
         )
     if primary["equivalence"]["too_wide"]:
         null = sweep["verdict"]["kind"] in ("not_better", "not_different") and primary["tie_rate"] != 1
-        interval = f" The {interval_words(primary)}." if primary["equivalence"]["controls"] else ""
+        within = f" The {interval_words(primary)}." if primary["equivalence"]["controls"] else ""
         yield caveat("wide_margin", "The margin is no narrower than the effect sought",
-                     f"{wide_margin(primary)}{interval}", major=null)  # fmt: skip
+                     f"{wide_margin(primary)}{within}", major=null)  # fmt: skip
     if primary["tie_rate"] == 1:
         others = (
             "Neither did any random arm, so there is nothing that layers could differ in."
@@ -150,13 +150,12 @@ def thin(sweep: Section) -> Found:
         return
     found, kind = sweep["primary"]["effect"]["difference"], sweep["primary"]["kind"]
     if found["degenerate"] or found["low"] <= 0 <= found["high"]:
-        ends = f"{shift(kind, found['low'])} to {shift(kind, found['high'])}"
-        interval = "has no interval" if found["degenerate"] else f"has the {percent(found['level'])} interval {ends}"
+        has = "has no interval" if found["degenerate"] else f"has the {interval(kind, found)}"
         yield caveat(
             "thin",
             "Significant by rank, not clear of 0 in size",
             f"p says how rarely a random set would take this place on these problems with these trainings. The "
-            f"difference itself, {shift(kind, found['value'])}, {interval} over other problems and trainings.",
+            f"difference itself, {shift(kind, found['value'])}, {has} over other problems and trainings.",
             major=True,
         )
 
@@ -176,12 +175,12 @@ def harm(sweep: Section) -> Found:
         return
     found, kind = primary["shuffled"]["difference"], primary["kind"]
     if found["low"] <= 0 <= found["high"]:
-        interval = f"{percent(found['level'])} interval {shift(kind, found['low'])} to {shift(kind, found['high'])}"
         yield caveat(
             "shuffled_not_apart",
             "Shuffled preferences are not told apart from the real ones",
             f"The same layers trained on pairs half of which are swapped: the attributed arm differs from them by "
-            f"{shift(kind, found['value'])} ({interval}). Whether it matters what the pairs prefer is not shown.",
+            f"{shift(kind, found['value'])} ({interval(kind, found)}). Whether it matters what the pairs prefer "
+            f"is not shown.",
             major=True,
         )
     elif found["high"] < 0:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from m3i.result.words import points
+from collections.abc import Mapping
+from typing import Any
+
+from m3i.result.words import percent, points
 
 
 def level(kind: str, value: float) -> str:
@@ -15,6 +18,11 @@ def shift(kind: str, value: float) -> str:
     if kind == "accuracy":
         return "0.0\u00a0points" if abs(value) < 0.0005 else points(value)
     return "0.000" if abs(value) < 0.0005 else f"{value:+.3f}".replace("-", "−")
+
+
+def interval(kind: str, estimate: Mapping[str, Any]) -> str:
+    """The interval of a difference: `95 % interval −0.004 to +0.013`."""
+    return f"{percent(estimate['level'])} interval {shift(kind, estimate['low'])} to {shift(kind, estimate['high'])}"
 
 
 def magnitude(kind: str, value: float) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from m3i.result.next_steps import selector_name
-from m3i.result.words import count, layer_words, money, p_phrase, percent
+from m3i.result.words import count, layer_words, money, p_phrase
 from m3i.statistics import TIE
 from m3i.sweep.limits import harm, null, shown_equivalent, untouched
-from m3i.sweep.numbers import level, magnitude, shift
+from m3i.sweep.numbers import interval, level, magnitude, shift
 
 Section = Mapping[str, Any]
 TITLES = {
@@ -177,8 +177,7 @@ def difference_words(kind: str, estimate: Section) -> str:
     value = shift(kind, estimate["value"])
     if estimate["degenerate"]:
         return f"{value}, the same on every problem and at every training seed, so without an interval"
-    interval = f"{shift(kind, estimate['low'])} to {shift(kind, estimate['high'])}"
-    return f"{value} ({percent(estimate['level'])} interval {interval})"
+    return f"{value} ({interval(kind, estimate)})"
 
 
 def sure(sweep: Section, kind: str) -> str:
