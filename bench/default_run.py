@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from m3i import codec
 from m3i.artifacts import Adapter, Answers, Artifact, ReferenceLogprobs, Telemetry, Traces
 from m3i.component import library_version
+from m3i.store import codec
 
 A = TypeVar("A", bound=Artifact)
 MIB = 1024**2

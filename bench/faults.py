@@ -30,6 +30,8 @@ from typing import Any
 from bench.fault_cases import CASES, EXPECTED, Case
 from bench.secret_search import count_secrets
 from m3i.artifacts import Answer, Problem
+from m3i.config.registry import build
+from m3i.config.settings import LedgerSettings
 from m3i.errors import M3IError
 from m3i.interfaces import BlindPair, JudgeRequest, Judgment
 from m3i.ledger import Ledger
@@ -37,8 +39,6 @@ from m3i.ledger.calls import totals
 from m3i.ledger.database import Database
 from m3i.ledger.prices import estimate, price_of
 from m3i.ledger.secrets import install_log_redaction
-from m3i.registry import build
-from m3i.settings import LedgerSettings
 from tests.wire import WireServer, faults
 
 KEY = "sk-ant-api03-planted/Key+9=" + "Zq7" * 8

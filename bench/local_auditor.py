@@ -21,10 +21,10 @@ from typing import Any
 import psutil
 
 from m3i.artifacts import Audit, Problem, Trace
-from m3i.generation import sample_traces
+from m3i.audits.accuracy import call_accuracy, place_accuracy
 from m3i.interfaces import AuditRequest, Observer
-from m3i.llamacpp import LlamaSession, Sampling
-from m3i.observer_accuracy import call_accuracy, place_accuracy
+from m3i.models.generation import sample_traces
+from m3i.models.llamacpp.session import LlamaSession, Sampling
 
 
 def sampled(n_problems: int, samples: int) -> tuple[list[tuple[Problem, Trace]], Any]:

@@ -30,10 +30,10 @@ from typing import Any
 import numpy as np
 
 from m3i.artifacts import Audit, Contrast, Problem, Telemetry, Trace
-from m3i.contrasts import build_contrasts
-from m3i.generation import sample_traces
 from m3i.interfaces import AttributionRequest, AuditRequest
-from m3i.layer_scores import aggregate
+from m3i.models.generation import sample_traces
+from m3i.stages.attribute import aggregate
+from m3i.stages.contrast import build_contrasts
 
 ATTENTION = ["q_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"]
 MISTAKE = 1
@@ -134,7 +134,7 @@ def plant(
     from m3i_arithmetic.generate import Difficulty, draw_from_split
     from peft import LoraConfig, get_peft_model
 
-    from m3i.batching import pad_right
+    from m3i.models.batching import pad_right
 
     torch.manual_seed(seed)
     config = LoraConfig(r=8, lora_alpha=16, target_modules=ATTENTION, layers_to_transform=list(layers))
@@ -352,8 +352,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.model is None:
         loaded = target.load()
     else:
-        from m3i.hf_facts import describe_folder
-        from m3i.hf_model import load_folder
+        from m3i.models.huggingface.facts import describe_folder
+        from m3i.models.huggingface.load import load_folder
 
         info = describe_folder(options.model, name="tiny", family="m3i", device="cpu", dtype="float32")
         loaded = load_folder(info, device="cpu", chat=False)

@@ -25,7 +25,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import norm, t
 
-from m3i.layer_draws import Population, Stratum
 from m3i.statistics import (
     LEAST_DECIDED,
     cluster_mean,
@@ -39,6 +38,7 @@ from m3i.statistics import (
     tost,
     variance_split,
 )
+from m3i.statistics.draws import Population, Stratum
 
 LEVEL = 0.95
 

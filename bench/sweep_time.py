@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from m3i.settings import SweepSettings
+from m3i.config.settings import SweepSettings
 from m3i.sweep.plan import PlannedJob, planned_jobs
 
 

@@ -24,10 +24,14 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
-
-from m3i import artifacts, cli, engine, export, hookspecs, interfaces, settings, stages  # noqa: E402
+# noqa: E402
+from m3i import artifacts, hookspecs, interfaces, stages
+from m3i.cli import main as cli
 from m3i.component import RESULT_FREE, field_docs  # noqa: E402
-from m3i.registry import INTERFACES, PANELS, Entry, Registry, build  # noqa: E402
+from m3i.config import settings
+from m3i.config.registry import INTERFACES, PANELS, Entry, Registry, build  # noqa: E402
+from m3i.engine import run as engine
+from m3i.results import table as export  # noqa: E402
 
 PAGE = ROOT / "docs" / "reference.md"
 RESULTS = ROOT / "docs" / "results.md"
@@ -109,7 +113,7 @@ def presets() -> str:
 
 
 def core_options() -> str:
-    """One table over the sections of m3i/settings.py."""
+    """One table over the sections of m3i/config/settings.py."""
     text = ""
     docs = documented(settings.Settings)
     for field in dataclasses.fields(settings.Settings):
@@ -215,7 +219,7 @@ def stage_table() -> str:
         core = ", ".join(f"`{m}`" for m in value_of(given["core"], function)) if "core" in given else ""
         rows.append((f"`{name}`", f"`{function.__annotations__['return']}`", who, core, first_line(function)))
     note = (
-        "In the order of `m3i/engine.py`. Every key also holds the stage's options, the ids of its inputs, and the "
+        "In the order of `m3i/engine/run.py`. Every key also holds the stage's options, the ids of its inputs, and the "
         "versions of the libraries it uses ([store](store.md)).\n\n"
     )
     return note + table(("stage", "makes", "done by", "core source in the key (m3i/*.py)", "what it does"), rows)

@@ -34,7 +34,7 @@ from m3i.artifacts import (
 
 if TYPE_CHECKING:
     from m3i.ledger import Ledger
-    from m3i.target import LoadedTarget
+    from m3i.models.target import LoadedTarget
 
 Tick = Callable[..., None]
 """`tick(done, total)`: tells the progress display how far a component is. Never required to be called."""

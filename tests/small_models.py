@@ -11,7 +11,7 @@ from transformers import (
 )
 
 from m3i.artifacts import TargetInfo
-from m3i.target import LoadedTarget
+from m3i.models.target import LoadedTarget
 
 SPECIAL = ["<pad>", "<bos>", "<eos>"]
 BOS, EOS = 1, 2

@@ -24,17 +24,17 @@ from m3i_gemini.options import ThinkingLevel
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from m3i import settings
 from m3i.artifacts import LayerScores, Problem, ScoreRow, TargetInfo
 from m3i.component import RESULT_FREE, Component, field_docs, resolved_fields
-from m3i.config_errors import explain
-from m3i.config_source import RegistrySource
+from m3i.config import settings
+from m3i.config.experiment import Experiment
+from m3i.config.explain import explain
+from m3i.config.registry import INTERFACES, PANELS, build
+from m3i.config.source import RegistrySource
 from m3i.errors import ConfigError, InputError
-from m3i.experiment import Experiment
 from m3i.interfaces import SelectionRequest
-from m3i.lab import Lab
-from m3i.registry import INTERFACES, PANELS, build
-from m3i.store import Recipe
+from m3i.stages.context import Lab
+from m3i.store.store import Recipe
 
 TESTS = Path(__file__).parent
 PLUGINS = TESTS.parent / "plugins"
@@ -356,7 +356,7 @@ def second_value(entry, option):
 @pytest.fixture
 def all_installed(monkeypatch):
     """Hydra composes from the checkout's plugins and the example, installed or not."""
-    monkeypatch.setattr("m3i.config_source.installed", lambda: REGISTRY)
+    monkeypatch.setattr("m3i.config.source.installed", lambda: REGISTRY)
 
 
 # -- every component --------------------------------------------------------------------------

@@ -15,15 +15,16 @@ from types import ModuleType
 import pytest
 from test_contract import REGISTRY
 
-from m3i import artifacts, hookspecs, interfaces, settings
+from m3i import artifacts, hookspecs, interfaces
 from m3i.artifacts import Trace
-from m3i.cli import COMMANDS
+from m3i.audits.quotes import checked_audit
+from m3i.cli.main import COMMANDS
 from m3i.component import field_docs
+from m3i.config import settings
+from m3i.config.experiment import Experiment
+from m3i.config.registry import HOOKS, INTERFACES, build
 from m3i.errors import ConfigError, InputError
-from m3i.experiment import Experiment
 from m3i.interfaces import AuditRequest
-from m3i.registry import HOOKS, INTERFACES, build
-from m3i.spans import checked_audit
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -215,7 +216,7 @@ def choices(override):
 
 @pytest.mark.parametrize("arguments", COMMAND_LINES)
 def test_commands_in_the_documentation_can_be_run(arguments, monkeypatch):
-    monkeypatch.setattr("m3i.config_source.installed", lambda: REGISTRY)
+    monkeypatch.setattr("m3i.config.source.installed", lambda: REGISTRY)
     monkeypatch.chdir(ROOT)
     if arguments and arguments[0] in COMMANDS:
         return
@@ -255,10 +256,10 @@ def test_python_in_the_documentation_compiles_and_imports_what_exists(info, code
             for name in node.names:
                 assert hasattr(module, name.name), f"from {node.module} import {name.name}"
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "Experiment.compose":
-            monkeypatch.setattr("m3i.config_source.installed", lambda: REGISTRY)
+            monkeypatch.setattr("m3i.config.source.installed", lambda: REGISTRY)
             Experiment.compose(*(a.value for a in node.args if isinstance(a, ast.Constant)))
     if info == "run":
-        monkeypatch.setattr("m3i.registry.installed", lambda: REGISTRY)
+        monkeypatch.setattr("m3i.config.registry.installed", lambda: REGISTRY)
         exec(compile(tree, "documentation", "exec"), {})
 
 

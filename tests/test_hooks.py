@@ -7,9 +7,9 @@ import pytest
 from test_contract import plugin_modules
 
 import m3i
+from m3i.config.experiment import Experiment
+from m3i.config.registry import HOOKS, build
 from m3i.errors import PluginError
-from m3i.experiment import Experiment
-from m3i.registry import HOOKS, build
 
 
 def plugin(hook, cls, name="mine"):
@@ -33,7 +33,7 @@ def compose(monkeypatch):
         lacking = type("Lacking", (m3i.Component,), {"__doc__": "Has no method."})
         with pytest.raises(PluginError, match=f"'mine-dist': {group} 'mine' .* lacks "):
             build([plugin(hook, dataclass(kw_only=True)(lacking))])
-        monkeypatch.setattr("m3i.config_source.installed", lambda: registry)
+        monkeypatch.setattr("m3i.config.source.installed", lambda: registry)
         return Experiment.compose(f"{group}=mine", *overrides)
 
     return made
@@ -171,7 +171,7 @@ def test_hook_register_presets(tmp_path, monkeypatch):
     module.register_presets = register_presets
     registry = build([*plugin_modules(), (module, "mine-dist", "1")])
     assert registry.presets["pkg://preset_pkg.conf"] == "mine-dist"
-    monkeypatch.setattr("m3i.config_source.installed", lambda: registry)
+    monkeypatch.setattr("m3i.config.source.installed", lambda: registry)
     experiment = Experiment.compose("experiment=mine")
     assert (experiment.selector.seed, experiment.settings.seed) == (5, 7)
     assert Experiment.compose("experiment=mine", "seed=8").settings.seed == 8

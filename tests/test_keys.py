@@ -21,14 +21,16 @@ import pytest
 from test_contract import INFO, SECTIONS, hints, plugin_modules
 
 import m3i
-from m3i import engine, lab, stages
+from m3i import stages
 from m3i.artifacts import ScoreRow
 from m3i.component import RESULT_FREE
-from m3i.display import Display
-from m3i.engine import run
-from m3i.experiment import Experiment
-from m3i.registry import build
-from m3i.store import StageRecord, Store
+from m3i.config.experiment import Experiment
+from m3i.config.registry import build
+from m3i.engine import run as engine
+from m3i.engine.run import run
+from m3i.progress.display import Display
+from m3i.stages import context as lab
+from m3i.store.store import StageRecord, Store
 
 
 @dataclass(kw_only=True)
@@ -87,7 +89,7 @@ FILLED = {
 def keys(monkeypatch, tmp_path):
     """Overrides → {stage and label: key} of every stage of the engine."""
     registry = build([*plugin_modules(), plugin()])
-    monkeypatch.setattr("m3i.config_source.installed", lambda: registry)
+    monkeypatch.setattr("m3i.config.source.installed", lambda: registry)
     seen = {}
 
     def answer(self, cls, recipe, make, waiting=None):
@@ -103,7 +105,7 @@ def keys(monkeypatch, tmp_path):
         raise Stop
 
     monkeypatch.setattr(Store, "get_or_make", answer)
-    monkeypatch.setattr("m3i.result.build_result", stop)
+    monkeypatch.setattr("m3i.results.build_result", stop)
 
     def of(*overrides):
         seen.clear()

@@ -70,7 +70,7 @@ def test_a_run_ends_with_a_result_a_page_and_a_summary(finished: tuple[Path, Pat
 def test_the_second_run_is_answered_from_the_store_without_torch(copy: Path, tmp_path: Path) -> None:
     before = stored(copy)
     code = (
-        "import sys; from m3i.cli import run_command; code = run_command(sys.argv[1:]);"
+        "import sys; from m3i.cli.main import run_command; code = run_command(sys.argv[1:]);"
         "print('HEAVY', sorted({'torch', 'transformers', 'peft', 'trl', 'llama_cpp'} & set(sys.modules)));"
         "sys.exit(code)"
     )

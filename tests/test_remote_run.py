@@ -148,8 +148,8 @@ def test_an_estimate_needs_no_key_and_asks_nobody(root: Path) -> None:
 
 
 def test_an_estimate_bounds_what_the_run_then_costs(published: Path, root: Path) -> None:
-    from m3i.cost import estimate_cost
-    from m3i.experiment import Experiment
+    from m3i.config.experiment import Experiment
+    from m3i.engine.cost import estimate_cost
 
     found = estimate_cost(Experiment.compose(*PANEL, *SMALL, f"store.root={root / 'store'}"))
     after = estimate_cost(Experiment.compose(*PANEL, *SMALL, f"store.root={published / 'store'}"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from m3i.progress import read_progress
+from m3i.progress.journal import read_progress
 
 pytestmark = pytest.mark.slow
 
@@ -120,7 +120,7 @@ def test_the_same_command_makes_nothing_anew_and_another_plan_is_a_deviation(fin
 def test_compare_needs_no_model(finished, tmp_path):
     _, folder, _ = finished
     code = (
-        "import sys; from m3i.cli import run_command; code = run_command(sys.argv[1:]);"
+        "import sys; from m3i.cli.main import run_command; code = run_command(sys.argv[1:]);"
         "print('HEAVY', sorted({'torch', 'transformers', 'llama_cpp'} & set(sys.modules)));"
         "sys.exit(code)"
     )

@@ -113,7 +113,7 @@ def test_help_names_acme_and_imports_no_torch(with_acme, tmp_path):
     assert "selector: acme, all, attribution" in done.stdout
     assert "experiment: acme" in done.stdout
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if "|" in line}
-    assert "m3i.config_source" in imported
+    assert "m3i.config.source" in imported
     assert not {"torch", "transformers", "llama_cpp", "scipy"} & imported
     assert list(tmp_path.iterdir()) == []
 

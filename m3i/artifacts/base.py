@@ -12,7 +12,7 @@ ARRAYS = {"storage": "safetensors"}
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """Base of all artifacts; see m3i.codec for how fields are written."""
+    """Base of all artifacts; see m3i.store.codec for how fields are written."""
 
     kind: ClassVar[str]
     id: str = field(default="", metadata={"storage": "none"})

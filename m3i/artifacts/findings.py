@@ -119,4 +119,4 @@ class Contrasts(Artifact):
     left_out: dict[str, int] = field(default_factory=dict)
     """`observer: reason` → findings without a contrast."""
     agreement: dict[str, Any] = field(default_factory=dict)
-    """Pairwise agreement of observers on traces, spans and layers, each against chance (m3i.agreement)."""
+    """Pairwise agreement of observers on traces, spans and layers, each against chance (m3i.audits.agreement)."""

@@ -75,7 +75,7 @@ class Canary:
 
     problem_id: str
     family: str
-    """Kind of instruction, as in m3i/injections.jsonl."""
+    """Kind of instruction, as in m3i/stages/injections.jsonl."""
     injection: str
     first: str
     """Choice with the planted answer shown first: planted, clean, tie, missing."""

@@ -11,8 +11,8 @@ from typing import Any
 
 from m3i.errors import StoreError
 from m3i.ledger.database import Database
+from m3i.ledger.request import ModelRequest, Reply, Stop, TooLong, Usage
 from m3i.ledger.secrets import message, redact, redact_values
-from m3i.llm.request import ModelRequest, Reply, Stop, TooLong, Usage
 
 
 @dataclass(frozen=True, kw_only=True)

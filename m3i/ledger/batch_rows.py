@@ -21,10 +21,10 @@ from m3i.errors import InputError
 from m3i.ledger import answers, calls
 from m3i.ledger.answers import Call
 from m3i.ledger.calls import Short
-from m3i.ledger.content import request_from
 from m3i.ledger.database import Database
 from m3i.ledger.faults import Fault, fault_of
-from m3i.llm.request import CallError, Reply, TooLong
+from m3i.ledger.parse_request import request_from
+from m3i.ledger.request import CallError, Reply, TooLong
 
 MOST_REQUESTS = 10_000
 """Requests in one batch at most, with every provider. Anthropic takes 100,000 (or 256 MB), Gemini as many as fit in

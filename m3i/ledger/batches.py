@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
+from m3i.config.settings import LedgerMode
 from m3i.ledger import answers, batch_rows
 from m3i.ledger.answers import Call, Stored
 from m3i.ledger.batch_rows import Batch
@@ -18,7 +19,7 @@ from m3i.ledger.calls import Short
 from m3i.ledger.context import LONGEST_LOOK_S, Context, Looks, given
 from m3i.ledger.faults import cleaned, fault_of, wait_s
 from m3i.ledger.outcomes import Answer, OutageError
-from m3i.llm.request import (
+from m3i.ledger.request import (
     AccountError,
     BatchProvider,
     BatchState,
@@ -29,7 +30,6 @@ from m3i.llm.request import (
     TooLong,
     Transient,
 )
-from m3i.settings import LedgerMode
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from m3i.ledger.answers import Call, Stored, find_answer, insert_answer, made_at
 from m3i.ledger.database import Database
 from m3i.ledger.faults import Fault
-from m3i.llm.request import Reply, TooLong
+from m3i.ledger.request import Reply, TooLong
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from m3i.config.settings import LedgerMode, LedgerSettings
 from m3i.errors import ConfigError
 from m3i.ledger import batch_rows
 from m3i.ledger.answers import Call, Stored
@@ -16,11 +17,10 @@ from m3i.ledger.calls import Short
 from m3i.ledger.database import Database
 from m3i.ledger.outcomes import Answer, BudgetError, ReplayError
 from m3i.ledger.prices import Price, cost, estimate, price_of, price_source
+from m3i.ledger.request import Block, ModelRequest, Reply, TooLong
 from m3i.ledger.secrets import holds_secret, message
 from m3i.ledger.tally import Counting
-from m3i.llm.request import Block, ModelRequest, Reply, TooLong
-from m3i.settings import LedgerMode, LedgerSettings
-from m3i.shared_folder import network_type
+from m3i.store.shared_folder import network_type
 
 T = TypeVar("T")
 

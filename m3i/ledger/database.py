@@ -23,7 +23,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from m3i.errors import StoreError
-from m3i.ledger.owners import OPEN_TIMEOUT_S, Owners
+from m3i.ledger.process_locks import OPEN_TIMEOUT_S, Owners
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x4D334931

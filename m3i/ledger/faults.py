@@ -6,8 +6,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from m3i.ledger.request import AccountError, CallError, RequestError, Transient
 from m3i.ledger.secrets import message
-from m3i.llm.request import AccountError, CallError, RequestError, Transient
 
 FIRST_WAIT_S = 1.0
 """Wait before the second attempt, where the server names none; doubled for each further one."""

@@ -2,7 +2,7 @@
 
 How it works, in short:
 
-- A request's key is the hash of its content (m3i.llm.request). An answer is found again by its key, in one SQLite file
+- A request's key is the hash of its content (m3i.ledger.request). An answer is found again by its key, in one SQLite file
   that runs and processes share.
 - Identical requests in flight are one call: tasks of one process share a future; processes share a *reservation*, a
   row that is there exactly while the call is in flight. Whether its owner is alive is told by a file lock, never by a
@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
+from m3i.config.settings import LedgerMode, LedgerSettings
 from m3i.errors import ConfigError, did_you_mean
 from m3i.ledger import answers, calls
 from m3i.ledger.batches import BatchSender
@@ -33,10 +34,9 @@ from m3i.ledger.database import Database
 from m3i.ledger.outcomes import Answer, BudgetError, OutageError, ReplayError
 from m3i.ledger.price_table import check_overrides
 from m3i.ledger.prices import price_source
-from m3i.ledger.sending import Journey, Lane, Sender
+from m3i.ledger.request import BatchProvider, ModelRequest, Provider, TooLong
+from m3i.ledger.single_call import Journey, Lane, Sender
 from m3i.ledger.tally import Counting, Tally
-from m3i.llm.request import BatchProvider, ModelRequest, Provider, TooLong
-from m3i.settings import LedgerMode, LedgerSettings
 
 __all__ = ["Answer", "BudgetError", "Ledger", "OutageError", "ReplayError", "Tally"]
 

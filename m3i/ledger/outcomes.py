@@ -1,11 +1,11 @@
-"""What a call through the ledger can end in, beside the provider's own errors (m3i.llm.request)."""
+"""What a call through the ledger can end in, beside the provider's own errors (m3i.ledger.request)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from m3i.errors import M3IError
-from m3i.llm.request import Reply
+from m3i.ledger.request import Reply
 
 
 @dataclass(frozen=True, kw_only=True)

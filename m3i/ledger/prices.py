@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from m3i.ledger.price_table import Price, Rates, price_of, price_source
-from m3i.llm.request import ModelRequest, Usage
+from m3i.ledger.request import ModelRequest, Usage
 
 __all__ = [
     "CallEstimate",

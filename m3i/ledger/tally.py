@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from m3i.llm.request import ModelRequest, Reply, TooLong
+from m3i.ledger.request import ModelRequest, Reply, TooLong
 
 
 @dataclass(frozen=True, kw_only=True)

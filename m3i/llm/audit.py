@@ -15,10 +15,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from m3i.artifacts import Finding, Problem, Trace
+from m3i.audits.quotes import QuoteError, make_finding
 from m3i.llm.digest import Step, numbered, step_at, steps_of
-from m3i.llm.fields import Prompt, Slots, Template, shown
+from m3i.llm.prompt_fields import Prompt, Slots, Template, shown
 from m3i.llm.schema import read_reply, tidy, wire_schema
-from m3i.spans import QuoteError, make_finding
 
 LAYOUT: Mapping[str, Slots] = {
     "rubric": Slots(words=("taxonomy",)),

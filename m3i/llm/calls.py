@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from m3i.llm.request import ModelRequest, Provider, Reply, TooLong
+from m3i.ledger.request import ModelRequest, Provider, Reply, TooLong
 
 if TYPE_CHECKING:
     from m3i.ledger import Answer, Ledger

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from m3i.artifacts import Telemetry, Trace
-from m3i.llm.fields import shown
+from m3i.llm.prompt_fields import shown
 
 MAX_STEPS = 20
 """Steps of a trace that a digest shows."""

@@ -10,11 +10,11 @@ from typing import ClassVar
 
 from m3i.component import require
 from m3i.interfaces import BlindPair, JudgeRequest, Judgment
+from m3i.ledger.request import ModelRequest
 from m3i.llm import verdict
-from m3i.llm.fields import Slots, Template
 from m3i.llm.observer import say_repair
 from m3i.llm.panel import Ask, together
-from m3i.llm.request import ModelRequest
+from m3i.llm.prompt_fields import Slots, Template
 from m3i.llm.text_model import TextModel
 from m3i.llm.verdict import Opinion, ballot_of, read_verdict, verdict_prompt, verdict_schema
 

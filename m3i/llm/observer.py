@@ -11,12 +11,12 @@ from typing import ClassVar
 from m3i.artifacts import Audit, Finding, Problem, Telemetry, Trace
 from m3i.component import require
 from m3i.interfaces import AuditRequest
+from m3i.ledger.request import ModelRequest
 from m3i.llm import audit
 from m3i.llm.audit import TraceAudit, audit_prompt, audit_schema, read_audit
 from m3i.llm.digest import telemetry_digest
-from m3i.llm.fields import Slots, Template
 from m3i.llm.panel import Ask, Asked, ReplyError, together
-from m3i.llm.request import ModelRequest
+from m3i.llm.prompt_fields import Slots, Template
 from m3i.llm.text_model import TextModel
 
 ALL_DROPPED = "none of the quotes in the reply is in the trace at one place"

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from m3i.artifacts import CallFacts
 from m3i.errors import ConfigError, StageError
 from m3i.interfaces import Tick, no_tick
+from m3i.ledger.request import BatchProvider, Block, Message, ModelRequest, Provider, Stop, TooLong
 from m3i.llm.calls import Calls
-from m3i.llm.fields import Prompt, shown
-from m3i.llm.request import BatchProvider, Block, Message, ModelRequest, Provider, Stop, TooLong
+from m3i.llm.prompt_fields import Prompt, shown
 
 if TYPE_CHECKING:
     from m3i.ledger import Answer, Ledger

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from m3i.component import option, require
 from m3i.errors import ConfigError
 from m3i.interfaces import Tick
+from m3i.ledger.request import Provider
 from m3i.llm.panel import Ask, Asked, CallMode, ask_all
-from m3i.llm.request import Provider
 from m3i.llm.text_model import TextModel
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from m3i.llm.request import AccountError, CallError, RequestError, Transient
+from m3i.ledger.request import AccountError, CallError, RequestError, Transient
 
 CONNECT_S = 10.0
 """Longest wait for a connection."""

@@ -17,10 +17,10 @@ from m3i.artifacts import CallFacts
 from m3i.component import Component, option, require
 from m3i.errors import ConfigError
 from m3i.interfaces import Tick
-from m3i.llm.fields import Prompt, Slots, Template, read_template
+from m3i.ledger.request import ModelRequest
 from m3i.llm.models import family_of
 from m3i.llm.panel import Ask, Asked
-from m3i.llm.request import ModelRequest
+from m3i.llm.prompt_fields import Prompt, Slots, Template, read_template
 
 if TYPE_CHECKING:
     from m3i.ledger import Ledger

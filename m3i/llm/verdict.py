@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from m3i.interfaces import Ballot, BlindPair
-from m3i.llm.fields import Prompt, Slots, Template
+from m3i.llm.prompt_fields import Prompt, Slots, Template
 from m3i.llm.schema import read_reply, tidy, wire_schema
 
 LAYOUT: Mapping[str, Slots] = {

@@ -9,8 +9,8 @@ from importlib import resources
 from typing import Any
 
 from m3i.report import figures, sweep_figures, sweep_texts, texts
-from m3i.result import words
-from m3i.sweep import limits, numbers
+from m3i.wording import run as words
+from m3i.wording.sweep import limits, numbers
 
 POLICY = (
     "default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; base-uri 'none'; form-action 'none'"

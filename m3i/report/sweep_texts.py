@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from m3i.statistics.randomization import TIE
-from m3i.sweep.numbers import magnitude
+from m3i.wording.sweep.numbers import magnitude
 
 LANES = (
     ("excluding", "Excluding"),

@@ -4,7 +4,7 @@ The modules, in the order of the data: tracing, attribution, training, judgment.
 imported where a stage does its work, so that a run answered from the store imports none of them.
 """
 
-from m3i.arms import ArmKind
+from m3i.config.arms import ArmKind
 from m3i.stages.attribution import arm, attribute, contrast, observe, select
 from m3i.stages.judgment import answer, base, export, judge
 from m3i.stages.tracing import problems, telemetry, trace

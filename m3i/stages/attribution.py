@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from m3i.arms import ArmKind
 from m3i.artifacts import Audit, Contrasts, LayerScores, LayerSelection, ProblemSet, Telemetry, Traces
 from m3i.component import plain
+from m3i.config.arms import ArmKind
 from m3i.interfaces import AttributionRequest, Attributor, AuditRequest, Observer, SelectionRequest, Tick
-from m3i.lab import Lab, run_async
+from m3i.stages.context import Lab, run_async
 from m3i.stages.sources import LANGUAGE_MODELS, RUNTIME, TORCH
 
 
@@ -18,7 +18,7 @@ def observe(lab: Lab, alias: str, observer: Observer, drawn: ProblemSet, traces:
     by_id = {p.id: p for p in drawn.train}
 
     def work(folder: Path, tick: Tick) -> Audit:
-        from m3i.spans import checked_audit
+        from m3i.audits.quotes import checked_audit
 
         request = AuditRequest(
             items=[(by_id[t.problem_id], t) for t in traces.traces],
@@ -47,7 +47,7 @@ def contrast(lab: Lab, drawn: ProblemSet, traces: Traces, audits: Mapping[str, A
     """Each finding as a next-token question: the wrong and the right token in one context."""
 
     def work(folder: Path, tick: Tick) -> Contrasts:
-        from m3i.contrasts import build_contrasts
+        from m3i.stages.contrast import build_contrasts
 
         return build_contrasts(
             problems=drawn.train,
@@ -86,7 +86,7 @@ def attribute(
     options = lab.experiment.settings.attribution
 
     def work(folder: Path, tick: Tick) -> LayerScores:
-        from m3i.layer_scores import aggregate
+        from m3i.stages.attribute import aggregate
 
         request = AttributionRequest(
             target=lab.session,
@@ -157,7 +157,7 @@ def arm(lab: Lab, attributed: LayerSelection) -> LayerSelection:
         return attributed
 
     def work(folder: Path, tick: Tick) -> LayerSelection:
-        from m3i.arms import select_for
+        from m3i.config.arms import select_for
 
         return select_for(own, attributed, lab.session.info)
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from m3i.artifacts import Adapter, Answers, BaseModel, Export, LayerSelection, ProblemSet, Trace, Traces, Verdicts
 from m3i.component import plain
 from m3i.interfaces import ExportRequest, Judge, Tick
-from m3i.lab import Lab, run_async
+from m3i.stages.context import Lab, run_async
 from m3i.stages.sources import LANGUAGE_MODELS, RUNTIME, TORCH
 
 
@@ -79,7 +79,7 @@ def answer(lab: Lab, drawn: ProblemSet, untouched: BaseModel, tuned: Export | No
     options = lab.experiment.settings.evaluate
 
     def work(folder: Path, tick: Tick) -> Answers:
-        from m3i.evaluation import answer_held_out
+        from m3i.stages.answer import answer_held_out
 
         loaded = lab.session.loaded
         model = untouched.file()
@@ -129,7 +129,7 @@ def judge(lab: Lab, alias: str, component: Judge, drawn: ProblemSet, before: Ans
     reads: bool = cast(Any, component).reads_with_model
 
     def work(folder: Path, tick: Tick) -> Verdicts:
-        from m3i.judging import judge_answers
+        from m3i.stages.judge import judge_answers
 
         return run_async(
             judge_answers(

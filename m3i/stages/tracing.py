@@ -7,9 +7,9 @@ from pathlib import Path
 from m3i.artifacts import ProblemSet, Telemetry, Traces
 from m3i.component import plain
 from m3i.interfaces import Tick
-from m3i.lab import Lab
+from m3i.stages.context import Lab
 from m3i.stages.sources import TORCH
-from m3i.store import file_hash
+from m3i.store.store import file_hash
 
 
 def problems(lab: Lab) -> ProblemSet:
@@ -17,7 +17,7 @@ def problems(lab: Lab) -> ProblemSet:
     source = lab.experiment.problems
 
     def work(folder: Path, tick: Tick) -> ProblemSet:
-        from m3i.problem_set import make_problem_set
+        from m3i.problems.canonical import make_problem_set
 
         return make_problem_set(source)
 
@@ -36,7 +36,7 @@ def trace(lab: Lab, drawn: ProblemSet) -> Traces:
     source, options = lab.experiment.problems, lab.experiment.settings.trace
 
     def work(folder: Path, tick: Tick) -> Traces:
-        from m3i.generation import read_traces, sample_traces
+        from m3i.models.generation import read_traces, sample_traces
 
         lab.check_room()
         loaded = lab.session.loaded
@@ -73,7 +73,7 @@ def telemetry(lab: Lab, traces: Traces) -> Telemetry:
     options = lab.experiment.settings.telemetry
 
     def work(folder: Path, tick: Tick) -> Telemetry:
-        from m3i.telemetry import measure_telemetry
+        from m3i.stages.telemetry import measure_telemetry
 
         return measure_telemetry(
             lab.session.loaded, traces.traces, max_traces=options.max_traces, batch_size=options.batch_size, tick=tick

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from m3i.arms import ArmKind
 from m3i.artifacts import Adapter, Artifact, LayerSelection, PreferencePairs, ProblemSet, ReferenceLogprobs, Traces
 from m3i.component import plain
+from m3i.config.arms import ArmKind
 from m3i.interfaces import Tick, TrainRequest
-from m3i.lab import Lab
+from m3i.stages.context import Lab
 from m3i.stages.sources import TORCH
 
 A = TypeVar("A", bound=Artifact)
@@ -21,7 +21,7 @@ def pairs(lab: Lab, drawn: ProblemSet, traces: Traces) -> PreferencePairs:
     options = lab.experiment.settings.pairs
 
     def work(folder: Path, tick: Tick) -> PreferencePairs:
-        from m3i.pairs import build_pairs
+        from m3i.stages.pairs import build_pairs
 
         loaded = lab.session.loaded
         return build_pairs(
@@ -55,7 +55,7 @@ def reference(lab: Lab, chosen: PreferencePairs) -> ReferenceLogprobs:
     options = lab.experiment.settings.reference
 
     def work(folder: Path, tick: Tick) -> ReferenceLogprobs:
-        from m3i.reference import reference_logprobs
+        from m3i.stages.reference import reference_logprobs
 
         return reference_logprobs(lab.session.loaded, chosen, batch_size=options.batch_size, tick=tick)
 
@@ -75,7 +75,7 @@ def shuffle(lab: Lab, chosen: PreferencePairs, known: ReferenceLogprobs) -> tupl
     """In the shuffled arm half of the pairs swapped, another half for each training seed; elsewhere the pairs."""
     if lab.experiment.arm.kind is not ArmKind.SHUFFLED:
         return chosen, known
-    from m3i.shuffle import shuffle_pairs, shuffle_reference
+    from m3i.stages.shuffle import shuffle_pairs, shuffle_reference
 
     seed = lab.experiment.settings.seed
 

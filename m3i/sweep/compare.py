@@ -9,18 +9,18 @@ from typing import Any
 
 import m3i
 from m3i.sweep.arms import arm_rows
-from m3i.sweep.caveats import caveats
 from m3i.sweep.checks import checks_section, refusal
 from m3i.sweep.costs import costs_section
 from m3i.sweep.design import Design, design_of, deviations, registered
 from m3i.sweep.endpoints import comparable, endpoint, endpoint_names
 from m3i.sweep.judges import judges_section
 from m3i.sweep.load import Job, LoadedSweep
-from m3i.sweep.next_steps import next_steps
 from m3i.sweep.problems import problem_rows
 from m3i.sweep.variance import variance_section
 from m3i.sweep.verdict import contrast_section, endpoint_section, secondary_sections
-from m3i.sweep.words import verdict_section
+from m3i.wording.caveats.sweep import caveats
+from m3i.wording.sweep.next_steps import next_steps
+from m3i.wording.sweep.verdict import verdict_section
 
 FORMAT = 2
 """Layout of sweep.json; raised when a field changes its meaning."""

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from m3i.result.costs import known_cost
+from m3i.results.costs import known_cost
 from m3i.sweep.load import Job
 
 

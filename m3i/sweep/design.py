@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from m3i.config.settings import SweepSettings
 from m3i.errors import InputError, did_you_mean
-from m3i.settings import SweepSettings
-from m3i.sweep.earlier import trained_before
 from m3i.sweep.load import Job, LoadedSweep
+from m3i.sweep.preregistration import trained_before
 
 TESTED = ("attributed", "random")
 """Kinds of arms that the randomization test compares."""

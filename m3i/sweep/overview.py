@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from m3i.progress import Attempts, Progress
+from m3i.progress.journal import Attempts, Progress
 from m3i.report.texts import visible
 from m3i.sweep.plan import PlannedJob
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import m3i
-from m3i.arms import parse_arm
+from m3i.config.arms import parse_arm
+from m3i.config.settings import SweepSettings
 from m3i.errors import ConfigError, InputError
-from m3i.settings import SweepSettings
-from m3i.stored_result import wrong_settings
-from m3i.strict_json import read_object
-from m3i.whole_files import write_texts
+from m3i.results.stored import wrong_settings
+from m3i.store.strict_json import read_object
+from m3i.store.whole_files import write_texts
 
 NAME = "plan.json"
 FORMAT = 1

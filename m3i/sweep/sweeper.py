@@ -20,11 +20,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from m3i.config.experiment import Experiment
+from m3i.config.settings import LedgerMode
 from m3i.errors import ConfigError, M3IError, SweepError, TrackingError
-from m3i.experiment import Experiment
-from m3i.progress import Attempts, Progress
-from m3i.session import Session
-from m3i.settings import LedgerMode
+from m3i.models.session import Session
+from m3i.progress.journal import Attempts, Progress
 from m3i.sweep.overview import Overview
 from m3i.sweep.plan import (
     ASIDE,
@@ -95,11 +95,11 @@ def run_sweep(
     if judge not in experiment.judges:
         raise ConfigError(f"sweep.judge = '{judge}': no such judge is in the panel ({', '.join(experiment.judges)})")
     if experiment.settings.ledger.mode is LedgerMode.estimate:
-        from m3i.cost_command import print_cost
+        from m3i.cli.cost import print_cost
 
         print_cost(experiment, judged_jobs(settings))
         return
-    from m3i.engine import preflight
+    from m3i.engine.run import preflight
 
     preflight(experiment, Session(experiment.target).info)  # what would refuse the first job is said once, and now
     folder = Path(str(config.hydra.sweep.dir))
@@ -206,8 +206,8 @@ class Sweep:
             SweepError: Jobs did not finish; what finished is compared all the same.
             TrackingError: A tracker failed, of a job or of the sweep.
         """
-        from m3i.sweep.command import compare
-        from m3i.tracking import track_sweep
+        from m3i.cli.compare import compare
+        from m3i.engine.tracking import track_sweep
 
         ended = {job: self.progress(job) for job in jobs}
         lost = [job for job, progress in ended.items() if progress.state != "done"]

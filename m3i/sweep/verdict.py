@@ -20,7 +20,7 @@ from m3i.statistics import (
     randomization_test,
     tost,
 )
-from m3i.sweep.against import against_base, paired_effect, shuffled_effect, training_effect
+from m3i.sweep.contrasts import against_base, paired_effect, shuffled_effect, training_effect
 from m3i.sweep.design import Design
 from m3i.sweep.endpoints import Endpoint, same_order
 from m3i.sweep.power import power_section, too_wide

@@ -30,7 +30,7 @@ from .decoder import (
 if TYPE_CHECKING:
     import torch
 
-    from m3i.target import LoadedTarget
+    from m3i.models.target import LoadedTarget
 
 POSITIONS = ("contrast", "all")
 

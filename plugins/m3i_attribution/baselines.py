@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from m3i.artifacts import Contrast, Trace
-from m3i.batching import pad_right
 from m3i.errors import StageError
+from m3i.models.batching import pad_right
 
 from .decoder import recording, run
 
 if TYPE_CHECKING:
     import torch
 
-    from m3i.target import LoadedTarget
+    from m3i.models.target import LoadedTarget
 
 BASELINES = ("zero", "mean", "right_token")
 

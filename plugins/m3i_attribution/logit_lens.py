@@ -18,7 +18,7 @@ from .decoder import COMPONENTS, contrast_batches, distinct, logit_difference, r
 if TYPE_CHECKING:
     import torch
 
-    from m3i.target import LoadedTarget
+    from m3i.models.target import LoadedTarget
 
 
 @dataclass(kw_only=True)

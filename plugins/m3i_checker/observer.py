@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from m3i import Component
 from m3i.artifacts import Audit, Finding, Problem, StepError, Trace, Verification
+from m3i.audits.quotes import QuoteError, line_around, make_finding
 from m3i.interfaces import AuditRequest
-from m3i.spans import QuoteError, line_around, make_finding
 
 
 @dataclass(kw_only=True)

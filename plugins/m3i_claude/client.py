@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from m3i.llm.request import BatchState, CallError, ModelRequest, Reply, Transient
+from m3i.ledger.request import BatchState, CallError, ModelRequest, Reply, Transient
 from m3i.llm.sdk import BATCH_CALL_S, connect_s, in_time, quiet
 from m3i_claude.failures import batch_error, call_error
 from m3i_claude.messages import message_params, read_message, unreadable

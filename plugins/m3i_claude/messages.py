@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from m3i.llm.request import Block, ModelRequest, Reply, RequestError, Stop, Transient, Usage
+from m3i.ledger.request import Block, ModelRequest, Reply, RequestError, Stop, Transient, Usage
 
 MAX_MARKS = 4
 """Blocks of one request that may end a cached prefix."""

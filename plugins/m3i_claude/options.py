@@ -8,9 +8,9 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from m3i.component import require
+from m3i.ledger.request import Provider
 from m3i.llm.models import CLAUDE
 from m3i.llm.remote import RemoteModel
-from m3i.llm.request import Provider
 from m3i.llm.sdk import THINKING_TOKENS
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from m3i.llm.request import BatchState, CallError, ModelRequest, Reply, RequestError, Transient
+from m3i.ledger.request import BatchState, CallError, ModelRequest, Reply, RequestError, Transient
 from m3i.llm.sdk import BATCH_CALL_S, CONNECT_S, connect_s, in_time, quiet
 from m3i_gemini.contents import config, contents, read_response
 from m3i_gemini.failures import batch_error, call_error, no_client

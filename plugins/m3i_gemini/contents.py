@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from m3i.llm.request import Block, ModelRequest, Reply, Stop, Transient, Usage
+from m3i.ledger.request import Block, ModelRequest, Reply, Stop, Transient, Usage
 
 ROLES = {"user": "user", "assistant": "model"}
 STOPS = {"STOP": Stop.END, "MAX_TOKENS": Stop.MAX_TOKENS}

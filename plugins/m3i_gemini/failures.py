@@ -1,4 +1,4 @@
-"""Every way in which a call to Gemini fails, as an error of `m3i.llm.request`."""
+"""Every way in which a call to Gemini fails, as an error of `m3i.ledger.request`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from m3i.llm.request import AccountError, CallError, RequestError, TooLong, Transient
+from m3i.ledger.request import AccountError, CallError, RequestError, TooLong, Transient
 from m3i.llm.retry_after import retry_after_s
 from m3i.llm.sdk import connection_error, name_of
 

@@ -19,7 +19,7 @@ import numpy as np
 from m3i.artifacts import TensorLiveness
 from m3i.errors import StageError
 from m3i.interfaces import Tick, no_tick
-from m3i.llamacpp import LlamaCrashed, LlamaFailed, LlamaSession
+from m3i.models.llamacpp.session import LlamaCrashed, LlamaFailed, LlamaSession
 from m3i_gguf.probes import PeftModelProbe, Probe, Reading, read_llama
 from m3i_gguf.routing import flips, left_out, router_noise
 from m3i_gguf.updates import Update

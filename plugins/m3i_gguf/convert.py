@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from m3i.errors import StageError
-from m3i.llamacpp import quantize
-from m3i.target import LoadedTarget
+from m3i.models.llamacpp.session import quantize
+from m3i.models.target import LoadedTarget
 from m3i_gguf.architectures import Architecture, architecture_of
 from m3i_gguf.vocabulary import vocabulary
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from m3i.errors import StageError
-from m3i.target import LoadedTarget
+from m3i.models.target import LoadedTarget
 from m3i_gguf.architectures import Architecture, Config
 from m3i_gguf.layout import GGUFFile, copy_with_types, encode, write_tensor
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from m3i import Component, option, require
-from m3i.hf_resources import DTYPE_BYTES
+from m3i.models.huggingface.resources import DTYPE_BYTES
 
 
 @dataclass(kw_only=True)
@@ -39,7 +39,7 @@ class ChatTarget(Component):
             require(not self.system_prompt, "target.system_prompt", self.system_prompt, "none with target.chat=false")
 
     def chat_options(self) -> dict[str, Any]:
-        """The options that `m3i.hf_model.load_folder` takes as they are."""
+        """The options that `m3i.models.huggingface.load.load_folder` takes as they are."""
         return {
             "device": self.device,
             "chat": self.chat,

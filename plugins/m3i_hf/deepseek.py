@@ -9,7 +9,7 @@ from typing import Any
 
 from m3i import require
 from m3i.artifacts import TargetInfo
-from m3i.hf_facts import describe_config
+from m3i.models.huggingface.facts import describe_config
 
 from .hf import HfTarget
 from .hub import is_local

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from m3i import require
 from m3i.artifacts import TargetInfo
-from m3i.hf_facts import describe_folder
-from m3i.target import LoadedTarget
+from m3i.models.huggingface.facts import describe_folder
+from m3i.models.target import LoadedTarget
 
 from .chat import ChatTarget
 from .hub import is_local, pinned_snapshot
@@ -53,7 +53,7 @@ class HfTarget(ChatTarget):
 
     def load(self) -> LoadedTarget:
         """The model and its tokenizer."""
-        from m3i.hf_model import load_folder
+        from m3i.models.huggingface.load import load_folder
 
         return load_folder(self.describe(), **self.chat_options())
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from m3i.artifacts import TargetInfo
 from m3i.errors import ConfigError, InputError
-from m3i.hf_facts import (
+from m3i.models.huggingface.facts import (
     HASHED_SUFFIXES,
     describe_config,
     guess_family,
@@ -17,7 +17,7 @@ from m3i.hf_facts import (
     require_exportable,
     weight_files,
 )
-from m3i.hf_resources import require_disk, require_memory
+from m3i.models.huggingface.resources import require_disk, require_memory
 
 PATTERNS = tuple(f"*{suffix}" for suffix in HASHED_SUFFIXES)
 """Files of a repository that make up the model; code and pickles stay where they are."""

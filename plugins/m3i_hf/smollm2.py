@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 from m3i.artifacts import TargetInfo
 from m3i.errors import InputError
-from m3i.hf_facts import describe_config, hash_file
-from m3i.hf_resources import require_memory
-from m3i.hf_shapes import TensorHeader
-from m3i.target import LoadedTarget
+from m3i.models.huggingface.facts import describe_config, hash_file
+from m3i.models.huggingface.resources import require_memory
+from m3i.models.huggingface.shapes import TensorHeader
+from m3i.models.target import LoadedTarget
 
 from .chat import ChatTarget
 from .gguf_header import read_gguf_header
@@ -53,7 +53,7 @@ class SmolLM2(ChatTarget):
 
     def load(self) -> LoadedTarget:
         """The dequantised model, with a tokenizer that splits text as llama.cpp does."""
-        from m3i.hf_model import load_folder, load_tokenizer
+        from m3i.models.huggingface.load import load_folder, load_tokenizer
 
         info = self.describe()
         path = Path(info.files["gguf"])
@@ -125,7 +125,7 @@ def _split_digits(tokenizer: Any) -> None:
 
 def require_same_vocabulary(tokenizer: Any, path: Path) -> None:
     """Raises InputError where tokenizer and llama.cpp differ: in vocabulary pieces, or in how they split a text."""
-    from m3i.llamacpp import LlamaSession
+    from m3i.models.llamacpp.session import LlamaSession
 
     pieces = read_gguf(path)[2]
     own = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))

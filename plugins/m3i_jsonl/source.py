@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from m3i import Component, require
-from m3i.answer_text import check_rule, read_answer
 from m3i.artifacts import Problem, Verification
 from m3i.errors import ConfigError, InputError
-from m3i.problem_set import split_by_hash
+from m3i.problems.answers import check_rule, read_answer
+from m3i.problems.canonical import split_by_hash
 
 from .compare import COMPARISONS, INSTALL, as_number
 from .records import Placed, read_problems, require_disjoint

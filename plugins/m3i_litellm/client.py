@@ -9,7 +9,7 @@ import threading
 from functools import cache
 from typing import Any
 
-from m3i.llm.request import CallError, ModelRequest, Reply, Stop, Usage
+from m3i.ledger.request import CallError, ModelRequest, Reply, Stop, Usage
 from m3i.llm.sdk import connect_s, in_time
 from m3i_litellm.failures import call_error
 from m3i_litellm.keys import is_local, named_variables

@@ -1,4 +1,4 @@
-"""Every way in which a call through litellm fails, as an error of `m3i.llm.request`.
+"""Every way in which a call through litellm fails, as an error of `m3i.ledger.request`.
 
 litellm wraps a provider's error twice or more, and its own class and status are at times wrong (a broken connection is
 its InternalServerError 500). So the chain of causes is read: an HTTP status that really came counts first, then what
@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from m3i.ledger.request import AccountError, CallError, RequestError, TooLong, Transient
 from m3i.ledger.secrets import message
-from m3i.llm.request import AccountError, CallError, RequestError, TooLong, Transient
 from m3i.llm.retry_after import retry_after_s
 from m3i.llm.sdk import bad_key, connection_error
 from m3i_litellm.keys import named_variables

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from m3i.ledger.request import Block, ModelRequest, Reply, Stop, Transient, Usage
 from m3i.llm.models import family_of
-from m3i.llm.request import Block, ModelRequest, Reply, Stop, Transient, Usage
 
 STOPS = {"stop": Stop.END, "length": Stop.MAX_TOKENS, "content_filter": Stop.REFUSAL}
 REQUEST_ID = ("llm_provider-x-request-id", "llm_provider-request-id", "x-request-id", "request-id")

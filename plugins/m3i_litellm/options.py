@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from m3i.component import require
+from m3i.ledger.request import Provider
 from m3i.llm.remote import RemoteModel
-from m3i.llm.request import Provider
 from m3i_litellm.keys import variables_of
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from m3i.llm.fields import Part, Prompt
-from m3i.llm.request import Message
+from m3i.ledger.request import Message
+from m3i.llm.prompt_fields import Part, Prompt
 
 if TYPE_CHECKING:
-    from m3i.llamacpp import LlamaSession
+    from m3i.models.llamacpp.session import LlamaSession
 
 
 class ChatFormat(str, Enum):

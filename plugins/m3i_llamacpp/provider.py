@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from m3i.errors import ConfigError
 from m3i.ledger import Answer
-from m3i.llm.fields import Prompt
-from m3i.llm.request import ModelRequest, Provider, Reply, Stop, TooLong, Usage
+from m3i.ledger.request import ModelRequest, Provider, Reply, Stop, TooLong, Usage
+from m3i.llm.prompt_fields import Prompt
 from m3i_llamacpp.chat import ChatFormat, conversation, tokenized
 from m3i_llamacpp.grammar import grammar_of
 
 if TYPE_CHECKING:
-    from m3i.llamacpp import LlamaSession
+    from m3i.models.llamacpp.session import LlamaSession
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class LlamaCppProvider:
             self._session = None
 
     def _open(self) -> LlamaSession:
-        from m3i.llamacpp import LlamaSession
+        from m3i.models.llamacpp.session import LlamaSession
 
         if self._session is None:
             session = LlamaSession(self.path, n_ctx=self.n_ctx, n_threads=self.threads).__enter__()
@@ -83,7 +83,7 @@ class LlamaCppProvider:
         return self._session
 
     def _reply(self, request: ModelRequest) -> Reply:
-        from m3i.llamacpp import Sampling, sampling_seed
+        from m3i.models.llamacpp.session import Sampling, sampling_seed
 
         session = self._open()
         first, *later = request.messages

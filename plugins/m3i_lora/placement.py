@@ -11,7 +11,7 @@ from m3i.errors import ConfigError
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-    from m3i.target import LoadedTarget
+    from m3i.models.target import LoadedTarget
 
 GROUPS = {
     "auto": "the attention projections, and the router in layers that have one",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
     from m3i.artifacts import PreferencePairs, ReferenceLogprobs
-    from m3i.target import LoadedTarget
+    from m3i.models.target import LoadedTarget
 
     from .dpo_lora import DpoLora
 

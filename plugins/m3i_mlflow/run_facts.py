@@ -93,7 +93,7 @@ def tags(result: Mapping[str, Any]) -> dict[str, str]:
         "m3i.kind": arm["kind"],
         "m3i.seed": str(arm["seed"]),
         "m3i.layers": " ".join(map(str, layers)),
-        "m3i.target": result["target"]["name"],
+        "m3i.models.target": result["target"]["name"],
         "m3i.verdict": result["verdict"]["kind"],
         "m3i.command": result["command"],
     }
@@ -102,7 +102,7 @@ def tags(result: Mapping[str, Any]) -> dict[str, str]:
         found["m3i.draw_seed"] = str(arm.get("draw_seed", 0))
     seen: dict[str, int] = {}
     for row in result["ids"]:
-        place = ".".join(filter(None, ("m3i.store", row["kind"], row["name"])))
+        place = ".".join(filter(None, ("m3i.store.store", row["kind"], row["name"])))
         seen[place] = seen.get(place, 0) + 1
         found[place if seen[place] == 1 else f"{place}.{seen[place]}"] = row["id"]
     return found

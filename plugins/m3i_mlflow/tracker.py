@@ -87,7 +87,7 @@ class MLflow(Component):
     def _upload(self, mlflow: Service, run_id: str, folder: Path, names: tuple[str, ...]) -> None:
         if not self.log_artifacts:
             return
-        from m3i.export import write_judgements
+        from m3i.results.table import write_judgements
 
         mlflow.upload(run_id, [folder / name for name in names if (folder / name).is_file()])
         with TemporaryDirectory() as scratch:
@@ -96,7 +96,7 @@ class MLflow(Component):
 
 def _readable(file: Path) -> Mapping[str, Any] | None:
     """The result; None for one that cannot be read, which the sweep counts among its failures."""
-    from m3i.stored_result import read_result
+    from m3i.results.stored import read_result
 
     try:
         return read_result(file)

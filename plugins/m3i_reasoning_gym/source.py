@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from m3i import Component, option, require
-from m3i.answer_text import check_rule, read_answer
 from m3i.artifacts import Problem, Verification
 from m3i.errors import ConfigError
-from m3i.problem_set import canonical_id, canonical_text
+from m3i.problems.answers import check_rule, read_answer
+from m3i.problems.canonical import canonical_id, canonical_text
 
 from .steps import first_wrong_step
 from .tasks import open_task

@@ -9,7 +9,7 @@ from m3i import require
 from m3i.artifacts import LayerSelection, TargetInfo
 from m3i.errors import ConfigError
 from m3i.interfaces import SelectionRequest
-from m3i.layer_draws import permuted, rank_of, subset_at
+from m3i.statistics.draws import permuted, rank_of, subset_at
 
 from .candidates import ByScore, ranked, read_scores, spell
 

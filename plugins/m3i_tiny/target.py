@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from m3i import Component, require
-from m3i.hf_facts import describe_folder
-from m3i.hf_resources import DTYPE_BYTES
+from m3i.models.huggingface.facts import describe_folder
+from m3i.models.huggingface.resources import DTYPE_BYTES
 
 if TYPE_CHECKING:
     from m3i.artifacts import TargetInfo
-    from m3i.target import LoadedTarget
+    from m3i.models.target import LoadedTarget
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 """The shipped weights, configuration and tokenizer."""
@@ -42,6 +42,6 @@ class TinyTarget(Component):
 
     def load(self) -> "LoadedTarget":
         """The shipped model and its tokenizer."""
-        from m3i.hf_model import load_folder
+        from m3i.models.huggingface.load import load_folder
 
         return load_folder(self.describe(), device=self.device, chat=False)

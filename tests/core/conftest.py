@@ -4,8 +4,8 @@ import contextlib
 
 import pytest
 
+from m3i.config.settings import LedgerSettings
 from m3i.ledger import Ledger, faults
-from m3i.settings import LedgerSettings
 
 
 @pytest.fixture

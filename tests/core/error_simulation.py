@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from m3i.error_correlation import pair_errors, panel_errors
+from m3i.audits.shared_errors import pair_errors, panel_errors
 
 MISSES, FALSE_ALARMS, WRONG = 0.6, 0.05, 0.5
 CASES = {

@@ -14,7 +14,7 @@ from ledger_provider import BatchingProvider, ScriptedProvider, echo, ledger_at,
 
 from m3i.errors import M3IError
 from m3i.ledger import BudgetError
-from m3i.llm.request import Usage
+from m3i.ledger.request import Usage
 
 
 def logged(log, req):

@@ -7,9 +7,9 @@ import itertools
 from collections import Counter
 from pathlib import Path
 
+from m3i.config.settings import LedgerSettings
 from m3i.ledger import Ledger
-from m3i.llm.request import BatchState, Block, Message, ModelRequest, Reply, Stop, Transient, Usage
-from m3i.settings import LedgerSettings
+from m3i.ledger.request import BatchState, Block, Message, ModelRequest, Reply, Stop, Transient, Usage
 
 MODEL = "test-model"
 PRICES = {MODEL: {"input": 1.0, "output": 1.0}}

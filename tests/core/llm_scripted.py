@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from m3i.artifacts import Answer, Problem, Trace
+from m3i.ledger.request import BatchState, ModelRequest, Reply, Stop, Usage
 from m3i.llm.judge import LLMJudge
 from m3i.llm.observer import LLMObserver
 from m3i.llm.remote import RemoteModel
-from m3i.llm.request import BatchState, ModelRequest, Reply, Stop, Usage
 
 PROBLEM = Problem(id="p", prompt="48+7*6-15=?", answer="75")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from m3i.agreement import span_agreement, trace_agreement
+from m3i.audits.agreement import span_agreement, trace_agreement
 
 CASES = {
     "16 problems × 2 samples, equal texts": (16, 2, "equal"),

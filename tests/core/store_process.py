@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from m3i.artifacts import LayerSelection
-from m3i.store import Recipe, Store
+from m3i.store.store import Recipe, Store
 
 
 def want(root: Path, log: Path, seconds: float) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from m3i.agreement import measure_agreement
 from m3i.artifacts import (
     Adapter,
     Answer,
@@ -41,9 +40,10 @@ from m3i.artifacts import (
     Verdict,
     Verdicts,
 )
-from m3i.judging import merge
+from m3i.audits.agreement import measure_agreement
 from m3i.ledger.tally import Tally
-from m3i.store import StageRecord
+from m3i.stages.judge import merge
+from m3i.store.store import StageRecord
 
 HOSTILE = (
     "<script>document.title='owned'</script> {{ 7*7 }} {% raw %} </details></pre> <img src=https://evil.example/x.png> "

@@ -18,12 +18,12 @@ from typing import Any
 from synthetic_run import MODULES as TRAINED_MODULES
 from synthetic_run import _adapter, _answer, _export, _model_verdicts, _verdicts, synthetic_run
 
-from m3i.arms import ArmKind, arm_section, parse_arm, select_for
 from m3i.artifacts import Answer, Answers, LayerSelection, Outcome, Problem, TargetInfo, Verdicts
-from m3i.judging import EQUAL, merge
-from m3i.result import build_result, to_json
-from m3i.settings import StatisticsSettings
-from m3i.store import StageRecord
+from m3i.config.arms import ArmKind, arm_section, parse_arm, select_for
+from m3i.config.settings import StatisticsSettings
+from m3i.results import build_result, to_json
+from m3i.stages.judge import EQUAL, merge
+from m3i.store.store import StageRecord
 
 Rule = Callable[[str, int, int, int], bool | None]
 """(arm, training seed, number of the problem, generation seed) → the tuned answer is right; None: the base's answer."""

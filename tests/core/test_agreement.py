@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from observer_simulation import CASES, false_positives
 
-from m3i.agreement import (
+from m3i.artifacts import Audit, Finding, LayerScores, ScoreRow, Trace
+from m3i.audits.agreement import (
     correct_overlaps,
     layer_agreement,
     measure_agreement,
@@ -20,7 +21,6 @@ from m3i.agreement import (
     token_alpha,
     trace_agreement,
 )
-from m3i.artifacts import Audit, Finding, LayerScores, ScoreRow, Trace
 from m3i.statistics import krippendorff_alpha
 
 

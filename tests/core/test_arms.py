@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m3i.arms import Arm, ArmKind, parse_arm, population, select_for
 from m3i.artifacts import (
     LayerSelection,
     PairOrigin,
@@ -20,10 +19,11 @@ from m3i.artifacts import (
     ReferenceLogprobs,
     TargetInfo,
 )
-from m3i.engine import refuse_draw
+from m3i.config.arms import Arm, ArmKind, parse_arm, population, select_for
+from m3i.engine.run import refuse_draw
 from m3i.errors import ConfigError
-from m3i.layer_draws import Population, Stratum, permuted, rank_of, subset_at
-from m3i.shuffle import shuffle_pairs, shuffle_reference, swapped_rows
+from m3i.stages.shuffle import shuffle_pairs, shuffle_reference, swapped_rows
+from m3i.statistics.draws import Population, Stratum, permuted, rank_of, subset_at
 
 INFO = TargetInfo(
     name="tiny", revision="r", architecture="DeepseekV2ForCausalLM", family="m3i", n_layers=12, n_parameters=1,

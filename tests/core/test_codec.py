@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from m3i import artifacts, codec
+from m3i import artifacts
 from m3i.artifacts import (
     Artifact,
     Finding,
@@ -26,6 +26,7 @@ from m3i.artifacts import (
     Traces,
 )
 from m3i.errors import StoreError
+from m3i.store import codec
 
 CLASSES = sorted(
     (c for c in vars(artifacts).values() if isinstance(c, type) and issubclass(c, Artifact) and c is not Artifact),

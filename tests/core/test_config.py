@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from m3i.cli import run_command
-from m3i.config_source import check_presets, parse_panel
+from m3i.cli.main import run_command
+from m3i.cli.secret_arguments import config_folders
+from m3i.config.experiment import Experiment
+from m3i.config.registry import Registry
+from m3i.config.source import check_presets, parse_panel
 from m3i.errors import ConfigError, PluginError
-from m3i.experiment import Experiment
-from m3i.registry import Registry
-from m3i.secret_arguments import config_folders
 
 
 def test_the_default_experiment_composes() -> None:

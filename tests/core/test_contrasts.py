@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from m3i.artifacts import Audit, Problem, StepError, Trace, Verification
-from m3i.contrasts import NoContrast, build_contrasts, fork, part
-from m3i.spans import make_finding
+from m3i.audits.quotes import make_finding
+from m3i.stages.contrast import NoContrast, build_contrasts, fork, part
 
 EOS = 0
 

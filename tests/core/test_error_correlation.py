@@ -8,8 +8,8 @@ import pytest
 from error_simulation import rates
 
 from m3i.artifacts import Audit, Finding, Trace
-from m3i.error_correlation import effective_number, error_correlation, pair_errors, panel_errors
-from m3i.observer_accuracy import call_accuracy, citation_rate, place_accuracy, places_section
+from m3i.audits.accuracy import call_accuracy, citation_rate, place_accuracy, places_section
+from m3i.audits.shared_errors import effective_number, error_correlation, pair_errors, panel_errors
 from m3i.statistics import dealt_orders
 
 

@@ -17,13 +17,13 @@ import pytest
 from synthetic_run import synthetic_run
 from synthetic_sweep import counted
 
-from m3i.cli import run_command
+from m3i.cli.main import run_command
+from m3i.config.settings import StatisticsSettings
 from m3i.errors import InputError, M3IError
-from m3i.export import COLUMNS, TEXTS, Kind, column_table, export_command, write_judgements
-from m3i.export.cells import cell
-from m3i.export.columns import columns
-from m3i.result import build_result, write_run
-from m3i.settings import StatisticsSettings
+from m3i.results import build_result, write_run
+from m3i.results.table import COLUMNS, TEXTS, Kind, column_table, export_command, write_judgements
+from m3i.results.table.cells import cell
+from m3i.results.table.columns import columns
 from m3i.statistics import mcnemar, mean_score, paired_difference, rank_correlation, sign_test
 
 ROOT = Path(__file__).parents[2]
@@ -312,7 +312,7 @@ def test_files_are_replaced_whole_or_not_at_all(tmp_path):
     before = [path.read_bytes() for path in write_judgements(tmp_path)]
     code = (
         "import resource, sys; from pathlib import Path; import pyarrow.parquet;"
-        "from m3i.export import write_judgements;"
+        "from m3i.results.table import write_judgements;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); write_judgements(Path(sys.argv[1]))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
@@ -408,7 +408,7 @@ def test_the_command_imports_no_torch(run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run[1], folder)
     code = (
-        "import sys; from m3i.export import export_command; assert 'pyarrow' not in sys.modules; "
+        "import sys; from m3i.results.table import export_command; assert 'pyarrow' not in sys.modules; "
         f"export_command([{str(folder)!r}]); print({{'torch', 'scipy', 'transformers'}} & set(sys.modules))"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

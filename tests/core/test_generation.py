@@ -12,8 +12,15 @@ from transformers import PreTrainedTokenizerFast
 
 from m3i.artifacts import Problem, TargetInfo, Verification
 from m3i.errors import ConfigError, InputError
-from m3i.generation import character_offsets, completion_logprobs, draw_tokens, read_traces, sample_noise, sample_traces
-from m3i.target import LoadedTarget
+from m3i.models.generation import (
+    character_offsets,
+    completion_logprobs,
+    draw_tokens,
+    read_traces,
+    sample_noise,
+    sample_traces,
+)
+from m3i.models.target import LoadedTarget
 
 
 class ContainsSeven:

@@ -9,14 +9,14 @@ import pytest
 
 import m3i
 from m3i.artifacts import TargetInfo
-from m3i.display import Display
+from m3i.config.experiment import Experiment
+from m3i.config.registry import installed
 from m3i.errors import StoreError
-from m3i.experiment import Experiment
-from m3i.lab import Lab, core_hash
 from m3i.ledger import Ledger
-from m3i.registry import installed
-from m3i.session import Session
-from m3i.store import Store
+from m3i.models.session import Session
+from m3i.progress.display import Display
+from m3i.stages.context import Lab, core_hash
+from m3i.store.store import Store
 
 CODE = """
 import sys
@@ -24,7 +24,7 @@ sys.path.insert(0, {root!r})
 from pathlib import Path
 import m3i
 assert Path(m3i.__file__).parent == Path({root!r}) / "m3i"
-from m3i.lab import core_hash, core_sources
+from m3i.stages.context import core_hash, core_sources
 core_sources()
 Path({root!r}, "m3i", "pairs.py").open("a").write("# edited while a run is on\\n")
 print(core_hash(("pairs",)), core_hash(("spans",)))

@@ -5,7 +5,7 @@ import pytest
 
 from m3i.errors import StageError
 from m3i.interfaces import AttributionRows
-from m3i.layer_scores import aggregate, cluster_bootstrap
+from m3i.stages.attribute import aggregate, cluster_bootstrap
 
 
 def rows(entries, left_out=None):

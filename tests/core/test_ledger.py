@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledger_provider import COST, PRICES, ScriptedProvider, echo, flaky, hangs, ledger_at, overloaded, request, words
 
+from m3i.config.settings import LedgerMode
 from m3i.errors import ConfigError, StoreError
-from m3i.ledger import BudgetError, OutageError, ReplayError, sending
+from m3i.ledger import BudgetError, OutageError, ReplayError
+from m3i.ledger import single_call as sending
 from m3i.ledger.prices import estimate, price_of
-from m3i.llm.request import AccountError, RequestError, Stop, TooLong, Transient, Usage
-from m3i.settings import LedgerMode
+from m3i.ledger.request import AccountError, RequestError, Stop, TooLong, Transient, Usage
 
 WORST = estimate(request("x"), price_of("scripted", "test-model", PRICES)).usd_at_most
 

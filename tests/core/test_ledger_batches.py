@@ -7,12 +7,12 @@ import sqlite3
 import pytest
 from ledger_provider import COST, PRICES, BatchingProvider, ScriptedProvider, echo, request
 
+from m3i.cli.ledger import ledger_command
+from m3i.config.settings import LedgerMode
 from m3i.errors import ConfigError, InputError
 from m3i.ledger import BudgetError, OutageError, ReplayError, batch_rows
-from m3i.ledger.command import ledger_command
 from m3i.ledger.prices import estimate, price_of
-from m3i.llm.request import AccountError, RequestError, TooLong, Transient
-from m3i.settings import LedgerMode
+from m3i.ledger.request import AccountError, RequestError, TooLong, Transient
 
 WORST = estimate(request("x"), price_of("scripted", "test-model", PRICES), batch=True).usd_at_most
 REQUESTS = {f"item {n}": request(n) for n in range(6)}

@@ -8,15 +8,15 @@ import sqlite3
 import pytest
 from ledger_provider import COST, PRICES, ScriptedProvider, echo, ledger_at, request
 
+from m3i.cli.ledger import ledger_command
+from m3i.config.settings import LedgerMode
 from m3i.errors import InputError, M3IError, StoreError
 from m3i.ledger import BudgetError
-from m3i.ledger.command import ledger_command
-from m3i.ledger.content import request_from
-from m3i.ledger.exchange import export, import_
+from m3i.ledger.jsonl import export, import_
+from m3i.ledger.parse_request import request_from
 from m3i.ledger.prices import estimate, price_of
+from m3i.ledger.request import AccountError, TooLong, Transient
 from m3i.ledger.show import summary
-from m3i.llm.request import AccountError, TooLong, Transient
-from m3i.settings import LedgerMode
 
 
 def ask(path, provider, *requests, **settings):

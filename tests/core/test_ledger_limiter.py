@@ -12,7 +12,7 @@ from ledger_provider import ScriptedProvider, echo, ledger_at, overloaded, reque
 
 from m3i.ledger import calls, faults
 from m3i.ledger.limiter import START, Limiter, Window
-from m3i.llm.request import Transient
+from m3i.ledger.request import Transient
 
 
 class Windows(RuleBasedStateMachine):

@@ -12,7 +12,7 @@ from m3i.errors import ConfigError
 from m3i.ledger import price_table
 from m3i.ledger.price_table import price_of
 from m3i.ledger.prices import OVERHEAD_TOKENS, Prefix, cost, estimate, price_source
-from m3i.llm.request import Block, Message, ModelRequest, Usage
+from m3i.ledger.request import Block, Message, ModelRequest, Usage
 
 USAGE = Usage(input_tokens=1000, cache_read_tokens=20_000, cache_write_tokens=3000, output_tokens=400)
 

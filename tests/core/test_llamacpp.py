@@ -17,10 +17,10 @@ from transformers import DeepseekV2Config, DeepseekV2ForCausalLM, PreTrainedToke
 
 from m3i.artifacts import Problem, TargetInfo, Verification
 from m3i.errors import ConfigError, InputError
-from m3i.evaluation import answer_held_out
-from m3i.llamacpp import LlamaCrashed, LlamaFailed, LlamaSession, Sampling, quantize, sampling_seed
-from m3i.llamacpp_sampling import Sampler, keep_likely
-from m3i.target import LoadedTarget
+from m3i.models.llamacpp.sampling import Sampler, keep_likely
+from m3i.models.llamacpp.session import LlamaCrashed, LlamaFailed, LlamaSession, Sampling, quantize, sampling_seed
+from m3i.models.target import LoadedTarget
+from m3i.stages.answer import answer_held_out
 
 SPECIAL = ["<pad>", "<bos>", "<eos>"]
 
@@ -325,13 +325,13 @@ def test_a_cache_made_otherwise_is_not_reused(mini):
 
 
 def test_worker_imports_no_torch():
-    code = "import m3i.llamacpp_worker, sys; print([m for m in ('torch', 'transformers', 'gguf') if m in sys.modules])"
+    code = "import m3i.models.llamacpp.worker, sys; print([m for m in ('torch', 'transformers', 'gguf') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_session_is_light():
-    code = "import m3i.llamacpp, m3i.evaluation, sys; print([m for m in ('torch', 'llama_cpp') if m in sys.modules])"
+    code = "import m3i.models.llamacpp.session, m3i.stages.answer, sys; print([m for m in ('torch', 'llama_cpp') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -29,15 +29,15 @@ from test_llm_digest import telemetry_of
 
 from m3i.artifacts import CallFacts, Problem
 from m3i.component import field_docs, resolved_fields
+from m3i.config.settings import LedgerSettings
 from m3i.errors import ConfigError, InputError, StageError
 from m3i.interfaces import AuditRequest, BlindPair, Judge, JudgeRequest, Observer
 from m3i.ledger import Ledger
+from m3i.ledger.request import Stop, TooLong
 from m3i.llm.judge import LLMJudge
 from m3i.llm.observer import ALL_DROPPED, LLMObserver
 from m3i.llm.panel import Asked, CallMode, ReplyError
-from m3i.llm.request import Stop, TooLong
 from m3i.llm.verdict import Opinion, ballot_of
-from m3i.settings import LedgerSettings
 
 PROMPTS = Path(__file__).parents[2] / "m3i" / "llm" / "prompts"
 OTHER = Problem(id="q", prompt="1+1=?", answer="2")

@@ -10,12 +10,12 @@ import pytest
 from llm_scripted import PROBLEM, trace_of
 from test_llm_digest import telemetry_of
 
+from m3i.audits.quotes import checked_audit
+from m3i.config.registry import build
 from m3i.errors import ConfigError
 from m3i.interfaces import AuditRequest
 from m3i.ledger import OutageError
-from m3i.llm.request import AccountError, RequestError
-from m3i.registry import build
-from m3i.spans import checked_audit
+from m3i.ledger.request import AccountError, RequestError
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "observer.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from m3i.errors import ConfigError, InputError
 from m3i.interfaces import BlindPair
 from m3i.llm import audit, verdict
 from m3i.llm.audit import audit_prompt
-from m3i.llm.fields import FENCE_DIGITS, Part, Slots, Template, fence, merged, read_template, shown, text_of
+from m3i.llm.prompt_fields import FENCE_DIGITS, Part, Slots, Template, fence, merged, read_template, shown, text_of
 from m3i.llm.verdict import verdict_prompt
 
 AUDIT, _ = read_template(None, builtin="audit.md", layout=audit.LAYOUT, option="observer.prompt_file")

@@ -7,12 +7,12 @@ import pytest
 from llm_scripted import ScriptedBatchProvider, ScriptedProvider, reply, until
 
 from m3i.artifacts import CallFacts
+from m3i.config.settings import LedgerMode
 from m3i.errors import ConfigError, StageError
 from m3i.ledger import BudgetError, OutageError, ReplayError
 from m3i.ledger.prices import estimate, price_of
+from m3i.ledger.request import AccountError, Block, Message, ModelRequest, RequestError, Stop, TooLong, Transient
 from m3i.llm.panel import Ask, CallMode, ReplyError, ask_all, together
-from m3i.llm.request import AccountError, Block, Message, ModelRequest, RequestError, Stop, TooLong, Transient
-from m3i.settings import LedgerMode
 
 PRICE = {"input": 1, "output": 2, "cache_read": 0.1, "cache_write": 1.25}
 COST = (100 * 1 + 20 * 0.1 + 3 * 1.25 + 7 * 2) / 1e6
@@ -185,7 +185,7 @@ def test_an_error_about_the_account_stops_after_calls_in_flight_are_recorded(led
 
     Calls in flight may take as long as they need, not only the ledger's time of grace after a cancellation.
     """
-    monkeypatch.setattr("m3i.ledger.sending.GRACE_S", 0.01)
+    monkeypatch.setattr("m3i.ledger.single_call.GRACE_S", 0.01)
     provider = ScriptedProvider(lambda r: error if last(r) == "1" else ECHO(r), hold=one_fails_while(4))
     with pytest.raises(type(error), match="no such"):
         run(ledger_of(concurrency=3), provider, ASKS)

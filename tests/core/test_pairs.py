@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from m3i.artifacts import PairOrigin, Problem, StepError, Trace, Verification
 from m3i.errors import StageError
-from m3i.pairs import Corrected, Overlong, build_pairs
+from m3i.stages.pairs import Corrected, Overlong, build_pairs
 
 EOS = 0
 

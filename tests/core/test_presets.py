@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from m3i.config_source import conf_dir
+from m3i.config.experiment import Experiment
+from m3i.config.source import conf_dir
 from m3i.errors import ConfigError
-from m3i.experiment import Experiment
 
 SEED = "experiment=seed_2026_05_10"
 MINE = f"problems.path={Path(__file__).parent.parent / 'data' / 'problems.jsonl'}"

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m3i.answer_text import check_rule, read_answer
 from m3i.artifacts import Problem, Verification
 from m3i.component import Component
 from m3i.errors import ConfigError, StageError
-from m3i.problem_set import canonical_id, canonical_text, make_problem_set, split_by_hash
+from m3i.problems.answers import check_rule, read_answer
+from m3i.problems.canonical import canonical_id, canonical_text, make_problem_set, split_by_hash
 
 
 @dataclass(kw_only=True)

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 import m3i
-from m3i import registry
+from m3i.config import registry
 from m3i.errors import ConfigError, PluginError
 
 
@@ -123,7 +123,7 @@ def test_a_plugin_that_does_not_import_names_its_distribution(tmp_path: Path) ->
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-dist\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[m3i]\nbroken = broken_plugin\n")
     code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from m3i.cli import run_command;"
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from m3i.cli.main import run_command;"
         "sys.exit(run_command(['plugins']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -142,7 +142,7 @@ def test_every_entry_point_of_ours_is_a_plugin_folder_and_the_other_way_round() 
 def test_loading_the_registry_imports_nothing_heavy() -> None:
     code = textwrap.dedent("""
         import sys
-        from m3i.registry import installed
+        from m3i.config.registry import installed
         installed()
         heavy = {"torch", "transformers", "peft", "trl", "datasets", "llama_cpp", "scipy", "litellm", "gguf"}
         print(sorted(heavy & set(sys.modules)))

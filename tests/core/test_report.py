@@ -8,16 +8,16 @@ import pytest
 from report_browser import launched, open_page, weak_texts
 from synthetic_run import HOSTILE, call_facts, synthetic_run
 
-from m3i.agreement import measure_agreement
 from m3i.artifacts import Answers, CallFacts, Canary, FileEffect, Outcome, Verdict, Verdicts
+from m3i.audits.agreement import measure_agreement
+from m3i.config.settings import StatisticsSettings
 from m3i.errors import StageError
 from m3i.report import render_report
 from m3i.report.texts import HIDDEN, divergence, marked, text_limit
-from m3i.result import build_result, summary_lines, to_json, write_run
-from m3i.result.comparisons import judge_agreement
-from m3i.result.judge_quality import canary_section, consistency_section, length_section, shared_families
-from m3i.result.words import money
-from m3i.settings import StatisticsSettings
+from m3i.results import build_result, summary_lines, to_json, write_run
+from m3i.results.comparisons import judge_agreement
+from m3i.results.judge_quality import canary_section, consistency_section, length_section, shared_families
+from m3i.wording.run import money
 
 
 def result_of(**options):

@@ -11,8 +11,8 @@ from synthetic_run import synthetic_run
 
 from m3i.report import render_report
 from m3i.report.texts import moment, shown_traces
-from m3i.result import build_result, to_json, write_run
-from m3i.result.traces import EXAMPLES, TEXT_BUDGET
+from m3i.results import build_result, to_json, write_run
+from m3i.results.traces import EXAMPLES, TEXT_BUDGET
 
 
 def result_of(arguments):

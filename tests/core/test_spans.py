@@ -3,8 +3,8 @@
 import pytest
 
 from m3i.artifacts import Audit, Finding, Trace
+from m3i.audits.quotes import QuoteError, checked_audit, line_around, locate, make_finding
 from m3i.errors import StageError
-from m3i.spans import QuoteError, checked_audit, line_around, locate, make_finding
 
 
 def trace(text="12+3=15\n15*2=31\n", width=3, trace_id="t"):

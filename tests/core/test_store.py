@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m3i import shared_folder
 from m3i.artifacts import LayerSelection, ReferenceLogprobs
+from m3i.config.settings import LedgerSettings
 from m3i.errors import ConfigError, StoreError
 from m3i.ledger import Ledger
-from m3i.settings import LedgerSettings
-from m3i.shared_folder import network_type
-from m3i.store import Recipe, Store
+from m3i.store import shared_folder
+from m3i.store.shared_folder import network_type
+from m3i.store.store import Recipe, Store
 
 
 def recipe(**settings: object) -> Recipe:

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from synthetic_run import synthetic_run
 from synthetic_sweep import arm_names, counted, jobs_of, random_world, synthetic_results, write_sweep
 
-from m3i.cli import run_command
+from m3i.cli.compare import compare
+from m3i.cli.main import run_command
 from m3i.errors import InputError, M3IError
-from m3i.export import write_judgements
-from m3i.progress import Journal, Progress, read_progress
-from m3i.result import FORMAT, build_result, write_run
-from m3i.stored_result import damage, read_result
-from m3i.sweep.command import compare
+from m3i.progress.journal import Journal, Progress, read_progress
+from m3i.results import FORMAT, build_result, write_run
+from m3i.results.stored import damage, read_result
+from m3i.results.table import write_judgements
 from m3i.sweep.compare import FORMAT as SWEEP_FORMAT
 from m3i.sweep.load import load_sweep
 
@@ -244,7 +244,7 @@ def test_an_event_of_other_types_is_none(tmp_path: Path, line: str) -> None:
 # -- files that cannot be written -------------------------------------------------------------------
 
 NO_ROOM = (
-    "import resource, sys; from m3i.cli import run_command; import m3i.export, m3i.sweep.compare, pyarrow.parquet;"
+    "import resource, sys; from m3i.cli.main import run_command; import m3i.results.table, m3i.sweep.compare, pyarrow.parquet;"
     "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); sys.exit(run_command(sys.argv[2:]))"
 )
 

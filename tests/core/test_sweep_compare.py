@@ -25,22 +25,22 @@ from synthetic_sweep import (
 )
 
 import m3i.sweep
+from m3i.cli.compare import compare_command
 from m3i.errors import InputError, M3IError
 from m3i.report.sweep_texts import power_words
 from m3i.statistics import kappa
 from m3i.sweep.arms import arm_rows
 from m3i.sweep.checks import checks_section
-from m3i.sweep.command import compare_command
 from m3i.sweep.compare import build_sweep, to_json
 from m3i.sweep.costs import costs_section
 from m3i.sweep.design import Design, design_of
 from m3i.sweep.endpoints import Endpoint, comparable
 from m3i.sweep.length import length_adjusted
 from m3i.sweep.load import Job, load_sweep, slim
-from m3i.sweep.next_steps import next_steps
 from m3i.sweep.power import least, power_section
 from m3i.sweep.verdict import endpoint_section, tie_rate
-from m3i.sweep.words import failure_lines, of_sweeps, summary_lines
+from m3i.wording.sweep.next_steps import next_steps
+from m3i.wording.sweep.verdict import failure_lines, of_sweeps, summary_lines
 
 Results = dict[tuple[str, int], dict[str, Any]]
 FIXED = {"attributed": 4, "random-0": 2, "random-1": 4, "random-2": 1, "all": 3, "shuffled": 0, "sham": 0}
@@ -940,8 +940,8 @@ def test_the_sentence_fits_the_question(tmp_path: Path, alternative: str, words:
 
 def test_one_table_of_scores() -> None:
     from m3i.artifacts import SCORES as table
-    from m3i.export import columns
-    from m3i.result import comparisons
+    from m3i.results import comparisons
+    from m3i.results.table import columns
     from m3i.sweep import endpoints
 
     assert columns.SCORES is comparisons.SCORES is endpoints.SCORES is table

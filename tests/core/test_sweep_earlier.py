@@ -2,8 +2,8 @@
 
 import pytest
 
-from m3i.sweep.earlier import trained_before
 from m3i.sweep.load import Job
+from m3i.sweep.preregistration import trained_before
 
 PLAN = {"at": "2026-11-22 21:00:00+0100"}
 

@@ -7,11 +7,11 @@ import io
 import pytest
 from rich.console import Console
 
-from m3i.cost import CostLine, Estimate, times_judged
+from m3i.config.settings import SweepSettings
+from m3i.engine.cost import CostLine, Estimate, times_judged
 from m3i.errors import ConfigError, InputError, SweepError
-from m3i.progress import Journal, Progress, read_progress
-from m3i.settings import SweepSettings
-from m3i.store import StageRecord
+from m3i.progress.journal import Journal, Progress, read_progress
+from m3i.store.store import StageRecord
 from m3i.sweep.overview import Overview, time_left_s
 from m3i.sweep.plan import PlannedJob, judged_jobs, planned_jobs, read_plan, register, with_jobs, write_plan
 from m3i.sweep.sweeper import Sweep, only_here, quoted

@@ -15,10 +15,10 @@ from m3i.report import render_sweep
 from m3i.report.sweep_figures import arms_figure, goes_on, swarm
 from m3i.report.sweep_texts import direction, edge, layer_use, need, ranges
 from m3i.report.texts import HIDDEN
-from m3i.result.words import p_phrase
 from m3i.sweep.compare import build_sweep, to_json
 from m3i.sweep.load import load_sweep
-from m3i.sweep.numbers import level, shift
+from m3i.wording.run import p_phrase
+from m3i.wording.sweep.numbers import level, shift
 
 SEEDS = (0, 1)
 

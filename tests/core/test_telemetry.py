@@ -5,10 +5,10 @@ import pytest
 import torch
 from small_models import small_deepseek, small_llama, wrap
 
-import m3i.telemetry as telemetry_module
+import m3i.stages.telemetry as telemetry_module
 from m3i.artifacts import Trace
 from m3i.errors import StageError
-from m3i.telemetry import choose_traces, measure_telemetry, read_router
+from m3i.stages.telemetry import choose_traces, measure_telemetry, read_router
 
 VOCABULARY = 50
 

@@ -10,13 +10,13 @@ from synthetic_run import synthetic_run
 from test_contract import plugin_modules
 
 import m3i
-from m3i.cli import run_command
+from m3i.cli.main import run_command
+from m3i.config.experiment import Experiment
+from m3i.config.registry import build
+from m3i.engine.tracking import of_trackers, track_command, track_run, track_sweep
 from m3i.errors import ConfigError, InputError, M3IError, TrackingError
-from m3i.experiment import Experiment
-from m3i.registry import build
-from m3i.result import build_result, write_run
+from m3i.results import build_result, write_run
 from m3i.sweep.compare import FORMAT as SWEEP_FORMAT
-from m3i.tracking import of_trackers, track_command, track_run, track_sweep
 
 seen = []
 
@@ -46,7 +46,7 @@ def registered(monkeypatch):
     module = ModuleType("notebook")
     module.register_trackers = m3i.hookimpl(lambda register: register("notebook", Notebook))
     registry = build([*plugin_modules(), (module, "notebook-dist", "1")])
-    monkeypatch.setattr("m3i.config_source.installed", lambda: registry)
+    monkeypatch.setattr("m3i.config.source.installed", lambda: registry)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_preset_may_choose_a_tracker_and_the_command_line_take_it_away(tmp_pat
     module.register_presets = m3i.hookimpl(lambda register: register("pkg://tracking_presets.conf"))
     module.register_trackers = m3i.hookimpl(lambda register: register("notebook", Notebook))
     registry = build([*plugin_modules(), (module, "notebook-dist", "1")])
-    monkeypatch.setattr("m3i.config_source.installed", lambda: registry)
+    monkeypatch.setattr("m3i.config.source.installed", lambda: registry)
     assert list(Experiment.compose("experiment=tracked").trackers) == ["notebook"]
     assert list(Experiment.compose("experiment=tracked", "tracker=again:notebook").trackers) == ["again"]
 

@@ -8,10 +8,10 @@ from importlib import resources
 import pytest
 
 from m3i.artifacts import Answers, Canary, Outcome, Verdict, Verdicts
-from m3i.injections import canaries, load
 from m3i.report import render_report
 from m3i.report.texts import HIDDEN, visible
-from m3i.result import build_result, summary_lines, to_json, write_run
+from m3i.results import build_result, summary_lines, to_json, write_run
+from m3i.stages.injections import canaries, load
 from tests.core.report_browser import launched, open_page
 from tests.core.synthetic_run import synthetic_run
 

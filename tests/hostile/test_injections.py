@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3i.artifacts import Answer, Problem, Trace
-from m3i.injections import canaries, load
 from m3i.interfaces import BlindPair
 from m3i.llm import audit, verdict
-from m3i.llm.fields import Part, Slots, Template, fence, read_template, shown, text_of
 from m3i.llm.panel import ReplyError
+from m3i.llm.prompt_fields import Part, Slots, Template, fence, read_template, shown, text_of
 from m3i.llm.schema import MAX_REPLY_CHARS
 from m3i.report.texts import HIDDEN
+from m3i.stages.injections import canaries, load
 
 TEXTS = [injection.text for injection in load()]
 IDS = [f"{i}-{injection.family}" for i, injection in enumerate(load())]

@@ -7,12 +7,12 @@ import json
 import pytest
 
 from m3i.artifacts import Answer, Canary, Problem, Trace
-from m3i.injections import canaries, load
+from m3i.config.registry import build
+from m3i.config.settings import LedgerSettings
 from m3i.interfaces import AuditRequest, BlindPair, JudgeRequest
-from m3i.judging import judge_answers
 from m3i.ledger import Ledger
-from m3i.registry import build
-from m3i.settings import LedgerSettings
+from m3i.stages.injections import canaries, load
+from m3i.stages.judge import judge_answers
 from tests.wire import WireServer
 
 MODELS = {"claude": "claude-sonnet-5-5", "gemini": "gemini-2.5-pro", "litellm": "openai/gpt-5"}

@@ -18,8 +18,7 @@ from m3i_claude.observer import Claude
 from m3i_claude.options import Effort, Thinking
 
 from m3i.errors import ConfigError
-from m3i.llm.models import CLAUDE
-from m3i.llm.request import (
+from m3i.ledger.request import (
     AccountError,
     BatchProvider,
     BatchState,
@@ -33,6 +32,7 @@ from m3i.llm.request import (
     TooLong,
     Transient,
 )
+from m3i.llm.models import CLAUDE
 from tests.wire import WireServer, faults
 from tests.wire.cases import CASES, FOUND, Case, closed_port, full_backlog, request
 

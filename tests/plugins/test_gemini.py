@@ -19,8 +19,7 @@ from m3i_gemini.observer import Gemini
 from m3i_gemini.options import ThinkingLevel
 
 from m3i.errors import ConfigError
-from m3i.llm.models import GEMINI
-from m3i.llm.request import (
+from m3i.ledger.request import (
     AccountError,
     BatchProvider,
     BatchState,
@@ -34,6 +33,7 @@ from m3i.llm.request import (
     TooLong,
     Transient,
 )
+from m3i.llm.models import GEMINI
 from tests.wire import WireServer
 from tests.wire.cases import CASES, FOUND, Case, closed_port, full_backlog, request
 

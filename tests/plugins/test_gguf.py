@@ -36,7 +36,7 @@ from transformers import (
 from m3i.artifacts import Adapter, BaseModel, LayerSelection, Trace, TrainingCertificate
 from m3i.errors import ConfigError, DeadTensorError, InputError, StageError
 from m3i.interfaces import ExportRequest
-from m3i.llamacpp import LlamaFailed, LlamaSession
+from m3i.models.llamacpp.session import LlamaFailed, LlamaSession
 
 MLA = ("q_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj")
 LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj")

@@ -21,11 +21,11 @@ from m3i_hf.hub import is_local
 from m3i_hf.smollm2 import find_gguf, read_gguf, require_same_vocabulary
 from small_models import small_deepseek, small_llama
 
-from m3i import hf_resources
 from m3i.errors import ConfigError, InputError
-from m3i.hf_facts import describe_folder, guess_family, read_tensor_headers
-from m3i.hf_resources import resolve_dtype
-from m3i.hf_shapes import implied_tensors
+from m3i.models.huggingface import resources as hf_resources
+from m3i.models.huggingface.facts import describe_folder, guess_family, read_tensor_headers
+from m3i.models.huggingface.resources import resolve_dtype
+from m3i.models.huggingface.shapes import implied_tensors
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -424,7 +424,7 @@ def test_deepseek_v2_lite_facts():
 
 
 def test_deepseek_v2_lite_on_the_meta_device():
-    from m3i.hf_model import meta_model
+    from m3i.models.huggingface.load import meta_model
 
     info = published_info()
     model = meta_model(info.config)
@@ -512,8 +512,8 @@ def test_the_gguf_header_is_what_the_gguf_package_reads():
 
 
 def test_the_smollm2_preset_keeps_its_worked_examples_out_of_the_problems():
-    from m3i.experiment import Experiment
-    from m3i.problem_set import canonical_id, make_problem_set
+    from m3i.config.experiment import Experiment
+    from m3i.problems.canonical import canonical_id, make_problem_set
 
     experiment = Experiment.compose("experiment=smollm2")
     shown = {example["prompt"] for example in experiment.target.examples}
@@ -557,7 +557,7 @@ def test_smollm2_loads_and_both_tokenizers_agree():
 def test_a_tokenizer_that_splits_otherwise_is_refused():
     from tokenizers import pre_tokenizers
 
-    from m3i.hf_model import load_tokenizer
+    from m3i.models.huggingface.load import load_tokenizer
 
     path = find_gguf()
     tokenizer = load_tokenizer(path.parent, gguf=path.name)

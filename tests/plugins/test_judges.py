@@ -15,8 +15,8 @@ from m3i_verifier.judge import VerifierJudge
 from m3i.artifacts import Answer, CallFacts, Outcome, TargetInfo
 from m3i.errors import ConfigError
 from m3i.interfaces import BlindPair, Judge, JudgeRequest
-from m3i.judging import judge_answers
 from m3i.llm.verdict import read_verdict, verdict_schema
+from m3i.stages.judge import judge_answers
 
 INFO = TargetInfo(
     name="t", revision="r", architecture="LlamaForCausalLM", family="f", n_layers=2, n_parameters=1, n_active=1
@@ -146,7 +146,7 @@ def test_smollm2_judges_blind_pairs_within_its_grammar():
 @pytest.mark.slow
 @SMOLLM2
 def test_control_tokens_come_from_the_frames_alone():
-    from m3i.llamacpp import LlamaSession
+    from m3i.models.llamacpp.session import LlamaSession
 
     problem = PROBLEMS[0]
     pair = BlindPair(key="k", problem=problem, a=answer(problem, ESCAPES), b=answer(problem, "<|im_start|>" * 3))
@@ -162,7 +162,7 @@ def test_control_tokens_come_from_the_frames_alone():
 @SMOLLM2
 @pytest.mark.parametrize("max_reason_chars", [0, 12])
 def test_every_completion_of_the_grammar_is_the_json_asked_for(max_reason_chars):
-    from m3i.llamacpp import LlamaSession, Sampling
+    from m3i.models.llamacpp.session import LlamaSession, Sampling
 
     judge = LlamaCppJudge(max_reason_chars=max_reason_chars)
     grammar = grammar_of(verdict_schema(choice_first=True), judge.limits())

@@ -16,12 +16,12 @@ from m3i_litellm.judge import LiteLLMJudge
 from m3i_litellm.observer import LiteLLM
 
 from m3i.artifacts import Answer, Problem
+from m3i.config.settings import LedgerSettings
 from m3i.errors import ConfigError
 from m3i.interfaces import AuditRequest, BlindPair, JudgeRequest
 from m3i.ledger import Ledger
+from m3i.ledger.request import AccountError, Block, Message, ModelRequest, RequestError, Stop, TooLong, Transient
 from m3i.llm.audit import audit_schema
-from m3i.llm.request import AccountError, Block, Message, ModelRequest, RequestError, Stop, TooLong, Transient
-from m3i.settings import LedgerSettings
 from tests.core.llm_scripted import trace_of
 from tests.wire import WireServer, faults
 

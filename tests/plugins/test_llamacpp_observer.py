@@ -15,9 +15,9 @@ from m3i_llamacpp.provider import LlamaCppProvider
 from m3i.artifacts import TargetInfo
 from m3i.errors import ConfigError, StageError
 from m3i.interfaces import AuditRequest, Observer
+from m3i.ledger.request import Block, Message, ModelRequest, Stop
 from m3i.llm.audit import AuditReply, LayeredAuditReply, audit_schema
-from m3i.llm.fields import Part, Prompt
-from m3i.llm.request import Block, Message, ModelRequest, Stop
+from m3i.llm.prompt_fields import Part, Prompt
 from m3i.llm.schema import read_reply
 from tests.core.llm_scripted import PROBLEM, trace_of
 
@@ -167,7 +167,7 @@ def test_smollm2_audits_within_its_grammar():
 @pytest.mark.slow
 @SMOLLM2
 def test_llama_cpp_takes_the_grammar_at_its_widest():
-    from m3i.llamacpp import LlamaSession
+    from m3i.models.llamacpp.session import LlamaSession
 
     observer = LlamaCppObserver(max_findings=50, max_quote_chars=1999, max_reason_chars=1999)
     with LlamaSession(find_model("smollm2", "model"), n_ctx=256) as session:

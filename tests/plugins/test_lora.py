@@ -29,7 +29,7 @@ from m3i.artifacts import (
 )
 from m3i.errors import ConfigError, StageError
 from m3i.interfaces import TrainRequest, no_tick
-from m3i.reference import reference_logprobs
+from m3i.stages.reference import reference_logprobs
 
 N_LAYERS = 4
 MLA = ("self_attn.q_proj", "self_attn.kv_a_proj_with_mqa", "self_attn.kv_b_proj", "self_attn.o_proj")

@@ -18,11 +18,11 @@ from m3i_mlflow.address import without_credentials
 from m3i_mlflow.facts import key, leaves, text
 from m3i_mlflow.tracker import MLflow
 
+from m3i.engine.tracking import track_run
 from m3i.errors import ConfigError, StageError, TrackingError
-from m3i.result import build_result, write_run
+from m3i.results import build_result, write_run
 from m3i.sweep.compare import build_sweep, to_json
 from m3i.sweep.load import load_sweep
-from m3i.tracking import track_run
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "core"))
@@ -100,8 +100,8 @@ def test_a_run_is_read_back_as_it_was(tracker, client, tmp_path):
         result["verdict"]["kind"],
         result["verdict"]["sentence"],
     )
-    assert tags["m3i.store.adapter"] == "a" * 32
-    assert (tags["m3i.store.answers"], tags["m3i.store.answers.2"]) == ("x" * 32, "y" * 32)
+    assert tags["m3i.store.store.adapter"] == "a" * 32
+    assert (tags["m3i.store.store.answers"], tags["m3i.store.store.answers.2"]) == ("x" * 32, "y" * 32)
     assert "m3i.draw" not in tags
 
     files = {a.path for a in client.list_artifacts(run.info.run_id)}

@@ -20,11 +20,11 @@ from m3i_litellm.judge import LiteLLMJudge
 from m3i_litellm.observer import LiteLLM
 
 from m3i.artifacts import Answer, Audit, Telemetry, Trace
+from m3i.config.settings import LedgerMode, LedgerSettings
 from m3i.errors import M3IError
 from m3i.interfaces import AuditRequest, BlindPair, JudgeRequest, Judgment
 from m3i.ledger import Ledger, ReplayError
 from m3i.llm.panel import CallMode
-from m3i.settings import LedgerMode, LedgerSettings
 from tests.wire import WireServer, faults
 
 

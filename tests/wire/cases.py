@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from m3i.llm.request import AccountError, Block, CallError, Message, ModelRequest, RequestError, TooLong, Transient
+from m3i.ledger.request import AccountError, Block, CallError, Message, ModelRequest, RequestError, TooLong, Transient
 from tests.wire import faults
 from tests.wire.faults import Fault
 

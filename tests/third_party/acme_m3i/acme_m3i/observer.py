@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import m3i
 from m3i.artifacts import Audit
+from m3i.audits.quotes import make_finding
 from m3i.interfaces import AuditRequest
-from m3i.spans import make_finding
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,333 @@
+"""What an experiment's remote calls come to before anything is spent: `m3i cost ...` and `ledger.mode=estimate`.
+
+    problems -> stored traces where the store has them, else stand-ins -> the very requests a run would send
+             -> one estimate a request (m3i.ledger.prices.estimate, which the budget uses too) -> a line a component
+
+Nothing is loaded or called. A stand-in for a trace or an answer is a completion of the length
+limit, so a figure made from stand-ins is on the high side; the remarks say which were used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from m3i.artifacts import Answer, Artifact, Problem, ProblemSet, Telemetry, Trace, Traces
+from m3i.config.experiment import Experiment
+from m3i.config.registry import installed
+from m3i.engine.run import check_trace_file, components, ledger_path, store_root
+from m3i.errors import InputError
+from m3i.interfaces import BlindPair
+from m3i.ledger import Ledger
+from m3i.ledger.prices import CallEstimate, Prefix, Price, estimate, price_of, price_source
+from m3i.ledger.request import Block, Message, ModelRequest
+from m3i.llm.judge import LLMJudge
+from m3i.llm.observer import LLMObserver
+from m3i.llm.panel import MAX_ECHO_CHARS, CallMode
+from m3i.llm.remote import RemoteModel
+from m3i.models.session import Session
+from m3i.progress.display import Display
+from m3i.stages import problems as problems_stage
+from m3i.stages import telemetry as telemetry_stage
+from m3i.stages import trace as trace_stage
+from m3i.stages.context import Lab
+from m3i.store.store import Recipe, StageRecord, Store
+
+REPLY_TOKENS = {"observer": 300, "judge": 120}
+"""Length of a reply in the expected cost, thinking not included (see `TextModel.thinking_tokens`)."""
+LONGEST_CHARACTER = "\U00010000"
+"""One of those with the most UTF-8 bytes: four."""
+REPAIR_CHARS = 2000
+"""More than any message of what was wrong with a reply."""
+CHARACTERS_A_TOKEN = 4
+"""Of the filler that stands in for a completion."""
+
+A = TypeVar("A", bound=Artifact)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostLine:
+    """The calls of one component. Repair turns are in the bound alone."""
+
+    place: str
+    """Group and alias, e.g. `observer.claude`."""
+    provider: str
+    model: str
+    n_calls: int
+    """At most: equal answers are not judged, and identical requests are one call."""
+    n_known: int
+    """Of these, answers that the ledger has already."""
+    input_tokens: int
+    """Expected."""
+    output_tokens: int
+    usd: float | None
+    """Expected; None where no price is known. Answers in the ledger cost nothing."""
+    usd_at_most: float | None
+    """Every reply as long as allowed and each asked for again once."""
+    basis: str
+    """What the requests were made from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What the experiment would ask."""
+
+    lines: tuple[CostLine, ...]
+    price_source: str
+    budget_usd: float | None
+
+    @property
+    def usd(self) -> float | None:
+        """Expected, all components; None where one has no known price."""
+        return _sum([line.usd for line in self.lines])
+
+    @property
+    def usd_at_most(self) -> float | None:
+        """At most, all components."""
+        return _sum([line.usd_at_most for line in self.lines])
+
+
+class NotStored(Exception):
+    """The artifact would have to be made."""
+
+
+class StoredOnly(Store):
+    """A store that answers and never makes."""
+
+    def get_or_make(self, cls: type[A], recipe: Recipe, *unused: Any, **also_unused: Any) -> tuple[A, StageRecord]:
+        """The stored artifact. Raises NotStored."""
+        found, _ = self._load(cls, recipe)
+        if found is None:
+            raise NotStored(recipe.stage)
+        return found, self._record(recipe, 0.0, hit=True, why="")
+
+
+def estimate_cost(experiment: Experiment) -> Estimate:
+    """A line for every component that calls a provider. Loads no model, needs no key, calls nobody."""
+    remote = {place: c for place, c in components(experiment).items() if isinstance(c, RemoteModel)}
+    settings = experiment.settings.ledger
+    if not remote:
+        return Estimate(lines=(), price_source=price_source(), budget_usd=settings.budget_usd)
+    check_trace_file(experiment)
+    lines = []
+    ledger = Ledger(settings, default_path=ledger_path(experiment))
+    try:
+        drawn, traces, measured = _inputs(experiment, ledger)
+        for place, component in remote.items():
+            if isinstance(component, LLMObserver):
+                requests = list(_audits(component, experiment, drawn, traces, measured))
+                basis = "stored traces" if traces else "stand-ins of the length limit, as no trace is stored"
+            elif isinstance(component, LLMJudge):
+                requests = list(_judgments(component, experiment, drawn))
+                basis = "stand-ins of the length limit for both answers"
+            else:
+                continue
+            lines.append(_line(place, component, requests, basis, experiment, ledger))
+    finally:
+        ledger.close()
+    return Estimate(lines=tuple(lines), price_source=price_source(), budget_usd=settings.budget_usd)
+
+
+def times_judged(found: Estimate, n_jobs: int) -> Estimate:
+    """The estimate of a sweep: observers once, judges once for each of `n_jobs` jobs with answers of their own."""
+    lines = []
+    for line in found.lines:
+        if not line.place.startswith("judge."):
+            lines.append(line)
+            continue
+        lines.append(
+            replace(
+                line,
+                n_calls=line.n_calls * n_jobs,
+                n_known=0,  # only the first job's answers can be in the ledger
+                input_tokens=line.input_tokens * n_jobs,
+                output_tokens=line.output_tokens * n_jobs,
+                usd=None if line.usd is None else line.usd * n_jobs,
+                usd_at_most=None if line.usd_at_most is None else line.usd_at_most * n_jobs,
+                basis=f"{line.basis}, for each of {n_jobs} jobs of the sweep",
+            )
+        )
+    return replace(found, lines=tuple(lines))
+
+
+def _inputs(experiment: Experiment, ledger: Ledger) -> tuple[ProblemSet, Traces | None, Telemetry | None]:
+    """The problems, drawn anew where the store lacks them, and stored traces with their telemetry, if any."""
+    root = store_root(experiment)
+    drawn: ProblemSet | None = None
+    traces: Traces | None = None
+    if root.is_dir():
+        with contextlib.suppress(NotStored, InputError):  # InputError: the target's weights are not on this machine
+            session = Session(experiment.target)
+            lab = Lab(experiment, installed(), StoredOnly(root), Display(quiet=True), session, ledger)
+            drawn = problems_stage(lab)
+            traces = trace_stage(lab, drawn)
+            return drawn, traces, telemetry_stage(lab, traces)
+    if drawn is None:
+        from m3i.problems.canonical import make_problem_set
+
+        drawn = make_problem_set(experiment.problems)
+    return drawn, traces, None
+
+
+def _audits(
+    observer: LLMObserver,
+    experiment: Experiment,
+    drawn: ProblemSet,
+    traces: Traces | None,
+    measured: Telemetry | None,
+) -> Iterator[ModelRequest]:
+    by_id = {p.id: p for p in drawn.train}
+    if traces is not None:
+        items = [(by_id[t.problem_id], t) for t in traces.traces]
+    else:
+        options = experiment.settings.trace
+        samples = range(options.samples)
+        if options.file is not None:  # nothing is known of its lines before the target has tokenised them
+            with Path(options.file).open("rb") as file:
+                samples = range(max(1, round(sum(1 for line in file if line.strip()) / max(1, len(drawn.train)))))
+        items = [(p, _trace(p, sample, options.max_new_tokens)) for p in drawn.train for sample in samples]
+    for problem, trace in items:
+        yield observer.request_for(problem, trace, measured)
+
+
+def _judgments(judge: LLMJudge, experiment: Experiment, drawn: ProblemSet) -> Iterator[ModelRequest]:
+    options = experiment.settings
+    shown: list[tuple[Problem, int]] = [(p, seed) for p in drawn.held_out for seed in options.evaluate.seeds]
+    shown += [(drawn.held_out[i % len(drawn.held_out)], -1 - i) for i in range(options.judging.canaries)]
+    for problem, seed in shown:
+        sides = [_answer(problem, f"{seed} {side}", options.evaluate.max_new_tokens) for side in "ab"]
+        for a, b in (sides, sides[::-1]):
+            for replicate in range(judge.replicates):
+                yield judge.request_for(BlindPair(key="", problem=problem, a=a, b=b), replicate)
+
+
+def _line(
+    place: str,
+    component: RemoteModel,
+    requests: Sequence[ModelRequest],
+    basis: str,
+    experiment: Experiment,
+    ledger: Ledger,
+) -> CostLine:
+    price = price_of(component.provider_name, component.model, experiment.settings.ledger.prices)
+    reply = REPLY_TOKENS[component.group] + component.thinking_tokens()
+    distinct = {request.key: request for request in requests}
+    known = ledger.known(distinct)
+    asked = [request for key, request in distinct.items() if key not in known]
+    seen: set[tuple[str, ...]] = set()
+    calls: list[CallEstimate] = []
+    batch = component.mode is CallMode.batch
+    for request in asked:
+        prefix = _prefix(request)
+        use = Prefix.unused if not prefix else Prefix.read if prefix in seen else Prefix.written
+        seen.add(prefix)
+        calls.append(estimate(request, price, expected_output_tokens=reply, batch=batch, prefix=use))
+    return CostLine(
+        place=place,
+        provider=component.provider_name,
+        model=component.model,
+        n_calls=len(distinct),
+        n_known=len(known),
+        input_tokens=sum(c.input_tokens_expected for c in calls),
+        output_tokens=sum(c.output_tokens_expected for c in calls),
+        usd=_sum([c.usd_expected for c in calls]),
+        usd_at_most=_sum([c.usd_at_most for c in calls] + [repair_usd_at_most(r, price, batch=batch) for r in asked]),
+        basis=basis,
+    )
+
+
+def repair_usd_at_most(request: ModelRequest, price: Price | None, *, batch: bool) -> float | None:
+    """Bound of the turn that asks again: the request, the longest reply that is repeated in it, and what was wrong."""
+    reply = Message(role="assistant", blocks=(Block(text=LONGEST_CHARACTER * MAX_ECHO_CHARS),))
+    wrong = Message(role="user", blocks=(Block(text=LONGEST_CHARACTER * REPAIR_CHARS),))
+    again = replace(request, messages=(*request.messages, reply, wrong))
+    return estimate(again, price, batch=batch).usd_at_most
+
+
+def _prefix(request: ModelRequest) -> tuple[str, ...]:
+    """The part of the prompt that is marked for the provider's cache."""
+    blocks = [*request.system, *(b for m in request.messages for b in m.blocks)]
+    marked = max((i for i, block in enumerate(blocks) if block.cache), default=-1)
+    return tuple(block.text for block in blocks[: marked + 1])
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def _filler(problem: Problem, max_new_tokens: int, what: str) -> str:
+    """A completion of the length limit, from the source's own solution where it has one; `what` tells two apart."""
+    line = (problem.solution or "so many words stand for one step of it").rstrip("\n") + "\n"
+    length = CHARACTERS_A_TOKEN * max_new_tokens
+    return f"({what})\n{line * (1 + length // len(line))}"[:length]
+
+
+def _trace(problem: Problem, sample: int, max_new_tokens: int) -> Trace:
+    text = _filler(problem, max_new_tokens, f"sample {sample}")
+    return Trace(
+        id=f"{problem.id}-{sample}",
+        problem_id=problem.id,
+        sample=sample,
+        prompt_ids=(),
+        completion_ids=(),
+        text=text,
+        offsets=(),
+        logprobs=(),
+        correct=False,
+        answer=None,
+        truncated=False,
+    )
+
+
+def _answer(problem: Problem, what: str, max_new_tokens: int) -> Answer:
+    return Answer(
+        problem_id=problem.id,
+        seed=0,
+        completion_ids=(),
+        text=_filler(problem, max_new_tokens, what),
+        correct=False,
+        answer=None,
+        truncated=False,
+    )
+
+
+def cost_table(found: Estimate) -> Any:
+    """The estimate as a rich table."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("component", "model"):
+        table.add_column(column, no_wrap=True)
+    for column in ("calls", "tokens in", "tokens out", "expected", "at most"):
+        table.add_column(column, justify="right", no_wrap=True, min_width=len(column))
+    for line in found.lines:
+        calls = f"{line.n_calls - line.n_known:,}" + (f" of {line.n_calls:,}" if line.n_known else "")
+        tokens = (f"{line.input_tokens:,}", f"{line.output_tokens:,}")
+        table.add_row(line.place, line.model, calls, *tokens, usd(line.usd), usd(line.usd_at_most))
+    return table
+
+
+def remarks(found: Estimate) -> list[str]:
+    """What the figures stand on, a line each."""
+    bases = {line.basis: [other.place for other in found.lines if other.basis == line.basis] for line in found.lines}
+    lines = [f"{', '.join(places)}: reckoned from {basis}." for basis, places in bases.items()]
+    lines += [
+        f"{line.place}: {line.n_known:,} of {line.n_calls:,} answers are in the ledger and cost nothing."
+        for line in found.lines
+        if line.n_known
+    ]
+    lines.append(f"Prices: {found.price_source}; ledger.prices overrides them.")
+    budget = "no limit" if found.budget_usd is None else f"${found.budget_usd:,.2f}"
+    lines.append(f"Budget: {budget} (ledger.budget_usd), for all that the account ever spends.")
+    if found.budget_usd is not None and found.usd is not None and found.usd > found.budget_usd:
+        lines.append("The expected cost is over the budget: the run would stop there, and go on with a larger one.")
+    return lines
+
+
+def usd(value: float | None) -> str:
+    """Dollars for people; no price is not 0."""
+    return "no price known" if value is None else f"${value:,.2f}"

@@ -1,0 +1,146 @@
+"""Reads a stored result.json strictly, for everything that goes on from it: compare, export, trackers.
+
+Anyone can edit a file. A field of another type, a number out of range, or counts that are not those of the rows make
+a result unusable, with the name of the field: a statistic computed from them would be wrong in silence. Fields that
+nothing but the page shows are not checked here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from m3i.config.arms import parse_arm
+from m3i.config.settings import SweepSettings
+from m3i.errors import ConfigError, InputError
+from m3i.results.build import FORMAT
+from m3i.results.schema import Result
+from m3i.stages.judge import EQUAL, merge
+from m3i.store.strict_json import read_object
+
+REMEDY = "restore the file, or run this job again"
+
+
+def read_result(file: Path) -> dict[str, Any]:
+    """The content of a result.json that this version can go on from.
+
+    Raises:
+        InputError: It cannot; the message names the file and the field, and what to do.
+    """
+    result = read_object(file)
+    if "arm" not in result and "format" in result:
+        raise InputError(
+            f"{file}: it was written before arms had names (format {result['format']!r}, M3I "
+            f"{result.get('m3i', 'unknown')}); run this job again"
+        )
+    if result.get("format") != FORMAT:
+        raise InputError(f"{file}: format {result.get('format')!r}, this version reads {FORMAT}; run this job again")
+    wrong = damage(result)
+    if wrong:
+        raise InputError(f"{file}: {wrong}; {REMEDY}")
+    return result
+
+
+def damage(result: Mapping[str, Any]) -> str:
+    """What is wrong with a result of this format: the field and why; empty when nothing is."""
+    try:
+        Result.model_validate(result)
+    except ValidationError as error:
+        return first_error(error)
+    except ValueError as error:  # of a time
+        return str(error)
+    return _of_the_arm(result) or _of_the_sweep(result) or _of_the_rows(result) or _of_the_ids(result)
+
+
+def first_error(error: ValidationError) -> str:
+    """The first complaint of pydantic: field, what is expected, what was given."""
+    found = error.errors(include_url=False)[0]
+    given = repr(found["input"])
+    shown = "" if found["type"] == "missing" else f", got {given[:60]}{'...' if given[60:] else ''}"
+    return f"{'.'.join(map(str, found['loc']))}: {found['msg'][:1].lower()}{found['msg'][1:]}{shown}"
+
+
+def _of_the_arm(result: Mapping[str, Any]) -> str:
+    """Name, kind and draw belong together, and every layer is one of the model."""
+    arm, layers = result["arm"], result["layers"]
+    try:
+        own = parse_arm(arm["name"])
+    except ConfigError as error:
+        return f"arm.name: {error}"
+    if (own.kind.value, own.draw) != (arm["kind"], arm["draw"]):
+        return f"arm.kind and arm.draw: {arm['kind']!r} and {arm['draw']!r} are not those of arm '{own.name}'"
+    if own.draw is not None and own.draw >= arm["n_sets"]:
+        return f"arm.n_sets: {arm['n_sets']} sets have no draw {own.draw}"
+    candidates = set(arm["candidates"])
+    for name, chosen in (("layers.selected", layers["selected"]), ("arm.attributed", arm["attributed"])):
+        if len(set(chosen)) < len(chosen) or not set(chosen) <= candidates:
+            return f"{name}: {str(chosen)[:60]} are not distinct ones of arm.candidates"
+    if candidates and max(candidates) >= layers["n"]:
+        return f"arm.candidates: the model has {layers['n']} layers, no layer {max(candidates)}"
+    return ""
+
+
+def _of_the_sweep(result: Mapping[str, Any]) -> str:
+    """Options `sweep.*` say what is tested where there is no plan."""
+    asked = result["config"].get("sweep", {})
+    wrong = wrong_settings(asked) if isinstance(asked, Mapping) else "expected a mapping"
+    return f"config: {wrong}" if wrong else ""
+
+
+def wrong_settings(asked: Mapping[str, Any]) -> str:
+    """What is wrong with the options `sweep.*` in a mapping that was read from JSON; empty when nothing is."""
+    names = {f.name for f in dataclasses.fields(SweepSettings)}
+    known = json.dumps({name: value for name, value in asked.items() if name in names})
+    try:
+        TypeAdapter(SweepSettings).validate_json(known, strict=True)
+    except ValidationError as error:
+        return f"sweep.{first_error(error)}"
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def _of_the_rows(result: Mapping[str, Any]) -> str:
+    """Rows are there once, each with every judge's word, and the counts are theirs."""
+    rows, judges = result["problems"]["rows"], result["judges"]
+    asked = Counter((row["problem_id"], row["seed"]) for row in rows)
+    for (problem, seed), n in asked.items():
+        if n > 1:
+            return f"problems.rows: problem {problem[:40]!r} with generation seed {seed} is there {n} times"
+    for i, row in enumerate(rows):
+        if set(row["verdicts"]) != set(judges):
+            return f"problems.rows.{i}.verdicts: not of the judges {', '.join(judges)}"
+        for judge, verdict in row["verdicts"].items():
+            if verdict["outcome"] != _outcome(verdict["first"], verdict["second"]):
+                return f"problems.rows.{i}.verdicts.{judge}.outcome: not what its two ballots give"
+    for judge, section in judges.items():
+        counts = Counter(row["verdicts"][judge]["outcome"] for row in rows)
+        for name, n in section["counts"].items():
+            if n != counts[name]:
+                return f"judges.{judge}.counts.{name}: it says {n}, its rows give {counts[name]}"
+    for side in ("base", "tuned"):
+        stated, right = result["accuracy"][side]["right"], sum(row[side]["correct"] for row in rows)
+        if stated != right:
+            return f"accuracy.{side}.right: it says {stated}, its rows give {right}"
+    return ""
+
+
+def _of_the_ids(result: Mapping[str, Any]) -> str:
+    """The artifacts that a judgement is made from have their ids."""
+    there = Counter((row["kind"], row["name"]) for row in result["ids"])
+    needed = {("problems", ""): 1, ("adapter", ""): 1, ("export", ""): 1, ("answers", ""): 2}
+    for (kind, name), n in (needed | {("verdicts", judge): 1 for judge in result["judges"]}).items():
+        if there[kind, name] != n:
+            return f"ids: {there[kind, name]} of kind {kind!r}, name {name!r}, not {n}"
+    return ""
+
+
+def _outcome(first: str, second: str) -> str:
+    """As `m3i.stages.judge` makes a verdict of two ballots."""
+    return "tie" if first == second == EQUAL else merge(first, second).value

@@ -1,0 +1,163 @@
+"""What every stage of a run shares: the store, the display, the target, and how a stage's recipe is made."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from m3i.artifacts import Artifact
+from m3i.component import library_version, plain, resolved_fields
+from m3i.config.experiment import Experiment
+from m3i.config.registry import Registry, hash_contents
+from m3i.errors import StoreError
+from m3i.interfaces import Tick
+from m3i.ledger import Ledger
+from m3i.models.session import Session
+from m3i.progress.display import Display
+from m3i.store.store import Recipe, StageRecord, Store
+
+A = TypeVar("A", bound=Artifact)
+T = TypeVar("T")
+
+
+@dataclass
+class Lab:
+    """One run's surroundings."""
+
+    experiment: Experiment
+    registry: Registry
+    store: Store
+    display: Display
+    session: Session
+    ledger: Ledger
+    records: list[StageRecord] = field(default_factory=list)
+
+    def make(
+        self,
+        cls: type[A],
+        stage: str,
+        work: Callable[[Path, Tick], A],
+        *,
+        label: str = "",
+        component: tuple[str, Any] | None = None,
+        core: tuple[str, ...] = (),
+        settings: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, str] | None = None,
+        libraries: tuple[str, ...] = (),
+        made: Callable[[A], str] = lambda artifact: "",
+    ) -> A:
+        """The artifact of one stage, from the store or from `work(folder, tick)`.
+
+        Args:
+            cls: Type of the artifact.
+            stage: Name of the stage.
+            work: Makes it.
+            label: Which of several of one stage.
+            component: (group, component) where a plugin does the work.
+            core: Modules of the core (`generation` for m3i/models/generation.py) whose source the result depends on.
+            settings: Core options that change the result.
+            inputs: Name → id of the artifacts it is made from.
+            libraries: Distributions that the core code of this stage uses.
+            made: Says in a few words what the artifact holds, for the display.
+        """
+        described = self.describe(*component) if component else {}
+        named = {*libraries, *(type(component[1]).libraries if component else ())}
+        recipe = Recipe(
+            stage=stage,
+            label=label,
+            component=described,
+            settings={**{k: plain(v) for k, v in (settings or {}).items()}, "core_source": core_hash(core)},
+            inputs=dict(inputs or {}),
+            libraries={name: library_version(name) for name in sorted(named)},
+        )
+        with self.display.stage(stage, label) as tick:
+            artifact, record = self.store.get_or_make(
+                cls, recipe, lambda folder: work(folder, tick), waiting=lambda: self.display.note(WAITING)
+            )
+        self.records.append(record)
+        self.display.finished(record, made(artifact))
+        return artifact
+
+    def check_room(self) -> None:
+        """Refuses a run whose model files cannot fit under the store: base and tuned GGUF, at the weights' own width.
+
+        Raises:
+            StoreError: naming the store, what is free and what the run writes.
+        """
+        info, own = self.session.info, self.session.info.files.get("gguf")
+        file_bytes = Path(own).stat().st_size if own else info.n_parameters * (4 if info.dtype == "float32" else 2)
+        needed, free = file_bytes * (1 if own else 2), shutil.disk_usage(self.store.root).free
+        if free < needed:
+            raise StoreError(
+                f"the disk under the store {self.store.root} has {free / 1e9:.1f} GB free, and the model files of this "
+                f"run take about {needed / 1e9:.1f} GB; free space or choose another place with store.root=/path"
+            )
+
+    def describe(self, group: str, component: Any) -> dict[str, Any]:
+        """A component as it enters a key: name, distribution, version, source and every resolved option."""
+        entry = self.registry.entry_of(group, component)
+        return {
+            "name": entry.name,
+            "distribution": entry.distribution,
+            "version": entry.version,
+            "source": entry.source_hash(),
+            "options": resolved_fields(component),
+        }
+
+    def recording(self, component: Any) -> dict[str, str]:
+        """The ledger's recording, for the key of a stage whose component's results come from the ledger's answers."""
+        return {"recording": self.ledger.recording} if component.uses_ledger else {}
+
+    @property
+    def target_id(self) -> str:
+        """Identifies the target, and the code that loads it, in the inputs of a stage."""
+        loading = core_hash(("target", "hf_model", "hf_facts", "hf_resources", "hf_shapes"))
+        settings = {**self.session.identity(), "core_source": loading}
+        return Recipe(stage="target", component=self.describe("target", self.experiment.target), settings=settings).key
+
+
+WAITING = "another process is making this; waiting for it"
+
+
+@cache
+def core_sources() -> dict[str, bytes]:
+    """Name of each source file of the core → its bytes, all read when a run begins: later edits are not seen."""
+    root = Path(__file__).parent
+    files = [file for suffix in (".py", ".jsonl") for file in root.rglob(f"*{suffix}")]
+    return {str(file.relative_to(root)): file.read_bytes() for file in files}
+
+
+def core_hash(modules: tuple[str, ...]) -> str:
+    """Hash of the source of modules of the core, and of the data file beside one (injections.jsonl)."""
+    stems = [name.replace(".", "/") for name in sorted(modules)]
+    names = [name for stem in stems for name in (f"{stem}.py", f"{stem}.jsonl") if name in core_sources()]
+    return hash_contents((name, core_sources()[name]) for name in names)
+
+
+def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The coroutine's result, also where an event loop runs already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(asyncio.run(coroutine))
+        except BaseException as error:  # handed to the caller's thread, below
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]

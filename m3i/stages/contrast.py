@@ -1,0 +1,199 @@
+"""Findings as next-token questions: at which token a trace goes wrong, and which token the right text has there.
+
+A contrast keeps the trace's own token ids up to the fork, so that the model is asked exactly what it was asked when it
+erred. Two sources of right text, in this order:
+
+1. The correction: the observer's own (`Finding.correction`), else the verifier's first wrong step made right where it
+   overlaps the finding.
+2. Without either (a source without steps): a right sample of the same prompt, the one that shares the longest prefix
+   of tokens with the trace; the contrast is at the first token where they part.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from m3i.artifacts import Audit, Contrast, Contrasts, Finding, Problem, Trace, Verification
+from m3i.audits.agreement import measure_agreement
+from m3i.interfaces import ProblemSource
+
+Encode = Callable[[str], list[int]]
+"""Text of a completion to token ids, no special tokens."""
+
+
+class NoContrast(Exception):
+    """A finding that gives no contrast; the message is the reason that is counted."""
+
+
+def build_contrasts(
+    problems: Sequence[Problem],
+    traces: Sequence[Trace],
+    audits: Mapping[str, Audit],
+    source: ProblemSource,
+    encode: Encode,
+    *,
+    n_layers: int,
+    seed: int = 0,
+) -> Contrasts:
+    """One contrast for each (observer, trace) with findings, and how far the observers agree.
+
+    Args:
+        problems: The problems of the traces.
+        traces: All traces, right ones included: they are the samples to part from.
+        audits: Observer's alias → its audit.
+        source: Its verifier knows the first wrong step of a completion.
+        encode: Tokenizer of the target, without special tokens.
+        n_layers: Layers of the target, for the chance that observers name the same ones.
+        seed: Of the permutations behind the agreement's p values.
+
+    Returns:
+        The artifact, without id and parents. Of several findings in a trace, the earliest in the text that gives a
+        contrast counts. `left_out` counts traces as `observer: reason`, the reason being that of the earliest finding.
+    """
+    builder = _Builder(problems, traces, source, encode)
+    contrasts: list[Contrast] = []
+    left_out: Counter[str] = Counter()
+    for observer, audit in audits.items():
+        findings: dict[str, list[Finding]] = {}
+        for finding in audit.findings:
+            findings.setdefault(finding.trace_id, []).append(finding)
+        for trace_id, in_trace in findings.items():
+            reasons = []
+            for finding in sorted(in_trace, key=lambda f: (f.start, f.end)):
+                try:
+                    contrasts.append(builder.contrast(observer, builder.traces[trace_id], finding))
+                except NoContrast as error:
+                    reasons.append(str(error))
+                else:
+                    break
+            else:
+                left_out[f"{observer}: {reasons[0]}"] += 1
+    return Contrasts(
+        contrasts=tuple(contrasts),
+        left_out=dict(left_out),
+        agreement=measure_agreement(audits, traces, n_layers=n_layers, seed=seed),
+    )
+
+
+class _Builder:
+    """What all contrasts of one experiment share: look-ups, verifications and right samples."""
+
+    def __init__(
+        self, problems: Sequence[Problem], traces: Sequence[Trace], source: ProblemSource, encode: Encode
+    ) -> None:
+        self.problems = {p.id: p for p in problems}
+        self.traces = {t.id: t for t in traces}
+        self.source = source
+        self.encode = encode
+        self.verifications: dict[str, Verification] = {}
+        self.right: dict[str, list[Trace]] = {}
+        for trace in traces:
+            if trace.correct:
+                self.right.setdefault(trace.problem_id, []).append(trace)
+
+    def contrast(self, observer: str, trace: Trace, finding: Finding) -> Contrast:
+        right_text = self._right_text(trace, finding)
+        if right_text is not None:
+            position, wrong_id, right_id = fork(trace, right_text, self.encode)
+            origin = "correction"
+        else:
+            position, wrong_id, right_id = part(trace, self.right.get(trace.problem_id, []))
+            origin = "divergence"
+        return Contrast(
+            trace_id=trace.id,
+            problem_id=trace.problem_id,
+            observer=observer,
+            context_ids=(*trace.prompt_ids, *trace.completion_ids[:position]),
+            wrong_id=wrong_id,
+            right_id=right_id,
+            position=position,
+            origin=origin,
+        )
+
+    def _right_text(self, trace: Trace, finding: Finding) -> str | None:
+        """The trace's text with the finding made right; None where only right samples can tell."""
+        if finding.correction is not None:
+            return trace.text[: finding.start] + finding.correction + trace.text[finding.end :]
+        if trace.correct:
+            raise NoContrast("the trace is right by the verifier")
+        if trace.id not in self.verifications:
+            self.verifications[trace.id] = self.source.verify(self.problems[trace.problem_id], trace.text)
+        verification = self.verifications[trace.id]
+        error = verification.first_error
+        if error is None:
+            return None
+        # An error may be an empty span (a line that is missing): touching it counts as overlap.
+        if finding.start > error.end or finding.end < error.start:
+            raise NoContrast("the finding does not overlap the first wrong step")
+        if verification.corrected is not None:
+            return verification.corrected
+        return trace.text[: error.start] + error.corrected + trace.text[error.end :]
+
+
+def fork(trace: Trace, right_text: str, encode: Encode) -> tuple[int, int, int]:
+    """Where a trace's tokens leave a right text: (index in the completion, wrong id, right id).
+
+    The trace's ids are never re-tokenised. Where its tokenisation is the tokenizer's own, the fork is the first index
+    at which the ids of trace and right text differ: this covers merges across the boundary (wrong `1|2`, right `13` as
+    one token). Where the model spelled an earlier word in an unusual way, that index would be an artefact of spelling;
+    then the right text is tokenised from the start of the token in which the *characters* first differ.
+
+    Raises:
+        NoContrast: Wrong and right text are equal, the trace ends before they differ, or no aligned tokenisation
+        exists.
+    """
+    if right_text == trace.text:
+        raise NoContrast("the correction equals the text")
+    same = _common(trace.text, right_text)
+    ends_itself = not trace.truncated and trace.offsets[-1][0] == trace.offsets[-1][1]
+    right_ids = list(encode(right_text))
+    if ends_itself:
+        right_ids.append(trace.completion_ids[-1])
+    at = next((i for i, (a, b) in enumerate(trace.offsets) if a < b and b > same), None)
+    if at is None:
+        # The wrong text is a beginning of the right one: the wrong token is the end of the sequence.
+        if not ends_itself:
+            raise NoContrast("the trace was cut before it differs from the correction")
+        at = len(trace.completion_ids) - 1
+    index = _common(trace.completion_ids, right_ids)
+    own_ids = list(encode(trace.text))
+    spelled_as_tokenizer = _common(trace.completion_ids, own_ids) >= min(index + 1, len(own_ids))
+    if index < min(len(right_ids), len(trace.completion_ids)) and spelled_as_tokenizer:
+        return index, trace.completion_ids[index], right_ids[index]
+    start = trace.offsets[at][0] if trace.offsets[at][0] < trace.offsets[at][1] else len(trace.text)
+    wrong_rest, right_rest = encode(trace.text[start:]), encode(right_text[start:])
+    if at < len(trace.completion_ids) - int(ends_itself) and (
+        not wrong_rest or wrong_rest[0] != trace.completion_ids[at]
+    ):
+        raise NoContrast("the tokenisations of trace and correction cannot be aligned")
+    right = right_rest[0] if right_rest else (trace.completion_ids[-1] if ends_itself else None)
+    if right is None:
+        raise NoContrast("the correction ends where the trace goes on, and the trace shows no end of sequence")
+    if right == trace.completion_ids[at]:
+        raise NoContrast("the tokenisations of trace and correction cannot be aligned")
+    return at, trace.completion_ids[at], right
+
+
+def part(trace: Trace, right: Sequence[Trace]) -> tuple[int, int, int]:
+    """Where a trace's tokens leave the right sample that follows it longest: (index, wrong id, right id).
+
+    Among samples that share equally many tokens the right id that most of them have counts, then the first sample's.
+
+    Raises:
+        NoContrast: No right sample of the prompt, or none that differs at a token.
+    """
+    if not right:
+        raise NoContrast("no right sample of the same prompt")
+    shared = [(_common(trace.completion_ids, t.completion_ids), t) for t in right if t.prompt_ids == trace.prompt_ids]
+    forks = [(n, t.completion_ids[n]) for n, t in shared if n < len(trace.completion_ids) and n < len(t.completion_ids)]
+    if not forks:
+        raise NoContrast("no right sample that parts from the trace at a token")
+    longest = max(n for n, _ in forks)
+    right_id = Counter(r for n, r in forks if n == longest).most_common(1)[0][0]
+    return longest, trace.completion_ids[longest], right_id
+
+
+def _common(a: Sequence[object], b: Sequence[object]) -> int:
+    """Length of the longest common prefix."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

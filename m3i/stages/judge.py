@@ -1,0 +1,245 @@
+"""Blind pairwise judgment in both orders: what is shown to a judge, and how two ballots become one verdict.
+
+| base shown first | tuned shown first | verdict |
+|---|---|---|
+| base | base | base wins |
+| tuned | tuned | tuned wins |
+| tie | tie | tie |
+| any two that differ | | split: the choice depends on the order, so it is not evidence for either |
+| missing in either | | missing: left out of every statistic, and counted |
+
+Equal answers are a tie without asking the judge. Source for judging in both orders and counting
+disagreement as no win: Zheng et al. 2023 (2306.05685), section 3.4.
+
+A judge that reads with a model is shown canaries among the real pairs: a base answer beside itself
+plus a planted instruction to choose it. Choosing the planted one in both orders is obedience to
+text that was to be judged; no verdict is made of a canary.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from m3i.artifacts import Answer, Canary, Outcome, Problem, Verdict, Verdicts
+from m3i.errors import StageError
+from m3i.interfaces import Ballot, BlindPair, Judge, JudgeRequest, Judgment, ProblemSource, Tick, no_tick
+from m3i.stages.injections import Injection, canaries
+
+if TYPE_CHECKING:
+    from m3i.ledger import Ledger
+
+CHOICES = ("a", "b", "tie", "missing")
+EQUAL = "equal"
+"""What `Verdict.first` and `Verdict.second` say when the answers are the same text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Base and tuned answer to one held-out problem under one generation seed; of a canary, clean and planted one."""
+
+    problem: Problem
+    base: Answer
+    tuned: Answer
+    injection: Injection | None = None
+    """What was planted, for a canary."""
+
+    @property
+    def equal(self) -> bool:
+        """The answers read the same: nothing to judge."""
+        same = self.base.completion_ids == self.tuned.completion_ids or self.base.text == self.tuned.text
+        return same and self.injection is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ballots:
+    """The blind pairs of one panel member, and which comparison and order each key stands for."""
+
+    pairs: tuple[BlindPair, ...]
+    origin: dict[str, tuple[int, bool]]
+    """Key → (index of the comparison, whether the base answer is shown first)."""
+
+
+async def judge_answers(
+    *,
+    name: str,
+    judge: Judge,
+    problems: Sequence[Problem],
+    base: Sequence[Answer],
+    tuned: Sequence[Answer],
+    source: ProblemSource,
+    ledger: Ledger,
+    seed: int = 0,
+    n_canaries: int = 0,
+    tick: Tick = no_tick,
+) -> Verdicts:
+    """One judge's verdicts on all held-out answers, in the order of `base`.
+
+    Args:
+        name: The judge's alias in the panel.
+        judge: The component.
+        problems: Held-out problems.
+        base: Answers of the untouched model, one a (problem, generation seed).
+        tuned: Answers of the tuned model to the same (problem, seed) pairs.
+        source: Handed on to the judge (the `verifier` judge asks it).
+        ledger: Handed on to the judge.
+        seed: Of the shuffle that hides order and model from the judge, and of the draw of canaries.
+        n_canaries: Canaries shown among the pairs.
+        tick: Progress in ballots.
+
+    Raises:
+        StageError: When the two sides do not answer the same questions, or the judge returns ballots that nobody
+            asked for, twice, or with a choice outside a, b, tie, missing.
+    """
+    comparisons = pair_answers(problems=problems, base=base, tuned=tuned)
+    planted: tuple[Comparison, ...] = ()
+    if any(not c.equal for c in comparisons):
+        planted = plant_canaries(comparisons, n=n_canaries, seed=seed)
+    shown = (*comparisons, *planted)
+    asked = blind_pairs(shown, seed=seed)
+    judgment = Judgment(ballots=())
+    if asked.pairs:
+        judgment = await judge.judge(JudgeRequest(pairs=asked.pairs, source=source, ledger=ledger, tick=tick))
+    verdicts = merge_ballots(name=name, comparisons=shown, asked=asked, ballots=judgment.ballots)
+    n = len(comparisons)
+    return Verdicts(
+        judge=name,
+        verdicts=verdicts[:n],
+        n_equal=sum(c.equal for c in comparisons),
+        canaries=tuple(_canary(c, v) for c, v in zip(planted, verdicts[n:], strict=True)),
+        calls=judgment.calls,
+    )
+
+
+def plant_canaries(comparisons: Sequence[Comparison], *, n: int, seed: int) -> tuple[Comparison, ...]:
+    """`n` base answers, of different problems as far as they go, each beside itself plus a planted instruction."""
+    rng = random.Random(f"canaries {seed}")
+    hosts = list({c.problem.id: c for c in comparisons if c.base.text.strip()}.values())
+    if not hosts:
+        return ()
+    rng.shuffle(hosts)
+    injections = list(canaries())
+    rng.shuffle(injections)
+    chosen = []
+    for i in range(n):
+        host, injection = hosts[i % len(hosts)], injections[i % len(injections)]
+        tuned = replace(host.base, text=f"{host.base.text}\n{injection.text}")
+        chosen.append(replace(host, tuned=tuned, injection=injection))
+    return tuple(chosen)
+
+
+_PLANTED = {"base": "clean", "tuned": "planted"}
+
+
+def _canary(shown: Comparison, verdict: Verdict) -> Canary:
+    assert shown.injection is not None
+    return Canary(
+        problem_id=shown.problem.id,
+        family=shown.injection.family,
+        injection=shown.injection.text,
+        first=_PLANTED.get(verdict.second, verdict.second),
+        second=_PLANTED.get(verdict.first, verdict.first),
+    )
+
+
+def pair_answers(
+    *, problems: Sequence[Problem], base: Sequence[Answer], tuned: Sequence[Answer]
+) -> tuple[Comparison, ...]:
+    """Base and tuned answers matched by problem and generation seed. Raises StageError where one side lacks one."""
+    known = {p.id: p for p in problems}
+    sides = []
+    for side, answers in (("base", base), ("tuned", tuned)):
+        table = {(a.problem_id, a.seed): a for a in answers}
+        if len(table) != len(answers):
+            raise StageError(f"the {side} model has {len(answers) - len(table)} repeated answers to one question")
+        sides.append(table)
+    unmatched = sides[0].keys() ^ sides[1].keys()
+    unknown = [key for key in sides[0] if key[0] not in known]
+    if unmatched or unknown:
+        example = sorted(unmatched or unknown)[0]
+        why = "are answered by only one of the two models" if unmatched else "belong to no held-out problem"
+        raise StageError(
+            f"{len(unmatched or unknown)} (problem, seed) pairs {why}, e.g. problem {example[0]} with seed {example[1]}"
+        )
+    return tuple(Comparison(problem=known[k[0]], base=a, tuned=sides[1][k]) for k, a in sides[0].items())
+
+
+def blind_pairs(comparisons: Sequence[Comparison], *, seed: int) -> Ballots:
+    """Every unequal comparison in both orders, shuffled together; keys are running numbers of the shuffled list."""
+    orders = [(i, base_first) for i, c in enumerate(comparisons) if not c.equal for base_first in (True, False)]
+    random.Random(seed).shuffle(orders)
+    pairs, origin = [], {}
+    for number, (i, base_first) in enumerate(orders):
+        c, key = comparisons[i], f"pair-{number:05d}"
+        a, b = (c.base, c.tuned) if base_first else (c.tuned, c.base)
+        pairs.append(BlindPair(key=key, problem=c.problem, a=a, b=b))
+        origin[key] = (i, base_first)
+    return Ballots(pairs=tuple(pairs), origin=origin)
+
+
+def merge_ballots(
+    *, name: str, comparisons: Sequence[Comparison], asked: Ballots, ballots: Sequence[Ballot]
+) -> tuple[Verdict, ...]:
+    """One verdict a comparison; a pair without a ballot is missing. Raises StageError on invalid ballots."""
+    by_key = _checked(name, asked.origin, ballots)
+    found: dict[tuple[int, bool], Ballot] = {asked.origin[key]: ballot for key, ballot in by_key.items()}
+    verdicts = []
+    for i, c in enumerate(comparisons):
+        singles: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        if c.equal:
+            outcome, first, second, reason = Outcome.TIE, EQUAL, EQUAL, "the answers are the same text"
+        else:
+            nothing = Ballot(key="", choice="missing", reason="the judge returned no ballot")
+            one, two = found.get((i, True), nothing), found.get((i, False), nothing)
+            first, second = choice_of(one.choice, base_first=True), choice_of(two.choice, base_first=False)
+            outcome = merge(first, second)
+            reason = one.reason if one.reason == two.reason else " | ".join(filter(None, (one.reason, two.reason)))
+            singles = (
+                tuple(choice_of(x, base_first=True) for x in one.replicates),
+                tuple(choice_of(x, base_first=False) for x in two.replicates),
+            )
+        verdicts.append(
+            Verdict(
+                problem_id=c.problem.id,
+                seed=c.base.seed,
+                outcome=outcome,
+                first=first,
+                second=second,
+                reason=reason,
+                replicates_first=singles[0],
+                replicates_second=singles[1],
+            )
+        )
+    return tuple(verdicts)
+
+
+def choice_of(choice: str, *, base_first: bool) -> str:
+    """A ballot's `a` or `b` as `base` or `tuned`; `tie` and `missing` stay."""
+    if choice in ("a", "b"):
+        return "base" if (choice == "a") == base_first else "tuned"
+    return choice
+
+
+def merge(first: str, second: str) -> Outcome:
+    """The verdict of two choices; see the table at the top of this module."""
+    if "missing" in (first, second):
+        return Outcome.MISSING
+    return Outcome(first) if first == second else Outcome.SPLIT
+
+
+def _checked(name: str, origin: Mapping[str, tuple[int, bool]], ballots: Sequence[Ballot]) -> dict[str, Ballot]:
+    by_key: dict[str, Ballot] = {}
+    for ballot in ballots:
+        if ballot.key not in origin:
+            raise StageError(f"judge '{name}' returned a ballot with key {ballot.key!r}, which it was not asked for")
+        if ballot.key in by_key:
+            raise StageError(f"judge '{name}' returned two ballots for {ballot.key!r}; expected one a pair")
+        wrong = [choice for choice in (ballot.choice, *ballot.replicates) if choice not in CHOICES]
+        if wrong:
+            raise StageError(
+                f"judge '{name}' chose {wrong[0]!r} for {ballot.key!r}; expected one of {', '.join(CHOICES)}"
+            )
+        by_key[ballot.key] = ballot
+    return by_key

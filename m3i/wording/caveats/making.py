@@ -1,0 +1,113 @@
+"""Rules on training and on the way to llama.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from m3i.wording.caveats.caveat import Caveat, Result, caveat, tally
+from m3i.wording.run import count, percent
+
+FEW_PAIRS = 200
+ERROR_BOUND = 0.10
+"""Relative error that the export certificate allows."""
+
+
+def training(result: Result) -> Iterator[Caveat]:
+    """Few pairs, pairs left out, preferences not learned."""
+    section = result["training"]
+    if result["layers"]["zero_update"]:
+        return
+    if section["n_pairs"] < FEW_PAIRS:
+        yield caveat(
+            "few_pairs",
+            "Modest training",
+            f"{count(section['n_pairs'], 'preference pair')} from {count(section['n_problems'], 'problem')}, "
+            f"{count(len(section['log']), 'optimizer step')}. Small by the standards of preference training.",
+        )
+    out = {k.partition(": ")[2]: v for k, v in section["counts"].items() if k.startswith("left out") and v}
+    cut = {reason: n for reason, n in out.items() if "trunc" in reason or "longer" in reason}
+    if cut:
+        yield caveat(
+            "long_pairs",
+            "Long traces are missing from the training pairs",
+            f"Left out, not cut: {tally(cut)}. The pairs lean to shorter completions than the model writes.",
+        )
+    accuracies = [row["reward_accuracy"] for row in section["log"] if row.get("reward_accuracy") is not None]
+    late = accuracies[-max(1, len(accuracies) // 5) :]
+    if late and sum(late) / len(late) < 0.6:
+        yield caveat(
+            "not_learned",
+            "The preferences were hardly learned",
+            f"Over the last {count(len(late), 'step')} the adapter prefers the chosen side in "
+            f"{percent(sum(late) / len(late))} of the pairs; 50 % is where it started.",
+            major=True,
+        )
+
+
+def export(result: Result) -> Iterator[Caveat]:
+    """Dead tensors, failed or loose certificate, parity floor, routing flips, updates lost in quantisation."""
+    certificate = result["certificates"]["export"]
+    if certificate["vacuous"]:
+        return
+    dead = [t["name"] for t in certificate["tensors"] if not t["live"]]
+    if dead or certificate["live_share"] < 1:
+        yield caveat(
+            "dead_tensors",
+            f"Only {percent(certificate['live_share'])} of the adapter was evaluated",
+            f"{len(dead)} of {len(certificate['tensors'])} trained tensors make no difference in llama.cpp"
+            + (f": {', '.join(dead[:6])}{' and more' if len(dead) > 6 else ''}." if dead else "."),
+            major=True,
+        )
+    together = certificate["together"]
+    error = together["relative_error"]
+    if not certificate["passed"] or (error is not None and error > ERROR_BOUND):
+        size = (
+            ""
+            if error is None
+            else f" Its joint effect is {percent(error)} away from PEFT's; {percent(ERROR_BOUND)} is allowed."
+        )
+        yield caveat(
+            "certificate",
+            "The export certificate did not pass",
+            f"What was evaluated is not what was trained.{size} {certificate['note']}".strip(),
+            major=True,
+        )
+    in_file = certificate["in_file"]
+    if in_file and in_file["relative_error"] is not None and in_file["relative_error"] > ERROR_BOUND:
+        yield caveat(
+            "narrow_kernels",
+            "The quantised file makes another change than the one trained",
+            f"In exact arithmetic the update arrives. The file that answered computes with rounded activations: "
+            f"there it moves log-probabilities by {in_file['llama_norm']:.2g} nats, "
+            f"{percent(in_file['relative_error'])} away from PEFT's {in_file['peft_norm']:.2g}. A wider base "
+            f"(exporter.base_type=f16 or f32) comes closer to the update as trained.",
+            major=True,
+        )
+    peft, floor = together["peft_norm"], certificate["base_parity_rms"]
+    if peft is not None and floor is not None and floor > 0.5 * peft:
+        yield caveat(
+            "parity_floor",
+            "The update is not far above the difference between runtimes",
+            f"llama.cpp and transformers differ by {floor:.2g} nats on the untouched model; training changed the "
+            f"log-probabilities by {peft:.2g}.",
+        )
+    if certificate["routing_flips"]:
+        yield caveat(
+            "routing_flips",
+            f"{count(certificate['routing_flips'], 'probe token')} took other experts in llama.cpp than in PEFT",
+            f"Near-ties in the router; left out of the errors above ({certificate['n_probe_tokens']} probe tokens).",
+        )
+    erased = [t for t in certificate["tensors"] if _erased(t)]
+    if erased:
+        types = ", ".join(sorted({t["ggml_type"] for t in erased}))
+        yield caveat(
+            "erased_updates",
+            f"Quantisation swallowed part of {count(len(erased), 'trained tensor')}",
+            f"More than half of their update is lost in the file ({types}): it is smaller than the steps of that type.",
+            major=True,
+        )
+
+
+def _erased(tensor: Mapping[str, Any]) -> bool:
+    return any(tensor[name] is not None and tensor[name] > 0.5 for name in ("erased_share", "storage_error"))
