@@ -22,9 +22,10 @@ import psutil
 
 from m3i.artifacts import Audit, Problem, Trace
 from m3i.audits.accuracy import call_accuracy, place_accuracy
+from m3i.config.settings import TraceSettings
 from m3i.interfaces import AuditRequest, Observer
-from m3i.models.generation import sample_traces
 from m3i.models.llamacpp.session import LlamaSession, Sampling
+from m3i.stages.trace import sample_traces
 
 
 def sampled(n_problems: int, samples: int) -> tuple[list[tuple[Problem, Trace]], Any]:
@@ -34,10 +35,8 @@ def sampled(n_problems: int, samples: int) -> tuple[list[tuple[Problem, Trace]],
 
     source = ArithmeticProblems(n_train=n_problems, n_held_out=1)
     problems, _ = source.draw()
-    traces = sample_traces(
-        TinyTarget().load(), problems, source, samples=samples, temperature=0.8, top_p=1.0, max_new_tokens=96,
-        batch_size=64, seed=0,
-    )  # fmt: skip
+    settings = TraceSettings(samples=samples, temperature=0.8, top_p=1.0, max_new_tokens=96, batch_size=64, seed=0)
+    traces = sample_traces(TinyTarget().load(), problems, source, settings)
     by_id = {problem.id: problem for problem in problems}
     return [(by_id[trace.problem_id], trace) for trace in traces.traces], source
 

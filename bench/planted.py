@@ -30,10 +30,11 @@ from typing import Any
 import numpy as np
 
 from m3i.artifacts import Audit, Contrast, Problem, Telemetry, Trace
+from m3i.config.settings import TraceSettings
 from m3i.interfaces import AttributionRequest, AuditRequest
-from m3i.models.generation import sample_traces
 from m3i.stages.attribute import aggregate
 from m3i.stages.contrast import build_contrasts
+from m3i.stages.trace import sample_traces
 
 ATTENTION = ["q_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"]
 MISTAKE = 1
@@ -190,9 +191,8 @@ def collect(loaded: Any, source: Any, problems: Sequence[Problem], *, planted: b
     """
     from m3i_checker.observer import Checker
 
-    traces = sample_traces(
-        loaded, problems, source, samples=2, temperature=0.7, top_p=1.0, max_new_tokens=96, batch_size=64, seed=0
-    ).traces
+    settings = TraceSettings(samples=2, temperature=0.7, top_p=1.0, max_new_tokens=96, batch_size=64, seed=0)
+    traces = sample_traces(loaded, problems, source, settings).traces
     by_id = {p.id: p for p in problems}
     request = AuditRequest(
         items=[(by_id[t.problem_id], t) for t in traces],

@@ -34,6 +34,7 @@ from m3i.artifacts import (
 
 if TYPE_CHECKING:
     from m3i.ledger import Ledger
+    from m3i.models.session import TargetSession
     from m3i.models.target import LoadedTarget
 
 Tick = Callable[..., None]
@@ -69,16 +70,6 @@ class ProblemSource(Protocol):
 
     def verify(self, problem: Problem, completion: str) -> Verification:
         """Whether a completion answers the problem, and where its steps first go wrong. Never raises on text."""
-
-
-class TargetSession(Protocol):
-    """A target within one run: facts at once, weights on first use, loaded once."""
-
-    info: TargetInfo
-
-    @property
-    def loaded(self) -> LoadedTarget:
-        """The model, loaded on first use."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ from m3i.config.registry import INTERFACES, PANELS, build
 from m3i.config.source import RegistrySource
 from m3i.errors import ConfigError, InputError
 from m3i.interfaces import SelectionRequest
-from m3i.stages.context import Lab
+from m3i.stages.context import RunContext
 from m3i.store.store import Recipe
 
 TESTS = Path(__file__).parent
@@ -457,7 +457,7 @@ def test_a_changed_option_changes_the_key_and_a_result_free_one_does_not(entry, 
     before, after = make(entry, **beside), make(entry, **{**beside, option.name: value})
     assert getattr(before, option.name) != value, "the second value must not be the default"
     lab = types.SimpleNamespace(registry=REGISTRY)
-    keys = {Recipe(stage="stage", component=Lab.describe(lab, entry.group, c)).key for c in (before, after)}
+    keys = {Recipe(stage="stage", component=RunContext.describe(lab, entry.group, c)).key for c in (before, after)}
     assert len(keys) == (1 if option.metadata.get(RESULT_FREE) else 2)
 
 

@@ -4,23 +4,18 @@ The engine runs with a store that makes nothing: it answers each recipe with an 
 key, so that the keys alone tell what depends on what.
 """
 
-import ast
 import dataclasses
 import inspect
 import re
-import sys
-import textwrap
 import typing
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
-from test_contract import INFO, SECTIONS, hints, plugin_modules
+from probe_target import plugin
+from test_contract import SECTIONS, hints, plugin_modules
 
-import m3i
 from m3i import stages
 from m3i.artifacts import ScoreRow
 from m3i.component import RESULT_FREE
@@ -29,30 +24,8 @@ from m3i.config.registry import build
 from m3i.engine import run as engine
 from m3i.engine.run import run
 from m3i.progress.display import Display
-from m3i.stages import context as lab
+from m3i.store import source
 from m3i.store.store import StageRecord, Store
-
-
-@dataclass(kw_only=True)
-class Probe(m3i.Component):
-    """A target with facts and no weights."""
-
-    def describe(self):
-        return INFO
-
-    def load(self):
-        raise AssertionError("nothing may be computed here")
-
-
-def plugin():
-    module = ModuleType("probe")
-
-    @m3i.hookimpl
-    def register_targets(register):
-        register("probe", Probe)
-
-    module.register_targets = register_targets
-    return module, "probe", "1"
 
 
 class Stop(Exception):
@@ -101,11 +74,11 @@ def keys(monkeypatch, tmp_path):
         )  # fmt: skip
         return artifact, record
 
-    def stop(**sections):
+    def stop(run):
         raise Stop
 
     monkeypatch.setattr(Store, "get_or_make", answer)
-    monkeypatch.setattr("m3i.results.build_result", stop)
+    monkeypatch.setattr("m3i.results.build.build_result", stop)
 
     def of(*overrides):
         seen.clear()
@@ -142,18 +115,18 @@ def test_equal_experiments_have_equal_keys(remade):
 @pytest.mark.parametrize("arm", ["random-3", "excluding-0", "all", "shuffled", "sham"])
 def test_the_display_counts_the_stages_of_every_arm(keys, monkeypatch, arm):
     announced = []
-    monkeypatch.setattr(Display, "begin", lambda self, n_stages: announced.append(n_stages))
-    n_stages = len(keys(f"arm={arm}"))
-    assert announced == [n_stages]
+    monkeypatch.setattr(Display, "begin", lambda self, planned: announced.append(planned))
+    names = list(keys(f"arm={arm}"))
+    assert announced == [names]
 
 
 def test_every_stage_of_the_default_experiment_is_there_and_counted_by_the_display(keys, monkeypatch):
     announced = []
-    monkeypatch.setattr(Display, "begin", lambda self, n_stages: announced.append(n_stages))
+    monkeypatch.setattr(Display, "begin", lambda self, planned: announced.append(set(planned)))
     names = set(keys())
     assert {"problems", "trace", "telemetry", "contrast", "pairs", "reference", "base"} <= names
     assert SELECTED | TRAINED | ANSWERED | SCORED | {"observe checker", "observe surprisal"} <= names
-    assert announced == [len(names)]
+    assert announced == [names]
 
 
 @pytest.mark.parametrize(
@@ -260,79 +233,147 @@ def test_every_core_option_changes_a_key_unless_it_cannot_change_a_result(
     assert bool(changed) == (not option.metadata.get(RESULT_FREE) and section.name not in NO_STAGE)
 
 
-# -- the core's own source in the key ----------------------------------------------------------
+# -- source in the key --------------------------------------------------------------------------
 
-CORE = Path(lab.__file__).parent
-RESULT_FREE_CORE = ("ledger.",)
-"""The ledger hands on what a provider answered and changes none of it; what was answered is in the recording."""
-CONTRACT = {"artifacts", "errors", "interfaces", "component", "hookspecs"}
-"""Declarations: what they mean is in the artifacts themselves, and in the store's format number."""
-WORKERS = {"llamacpp": {"llamacpp_worker"}}
-"""Modules that another one starts as a process."""
-
-
-def imported(source):
-    """Modules of the core that a piece of source imports anywhere."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("m3i."):
-            found.add(node.module.removeprefix("m3i."))
-    return found
-
-
-def closure(modules):
-    """The modules, and all that they import or start, less the contract."""
-    seen, todo = set(), set(modules)
-    while todo:
-        name = todo.pop()
-        file = CORE / f"{name.replace('.', '/')}.py"
-        if name not in seen | CONTRACT and file.exists() and not name.startswith(RESULT_FREE_CORE):
-            seen.add(name)
-            todo |= imported(file.read_text(encoding="utf-8")) | WORKERS.get(name, set())
-    return seen
+FROM_AUDITS = {"observe checker", "observe surprisal", "contrast"} | SCORED | SELECTED
+EDITS = {
+    "m3i.stages.pairs": {"pairs", "reference"} | TRAINED,
+    "m3i.stages.libraries": None,
+    "m3i.models.batching": None,
+    "m3i.audits.quotes": FROM_AUDITS,
+    "m3i.audits.agreement": {"contrast"} | SCORED | SELECTED,
+    "m3i.stages.judge": {"judge verifier"},
+    "m3i.stages.injections": {"judge verifier"},
+    "m3i.models.llamacpp.worker": {"base", "answer base"} | TRAINED - {"train"},
+    "m3i.stages.answer": ANSWERED,
+    "m3i.ledger.request": set(),  # no component of the default experiment asks a model
+    "m3i.ledger.ledger": set(),
+    "m3i.wording.run": set(),
+    "m3i.progress.display": set(),
+    "m3i.report.render": set(),
+    "m3i.results.build": set(),
+    "m3i.engine.run": set(),
+    "m3i.stages.context": set(),
+    "m3i.config.experiment": set(),
+    "m3i.sweep.sweeper": set(),
+}
+"""Module → the stages of the default experiment that its edit makes again; None where only some effect is asserted."""
 
 
-def value_of(node, function):
-    """The value of a constant expression in a function's source."""
-    return eval(compile(ast.Expression(node), function.__module__, "eval"), function.__globals__)
+@pytest.fixture
+def edited(monkeypatch):
+    """Pretends that a source file has another line."""
+
+    def edit(module):
+        file = source.core_modules()[module]
+        files = dict(source.core_files()) | {file: source.core_files()[file] + b"# edited\n"}
+        monkeypatch.setattr(source, "core_files", lambda: files)
+        source._imported_by_module.cache_clear()
+
+    yield edit
+    source._imported_by_module.cache_clear()
 
 
-def of_the_target():
-    """Core modules in the target's own id, which is an input of every stage that uses the target."""
-    target_id = lab.Lab.target_id.fget
-    tree = ast.parse(textwrap.dedent(inspect.getsource(target_id)))
-    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "core_hash"]
-    return {name for call in calls for name in value_of(call.args[0], target_id)}
+@pytest.mark.parametrize("module", EDITS)
+def test_an_edit_makes_again_the_stages_that_import_the_module_and_no_other(remade, edited, module):
+    remade()  # the keys before the edit
+    edited(module)
+    changed = remade()
+    wanted = EDITS[module]
+    assert changed == wanted if wanted is not None else changed
 
 
-def declared(function):
-    """(core modules, component's group) of a stage's call of `lab.make`."""
-    for node in ast.walk(ast.parse(inspect.getsource(function))):
-        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "make":
-            given = {k.arg: k.value for k in node.keywords}
-            core = set(value_of(given["core"], function)) if "core" in given else set()
-            if "inputs" in given and "lab.target_id" in ast.unparse(given["inputs"]):
-                core |= of_the_target()
-            group = ast.literal_eval(given["component"].elts[0]) if "component" in given else ""
-            return core, group
-    raise AssertionError(f"{function.__name__} makes nothing")
+def test_an_edit_of_what_language_models_are_asked_makes_their_audits_again(keys, edited, monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "not-a-real-key")
+    before = keys("observer=claude+checker")
+    edited("m3i.llm.prompt_fields")
+    after = keys("observer=claude+checker")
+    assert {n for n in before if before[n] != after[n]} == {"observe claude", "contrast"} | SCORED | SELECTED
 
 
-STAGES = list(dict.fromkeys(re.findall(r"\bstages\.(\w+)\(lab", inspect.getsource(engine.run_stages))))
+STAGES = list(dict.fromkeys(re.findall(r"\bstages\.(\w+)\.run\(", inspect.getsource(engine.run_stages))))
+
+
+ABOVE = ("engine", "cli", "report", "wording", "progress", "results", "sweep")
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_core_modules_that_a_stage_runs_are_in_its_key(name):
-    function = getattr(stages, name)
-    core, group = declared(function)
-    group = "exporter" if name == "base" else group
-    needed = imported(inspect.getsource(function)) | core
-    for (registered, _), entry in build(plugin_modules()).entries.items():
-        package = entry.cls.__module__.split(".")[0]
-        if registered == group and entry.distribution == "m3i":
-            files = Path(sys.modules[package].__file__).parent.rglob("*.py")
-            needed |= set().union(*(imported(file.read_text(encoding="utf-8")) for file in files))
-    missing = closure(needed) - core
-    assert not missing, (
-        f"add {sorted(missing)} to core= of stages.{name}: an edit there must not answer from old results"
-    )
+def test_the_work_of_a_stage_is_in_its_key(name):
+    found = source.closure([f"m3i.stages.{name}"])
+    assert f"m3i.stages.{name}" in found
+    assert not {
+        m for m in found if m.startswith(("m3i.engine", "m3i.cli", "m3i.report", "m3i.wording", "m3i.progress"))
+    }
+
+
+def test_every_stage_module_is_called_by_the_engine():
+    files = {file.stem for file in Path(stages.__file__).parent.glob("*.py")}
+    shared = {"__init__", "context", "injections", "libraries", "run_async"}
+    assert files - shared == set(STAGES)
+
+
+SOURCE = b"""
+import json
+import m3i
+import m3i.models.batching
+from m3i import make_finding as mark
+from m3i.statistics import holm
+from typing import TYPE_CHECKING
+
+from .near import thing
+
+if TYPE_CHECKING:
+    from m3i.report import render
+else:
+    import m3i.problems.answers
+
+WORKER = "m3i.models.llamacpp.worker"
+
+
+def later():
+    from m3i.models.llamacpp.session import LlamaSession
+
+    return m3i.read_json_lines
+"""
+
+
+def test_imports_are_found_wherever_they_stand():
+    found = set(source._modules_of(source.imported(SOURCE, "mine.package")))
+    assert found == {
+        "m3i.audits.quotes",
+        "m3i.models.batching",
+        "m3i.models.llamacpp.session",
+        "m3i.models.llamacpp.worker",
+        "m3i.problems.answers",
+        "m3i.statistics",
+        "m3i.statistics.holm",
+        "m3i.store.files",
+    }
+    assert "mine.package.near.thing" in source.imported(SOURCE, "mine.package")
+    assert "m3i.report.render" not in source.imported(SOURCE)
+
+
+def test_the_source_of_a_plugin_is_its_package_and_what_it_imports(tmp_path, monkeypatch, edited):
+    for name, text in (
+        ("one", "import m3i\n\nmake = m3i.make_finding\n"),
+        ("two", "from one_of_mine import x\n"),
+        ("three", "import json\n"),
+    ):
+        (tmp_path / f"{name}_of_mine").mkdir()
+        (tmp_path / f"{name}_of_mine" / "__init__.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plugins = ("one_of_mine", "two_of_mine", "three_of_mine")
+
+    def hashes():
+        source._package_files.cache_clear()
+        source._imported_by_package.cache_clear()
+        return [source.package_hash(name, plugins) for name in plugins]
+
+    before = hashes()
+    (tmp_path / "one_of_mine" / "work.py").write_text("x = 1\n")
+    after = hashes()
+    assert [a != b for a, b in zip(before, after, strict=True)] == [True, True, False]
+    edited("m3i.audits.quotes")
+    assert [a != b for a, b in zip(after, hashes(), strict=True)] == [True, True, False]
+    with pytest.raises(LookupError, match=r"no module m3i\.stages\.trase in m3i/"):
+        source.core_hash("m3i.stages.trase")

@@ -22,10 +22,11 @@ from m3i.artifacts.models import (
 from m3i.artifacts.pairs import PairOrigin, PreferencePair, PreferencePairs, ReferenceLogprobs
 from m3i.artifacts.problems import Problem, ProblemSet, StepError, Verification
 from m3i.artifacts.traces import Telemetry, Trace, Traces
-from m3i.artifacts.verdicts import SCORES, Answer, Answers, Canary, Outcome, Verdict, Verdicts
+from m3i.artifacts.verdicts import EQUAL, SCORES, Answer, Answers, Canary, Outcome, Verdict, Verdicts, merge
 
 __all__ = [
     "ARRAYS",
+    "EQUAL",
     "RECORDS",
     "SCORES",
     "Adapter",
@@ -63,4 +64,5 @@ __all__ = [
     "Verdict",
     "Verdicts",
     "Verification",
+    "merge",
 ]

@@ -44,6 +44,17 @@ class Outcome(str, Enum):
     MISSING = "missing"
 
 
+EQUAL = "equal"
+"""What `Verdict.first` and `Verdict.second` say when the answers are the same text."""
+
+
+def merge(first: str, second: str) -> Outcome:
+    """The verdict of two choices; see the table at the top of m3i/stages/judge.py."""
+    if "missing" in (first, second):
+        return Outcome.MISSING
+    return Outcome(first) if first == second else Outcome.SPLIT
+
+
 SCORES = {Outcome.TUNED.value: 1.0, Outcome.BASE.value: 0.0, Outcome.TIE.value: 0.5, Outcome.SPLIT.value: 0.5}
 """Score of one comparison by the value of its outcome; a missing one has none."""
 

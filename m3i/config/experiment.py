@@ -1,18 +1,17 @@
 """The Python API: the same experiment as on the command line, from a script or a notebook.
 
-from m3i import Experiment
+from m3i import Experiment, run
 
 experiment = Experiment.compose("selector=random", "selector.seed=3")
-run = experiment.run()
-print(run.result["verdict"]["sentence"], run.report)
+finished = run(experiment)
+print(finished.result["verdict"]["sentence"], finished.report)
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -33,9 +32,6 @@ from m3i.interfaces import (
     Tracker,
     Trainer,
 )
-
-if TYPE_CHECKING:
-    from m3i.engine.run import Run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,16 +117,28 @@ class Experiment:
             overrides=tuple(overrides),
         )
 
-    def run(self, *, run_dir: Path | None = None, quiet: bool = False) -> Run:
-        """Runs every stage that is not in the store and writes `result.json` and `report.html`.
+    @property
+    def components(self) -> dict[str, Component]:
+        """Every component by its place in the config, such as `trainer` or `observer.checker`."""
+        panels: dict[str, Mapping[str, Any]] = {
+            "observer": self.observers,
+            "attributor": self.attributors,
+            "judge": self.judges,
+            "tracker": self.trackers,
+        }
+        single: dict[str, Any] = {
+            "target": self.target,
+            "problems": self.problems,
+            "selector": self.selector,
+            "trainer": self.trainer,
+            "exporter": self.exporter,
+        }
+        return {**single, **{f"{group}.{a}": c for group, panel in panels.items() for a, c in panel.items()}}
 
-        Args:
-            run_dir: Folder for the two files; a new one under `outputs/` when None.
-            quiet: No progress display.
-        """
-        from m3i.engine.run import run
-
-        return run(self, run_dir=run_dir, quiet=quiet)
+    @property
+    def asks_remotely(self) -> bool:
+        """Whether any component's results come from the ledger."""
+        return any(component.uses_ledger for component in self.components.values())
 
 
 def prepare_hydra() -> None:

@@ -8,14 +8,10 @@ does not import, a misspelled hook, a plugin without hooks, a name registered tw
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.metadata
-import importlib.util
 import inspect
-import sys
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +20,7 @@ import pluggy
 from m3i import hookspecs, interfaces
 from m3i.component import Component
 from m3i.errors import ConfigError, PluginError, did_you_mean
+from m3i.store.source import package_hash
 
 INTERFACES: dict[str, type[Any]] = {
     "target": interfaces.Target,
@@ -74,8 +71,8 @@ class Entry:
         return (inspect.getdoc(self.cls) or "").split("\n", 1)[0]
 
     def source_hash(self) -> str:
-        """sha256 over the source files of the plugin: an edited component never answers from old results."""
-        return _package_hash(self.cls.__module__.split(".", 1)[0])
+        """Hash of the plugin's source and of what it imports: an edited component never answers from old results."""
+        return package_hash(self.cls.__module__.split(".", 1)[0], plugin_packages())
 
 
 @dataclasses.dataclass
@@ -166,6 +163,13 @@ def build(modules: Iterable[tuple[ModuleType, str, str]] | None = None) -> Regis
 
 
 @cache
+def plugin_packages() -> frozenset[str]:
+    """Top-level packages that the installed entry points name."""
+    points = importlib.metadata.entry_points(group=hookspecs.PROJECT)
+    return frozenset(point.value.split(":")[0].split(".")[0] for point in points)
+
+
+@cache
 def installed() -> Registry:
     """The registry over installed plugins, built once a process."""
     return build()
@@ -220,30 +224,3 @@ def _check_spelling(manager: pluggy.PluginManager, module: ModuleType, distribut
 
 def _methods(protocol: type[Any]) -> list[str]:
     return [n for n, v in vars(protocol).items() if inspect.isfunction(v) and not n.startswith("_")]
-
-
-@cache
-def _package_hash(package: str) -> str:
-    spec = importlib.util.find_spec(package) if package not in sys.modules else sys.modules[package].__spec__
-    origin = spec.origin if spec is not None else None
-    if origin is None:
-        return "unknown"
-    path = Path(origin)
-    files = [path] if path.name != "__init__.py" else sorted(path.parent.rglob("*"))
-    return hash_files([f for f in files if f.suffix in SOURCE_SUFFIXES and f.is_file()], path.parent)
-
-
-SOURCE_SUFFIXES = {".py", ".txt", ".gbnf", ".jinja"}
-
-
-def hash_files(files: Iterable[Path], root: Path) -> str:
-    """sha256 over names (relative to `root`) and contents of `files`."""
-    return hash_contents((str(file.relative_to(root)), file.read_bytes()) for file in files)
-
-
-def hash_contents(files: Iterable[tuple[str, bytes]]) -> str:
-    """sha256 over (name, content) pairs, 16 hex digits."""
-    digest = hashlib.sha256()
-    for name, content in files:
-        digest.update(name.encode() + b"\0" + content + b"\0")
-    return digest.hexdigest()[:16]

@@ -8,11 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import MISSING
 
 from m3i.component import option, require
+
+E = TypeVar("E", bound=Enum)
+
+
+def _choice(kind: type[E], name: str, value: E | str) -> E:
+    """The member that a value names. Raises ConfigError that lists them."""
+    known = [member.value for member in kind]
+    require(value in known, name, value, " or ".join(filter(None, (", ".join(known[:-1]), known[-1]))))
+    return kind(value)
 
 
 def _in_unit(name: str, value: float) -> None:
@@ -76,6 +85,27 @@ class AttributionSettings:
         require(self.n_bootstrap >= 100, "attribution.n_bootstrap", self.n_bootstrap, "at least 100")
 
 
+class Corrected(str, Enum):
+    """Whether a failing trace made right from its first wrong step may be a chosen side."""
+
+    none = "none"
+    """Sampled traces only."""
+    fill = "fill"
+    """Only for problems without a right trace of their own."""
+    only = "only"
+    """Corrected completions only: each pair shares everything before the first wrong step."""
+    also = "also"
+    """Sampled and corrected pairs, up to `per_problem` of each."""
+
+
+class Overlong(str, Enum):
+    """What happens to a pair longer than `max_length`; none is ever cut."""
+
+    error = "error"
+    leave_out = "leave_out"
+    """It is left out and counted."""
+
+
 @dataclass(kw_only=True)
 class PairSettings:
     """How preference pairs are made from verified traces."""
@@ -84,12 +114,12 @@ class PairSettings:
     """Pairs a problem at most."""
     at_most: int | None = None
     """Pairs in all at most, drawn by the seed from those that could be made; null: all of them."""
-    corrected: str = "fill"
+    corrected: Corrected = Corrected.fill
     """Chosen side made by correcting the failing trace's steps: `none`, `fill` (where right samples run out), `only`,
     or `also` (beside the sampled one)."""
     max_length: int = 512
     """Longest pair in tokens, prompt included; no pair is ever cut."""
-    overlong: str = "leave_out"
+    overlong: Overlong = Overlong.leave_out
     """A pair over `max_length`: `leave_out` (and count it) or `error`."""
     truncated: bool = False
     """Take traces that the length limit ended as rejected sides; they are counted either way and never chosen."""
@@ -100,9 +130,8 @@ class PairSettings:
         """Checks the values."""
         require(self.per_problem >= 1, "pairs.per_problem", self.per_problem, "at least 1")
         require(self.at_most is None or self.at_most >= 1, "pairs.at_most", self.at_most, "at least 1")
-        known = ("none", "fill", "only", "also")
-        require(self.corrected in known, "pairs.corrected", self.corrected, "none, fill, only or also")
-        require(self.overlong in ("leave_out", "error"), "pairs.overlong", self.overlong, "leave_out or error")
+        self.corrected = _choice(Corrected, "pairs.corrected", self.corrected)
+        self.overlong = _choice(Overlong, "pairs.overlong", self.overlong)
         require(self.max_length >= 8, "pairs.max_length", self.max_length, "at least 8")
 
 

@@ -20,6 +20,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
+import m3i
 from m3i.config.registry import INTERFACES, OPTIONAL, PANELS, Registry, installed
 from m3i.errors import ConfigError, PluginError
 
@@ -28,8 +29,9 @@ SCHEME = "m3i"
 
 def conf_dir() -> Path:
     """The folder of our own YAML: inside the package in a wheel, `conf/` beside it in a checkout."""
-    inside = Path(__file__).parent / "conf"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
+    package = Path(m3i.__file__).parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
 
 
 def parse_panel(group: str, value: str) -> dict[str, str]:

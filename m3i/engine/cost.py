@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from m3i import stages
 from m3i.artifacts import Answer, Artifact, Problem, ProblemSet, Telemetry, Trace, Traces
 from m3i.config.experiment import Experiment
 from m3i.config.registry import installed
-from m3i.engine.run import check_trace_file, components, ledger_path, store_root
+from m3i.engine.folders import ledger_path, store_root
+from m3i.engine.preflight import check_trace_file
 from m3i.errors import InputError
 from m3i.interfaces import BlindPair
 from m3i.ledger import Ledger
@@ -28,12 +30,9 @@ from m3i.llm.judge import LLMJudge
 from m3i.llm.observer import LLMObserver
 from m3i.llm.panel import MAX_ECHO_CHARS, CallMode
 from m3i.llm.remote import RemoteModel
-from m3i.models.session import Session
+from m3i.models.session import TargetSession
 from m3i.progress.display import Display
-from m3i.stages import problems as problems_stage
-from m3i.stages import telemetry as telemetry_stage
-from m3i.stages import trace as trace_stage
-from m3i.stages.context import Lab
+from m3i.stages.context import RunContext
 from m3i.store.store import Recipe, StageRecord, Store
 
 REPLY_TOKENS = {"observer": 300, "judge": 120}
@@ -107,7 +106,7 @@ class StoredOnly(Store):
 
 def estimate_cost(experiment: Experiment) -> Estimate:
     """A line for every component that calls a provider. Loads no model, needs no key, calls nobody."""
-    remote = {place: c for place, c in components(experiment).items() if isinstance(c, RemoteModel)}
+    remote = {place: c for place, c in experiment.components.items() if isinstance(c, RemoteModel)}
     settings = experiment.settings.ledger
     if not remote:
         return Estimate(lines=(), price_source=price_source(), budget_usd=settings.budget_usd)
@@ -115,13 +114,13 @@ def estimate_cost(experiment: Experiment) -> Estimate:
     lines = []
     ledger = Ledger(settings, default_path=ledger_path(experiment))
     try:
-        drawn, traces, measured = _inputs(experiment, ledger)
+        problems, traces, telemetry = _inputs(experiment, ledger)
         for place, component in remote.items():
             if isinstance(component, LLMObserver):
-                requests = list(_audits(component, experiment, drawn, traces, measured))
+                requests = list(_audits(component, experiment, problems, traces, telemetry))
                 basis = "stored traces" if traces else "stand-ins of the length limit, as no trace is stored"
             elif isinstance(component, LLMJudge):
-                requests = list(_judgments(component, experiment, drawn))
+                requests = list(_judgments(component, experiment, problems))
                 basis = "stand-ins of the length limit for both answers"
             else:
                 continue
@@ -154,32 +153,32 @@ def times_judged(found: Estimate, n_jobs: int) -> Estimate:
 
 
 def _inputs(experiment: Experiment, ledger: Ledger) -> tuple[ProblemSet, Traces | None, Telemetry | None]:
-    """The problems, drawn anew where the store lacks them, and stored traces with their telemetry, if any."""
+    """The problems, problems anew where the store lacks them, and stored traces with their telemetry, if any."""
     root = store_root(experiment)
-    drawn: ProblemSet | None = None
+    problems: ProblemSet | None = None
     traces: Traces | None = None
     if root.is_dir():
         with contextlib.suppress(NotStored, InputError):  # InputError: the target's weights are not on this machine
-            session = Session(experiment.target)
-            lab = Lab(experiment, installed(), StoredOnly(root), Display(quiet=True), session, ledger)
-            drawn = problems_stage(lab)
-            traces = trace_stage(lab, drawn)
-            return drawn, traces, telemetry_stage(lab, traces)
-    if drawn is None:
-        from m3i.problems.canonical import make_problem_set
+            session = TargetSession(experiment.target)
+            context = RunContext(experiment, installed(), StoredOnly(root), Display(quiet=True), session, ledger)
+            problems = stages.problems.run(context)
+            traces = stages.trace.run(context, problems)
+            return problems, traces, stages.telemetry.run(context, traces)
+    if problems is None:
+        from m3i.stages.problems import make_problem_set
 
-        drawn = make_problem_set(experiment.problems)
-    return drawn, traces, None
+        problems = make_problem_set(experiment.problems)
+    return problems, traces, None
 
 
 def _audits(
     observer: LLMObserver,
     experiment: Experiment,
-    drawn: ProblemSet,
+    problems: ProblemSet,
     traces: Traces | None,
-    measured: Telemetry | None,
+    telemetry: Telemetry | None,
 ) -> Iterator[ModelRequest]:
-    by_id = {p.id: p for p in drawn.train}
+    by_id = {p.id: p for p in problems.train}
     if traces is not None:
         items = [(by_id[t.problem_id], t) for t in traces.traces]
     else:
@@ -187,16 +186,16 @@ def _audits(
         samples = range(options.samples)
         if options.file is not None:  # nothing is known of its lines before the target has tokenised them
             with Path(options.file).open("rb") as file:
-                samples = range(max(1, round(sum(1 for line in file if line.strip()) / max(1, len(drawn.train)))))
-        items = [(p, _trace(p, sample, options.max_new_tokens)) for p in drawn.train for sample in samples]
+                samples = range(max(1, round(sum(1 for line in file if line.strip()) / max(1, len(problems.train)))))
+        items = [(p, _trace(p, sample, options.max_new_tokens)) for p in problems.train for sample in samples]
     for problem, trace in items:
-        yield observer.request_for(problem, trace, measured)
+        yield observer.request_for(problem, trace, telemetry)
 
 
-def _judgments(judge: LLMJudge, experiment: Experiment, drawn: ProblemSet) -> Iterator[ModelRequest]:
+def _judgments(judge: LLMJudge, experiment: Experiment, problems: ProblemSet) -> Iterator[ModelRequest]:
     options = experiment.settings
-    shown: list[tuple[Problem, int]] = [(p, seed) for p in drawn.held_out for seed in options.evaluate.seeds]
-    shown += [(drawn.held_out[i % len(drawn.held_out)], -1 - i) for i in range(options.judging.canaries)]
+    shown: list[tuple[Problem, int]] = [(p, seed) for p in problems.held_out for seed in options.evaluate.seeds]
+    shown += [(problems.held_out[i % len(problems.held_out)], -1 - i) for i in range(options.judging.canaries)]
     for problem, seed in shown:
         sides = [_answer(problem, f"{seed} {side}", options.evaluate.max_new_tokens) for side in "ab"]
         for a, b in (sides, sides[::-1]):
@@ -331,3 +330,25 @@ def remarks(found: Estimate) -> list[str]:
 def usd(value: float | None) -> str:
     """Dollars for people; no price is not 0."""
     return "no price known" if value is None else f"${value:,.2f}"
+
+
+def print_cost(experiment: Experiment, n_jobs: int = 1) -> None:
+    """The dry run's table and its sum; of a sweep that judges `n_jobs` times."""
+    from rich.console import Console
+
+    found = estimate_cost(experiment)
+    if n_jobs > 1:
+        found = times_judged(found, n_jobs)
+    if not found.lines:
+        print("This experiment calls no provider: it costs nothing.")
+        return
+    Console(highlight=False, width=max(100, Console().width)).print(cost_table(found))
+    if found.usd is None:
+        print("\nA model has no known price: give it in ledger.prices for a sum.")
+    else:
+        print(
+            f"\nAll together {usd(found.usd)} expected, {usd(found.usd_at_most)} at most (every reply of the greatest "
+            f"length, and each asked for twice)."
+        )
+    for line in remarks(found):
+        print(line)

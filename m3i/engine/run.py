@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import math
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
-
-import platformdirs
+from typing import Any
 
 import m3i
 from m3i import stages
-from m3i.artifacts import TargetInfo
-from m3i.component import Component
-from m3i.config.arms import Arm, arm_section
+from m3i.config.arms import ArmKind, arm_section
 from m3i.config.experiment import Experiment
-from m3i.config.registry import Registry, hash_contents, installed
-from m3i.config.settings import LedgerMode
+from m3i.config.registry import Registry, installed
+from m3i.engine.folders import ledger_path, new_run_dir, store_root
+from m3i.engine.preflight import preflight, read_sources
 from m3i.engine.tracking import track_run
-from m3i.errors import ConfigError, M3IError, TrackingError, did_you_mean
+from m3i.errors import M3IError, TrackingError
 from m3i.ledger import Ledger
-from m3i.ledger.context import required_price
 from m3i.ledger.secrets import redact
-from m3i.llm.remote import RemoteModel
-from m3i.models.session import Session
+from m3i.models.session import TargetSession
 from m3i.progress.display import Display
 from m3i.progress.journal import Journal
-from m3i.stages.context import Lab, core_sources
+from m3i.stages.context import RunContext
+from m3i.store.source import core_files, hash_contents
 from m3i.store.store import Store
 
 
@@ -72,7 +65,7 @@ def run(
         journal = Journal(run_dir)
         paid = open_things.enter_context(recorded(journal))
         registry = registry or installed()
-        session = Session(experiment.target)
+        session = TargetSession(experiment.target)
         preflight(experiment, session.info)
         read_sources(experiment, registry)
         store = Store(store_root(experiment))
@@ -80,9 +73,9 @@ def run(
         ledger = Ledger(experiment.settings.ledger, default_path=ledger_path(experiment), note=display.note)
         open_things.callback(ledger.close)
         paid.append(ledger)
-        if asks_remotely(experiment):
+        if experiment.asks_remotely:
             ledger.known(())  # a file or a recording that cannot be used is found now, not after the traces
-        return run_stages(Lab(experiment, registry, store, display, session, ledger), run_dir, command)
+        return run_stages(RunContext(experiment, registry, store, display, session, ledger), run_dir, command)
 
 
 @contextlib.contextmanager
@@ -108,164 +101,108 @@ def recorded(journal: Journal) -> Iterator[list[Ledger]]:
             journal.end(state, error=error, cost_usd=ledgers[0].paid_usd if ledgers else None)
 
 
-def run_stages(lab: Lab, run_dir: Path, command: str) -> Run:
+def run_stages(context: RunContext, run_dir: Path, command: str) -> Run:
     """The experiment itself, from problems to the report."""
-    experiment, session = lab.experiment, lab.session
-    panels = len(experiment.observers) + len(experiment.attributors) + len(experiment.judges)
-    lab.display.begin(12 + panels + stages.EXTRA.get(experiment.arm.kind, 1))
+    experiment, session = context.experiment, context.session
+    context.display.begin(planned_stages(experiment))
 
-    problems = stages.problems(lab)
-    traces = stages.trace(lab, problems)
-    telemetry = stages.telemetry(lab, traces)
-    audits = {a: stages.observe(lab, a, o, problems, traces, telemetry) for a, o in experiment.observers.items()}
-    contrasts = stages.contrast(lab, problems, traces, audits)
-    scores = {
-        a: stages.attribute(lab, a, c, traces, telemetry, audits, contrasts) for a, c in experiment.attributors.items()
+    problems = stages.problems.run(context)
+    traces = stages.trace.run(context, problems)
+    telemetry = stages.telemetry.run(context, traces)
+    audits = {
+        a: stages.observe.run(context, a, observer, problems, traces, telemetry)
+        for a, observer in experiment.observers.items()
     }
-    attributed = stages.select(lab, scores)
+    contrasts = stages.contrast.run(context, problems, traces, audits)
+    scores = {
+        a: stages.attribute.run(context, a, attributor, traces, telemetry, audits, contrasts)
+        for a, attributor in experiment.attributors.items()
+    }
+    attributed = stages.select.run(context, scores)
     arm = arm_section(experiment.arm, attributed, session.info, seed=experiment.settings.seed)
-    lab.display.arm(arm)
-    selection = stages.arm(lab, attributed)
-    pairs = stages.pairs(lab, problems, traces)
-    reference = stages.reference(lab, pairs)
-    pairs, reference = stages.shuffle(lab, pairs, reference)
-    adapter = stages.train(lab, selection, pairs, reference)
-    base = stages.base(lab, traces)
-    export = stages.export(lab, base, adapter, selection, traces.traces)
-    before = stages.answer(lab, problems, base, None)
-    after = stages.answer(lab, problems, base, export)
-    verdicts = {a: stages.judge(lab, a, j, problems, before, after) for a, j in experiment.judges.items()}
+    context.display.arm(arm)
+    selection = stages.arm.run(context, attributed)
+    pairs = stages.pairs.run(context, problems, traces)
+    reference = stages.reference.run(context, pairs)
+    pairs, reference = stages.shuffle.run(context, pairs, reference)
+    adapter = stages.train.run(context, selection, pairs, reference)
+    base = stages.base.run(context, traces)
+    export = stages.export.run(context, base, adapter, selection, traces)
+    base_answers = stages.answer.run(context, problems, base, None)
+    tuned_answers = stages.answer.run(context, problems, base, export)
+    verdicts = {
+        a: stages.judge.run(context, a, judge, problems, base_answers, tuned_answers)
+        for a, judge in experiment.judges.items()
+    }
 
-    from m3i.results import build_result, summary_lines, write_run
+    from m3i.engine.write import write_run
+    from m3i.results.build import RunArtifacts, build_result
+    from m3i.wording.run import summary_lines
 
     result = build_result(
-        info=session.info,
-        problems=problems,
-        traces=traces,
-        telemetry=telemetry,
-        audits=audits,
-        contrasts=contrasts,
-        scores=scores,
-        arm=arm,
-        selection=selection,
-        pairs=pairs,
-        adapter=adapter,
-        base=base,
-        export=export,
-        base_answers=before,
-        tuned_answers=after,
-        verdicts=verdicts,
-        config=experiment.config,
-        overrides=experiment.overrides,
-        command=command,
-        stages=lab.records,
-        components=component_table(lab),
-        statistics=experiment.settings.statistics,
-        ledger=asdict(lab.ledger.tally()) if asks_remotely(experiment) else None,
+        RunArtifacts(
+            info=session.info,
+            problems=problems,
+            traces=traces,
+            telemetry=telemetry,
+            audits=audits,
+            contrasts=contrasts,
+            scores=scores,
+            arm=arm,
+            selection=selection,
+            pairs=pairs,
+            adapter=adapter,
+            base=base,
+            export=export,
+            base_answers=base_answers,
+            tuned_answers=tuned_answers,
+            verdicts=verdicts,
+            config=experiment.config,
+            overrides=experiment.overrides,
+            command=command,
+            stages=tuple(context.records),
+            components=tuple(component_table(context)),
+            statistics=experiment.settings.statistics,
+            ledger=asdict(context.ledger.tally()) if experiment.asks_remotely else None,
+        )
     )
     report = write_run(result, run_dir)
-    track_run(experiment.trackers, result, run_dir, overrides=experiment.overrides, note=lab.display.note)
+    track_run(experiment.trackers, result, run_dir, overrides=experiment.overrides, note=context.display.note)
     return Run(result=result, summary=tuple(summary_lines(result, report=report)), run_dir=run_dir, report=report)
 
 
-def new_run_dir() -> Path:
-    """A folder under `outputs/`, named by the time."""
-    return Path("outputs") / time.strftime("%Y-%m-%d") / time.strftime("%H-%M-%S")
+def planned_stages(experiment: Experiment) -> list[str]:
+    """Every stage that the run goes through, by name and label, in order."""
+    arm = experiment.arm
+    derived = [] if arm.kind in (ArmKind.ATTRIBUTED, ArmKind.SHUFFLED) else [f"arm {arm.name}"]
+    shuffled = ["shuffle pairs", "shuffle reference"] if arm.kind is ArmKind.SHUFFLED else []
+    return [
+        "problems",
+        "trace",
+        "telemetry",
+        *(f"observe {alias}" for alias in experiment.observers),
+        "contrast",
+        *(f"attribute {alias}" for alias in experiment.attributors),
+        "select",
+        *derived,
+        "pairs",
+        "reference",
+        *shuffled,
+        "train",
+        "base",
+        "export",
+        "answer base",
+        "answer tuned",
+        *(f"judge {alias}" for alias in experiment.judges),
+    ]
 
 
-def preflight(experiment: Experiment, info: TargetInfo) -> None:
-    """Lets every component refuse the target, and checks what can be checked, before anything expensive."""
-    refuse_infinite(experiment.config)
-    for component in components(experiment).values():
-        component.check(info)
-    refuse_draw(experiment.arm, info)
-    read = getattr(experiment.selector, "attributor", "") if reads_scores(experiment) else ""
-    if read and read not in experiment.attributors:
-        panel = list(experiment.attributors)
-        raise ConfigError(
-            f"selector.attributor = '{read}': no such attributor is in the panel{did_you_mean(read, panel)} "
-            f"There is {', '.join(panel)}; add it with attributor={'+'.join([*panel, read])}"
-        )
-    settings = experiment.settings.ledger
-    mode = settings.mode
-    if mode is LedgerMode.estimate:
-        raise ConfigError(
-            "ledger.mode=estimate: runs nothing; see m3i.engine.cost.estimate, or 'm3i cost' on the command line"
-        )
-    if mode is not LedgerMode.replay:
-        for component in components(experiment).values():
-            if isinstance(component, RemoteModel):
-                component.require_key()
-                required_price(component.provider_name, component.model, settings)
-    check_trace_file(experiment)
-
-
-def refuse_draw(arm: Arm, info: TargetInfo) -> None:
-    """Raises ConfigError for a draw that no set of the target's layers can have, whatever the selector takes.
-
-    How many sets there are is known once the layers are selected (m3i.config.arms.select_for); no choice of k of n layers has
-    more sets than n choose n/2.
-    """
-    most = math.comb(info.n_layers, info.n_layers // 2)
-    if arm.draw is not None and arm.draw >= most:
-        raise ConfigError(
-            f"arm = {arm.name}: {info.name} has {info.n_layers} layers, of which no more than {most} sets of one size "
-            f"can be drawn, numbered from 0"
-        )
-
-
-def check_trace_file(experiment: Experiment) -> None:
-    """Raises ConfigError where the user's own traces are not there."""
-    file = experiment.settings.trace.file
-    if file is not None and not Path(file).is_file():
-        raise ConfigError(f"trace.file = {file!r}: there is no such file")
-
-
-def refuse_infinite(value: Any, path: str = "") -> None:
-    """Raises ConfigError for an option that is infinite or no number: no result.json could hold it."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, item in inner:
-        refuse_infinite(item, f"{path}.{name}" if path else str(name))
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{path} = {value}: expected a finite number")
-
-
-def read_sources(experiment: Experiment, registry: Registry) -> None:
-    """Hashes every source that will be in a key now, while it is what Python has loaded or will load."""
-    core_sources()
-    for place, component in components(experiment).items():
-        registry.entry_of(place.partition(".")[0], component).source_hash()
-
-
-def reads_scores(experiment: Experiment) -> bool:
-    """Whether the selector has the option `attributor`, the core's word for the score that a selector reads."""
-    return any(f.name == "attributor" for f in dataclasses.fields(cast(Any, experiment.selector)))
-
-
-def components(experiment: Experiment) -> Mapping[str, Component]:
-    """Every component by its place in the config."""
-    panels: dict[str, Mapping[str, Any]] = {
-        "observer": experiment.observers,
-        "attributor": experiment.attributors,
-        "judge": experiment.judges,
-        "tracker": experiment.trackers,
-    }
-    single: dict[str, Any] = {
-        "target": experiment.target,
-        "problems": experiment.problems,
-        "selector": experiment.selector,
-        "trainer": experiment.trainer,
-        "exporter": experiment.exporter,
-    }
-    return {**single, **{f"{group}.{a}": c for group, panel in panels.items() for a, c in panel.items()}}
-
-
-def component_table(lab: Lab) -> list[dict[str, str]]:
+def component_table(context: RunContext) -> list[dict[str, str]]:
     """Name, distribution, version and source of the core and of every component used, for the record."""
-    core = hash_contents(sorted(core_sources().items()))
+    core = hash_contents(sorted(core_files().items()))
     table = [{"place": "core", "name": "m3i", "distribution": "m3i", "version": m3i.__version__, "source": core[:16]}]
-    for place, component in components(lab.experiment).items():
-        entry = lab.registry.entry_of(place.partition(".")[0], component)
+    for place, component in context.experiment.components.items():
+        entry = context.registry.entry_of(place.partition(".")[0], component)
         table.append(
             {
                 "place": place,
@@ -276,19 +213,3 @@ def component_table(lab: Lab) -> list[dict[str, str]]:
             }
         )
     return table
-
-
-def asks_remotely(experiment: Experiment) -> bool:
-    """Whether any component's results come from the ledger."""
-    return any(component.uses_ledger for component in components(experiment).values())
-
-
-def ledger_path(experiment: Experiment) -> Path:
-    """The ledger's file when `ledger.path` is unset: in the store."""
-    return store_root(experiment) / "ledger.sqlite"
-
-
-def store_root(experiment: Experiment) -> Path:
-    """Folder of the store: `store.root`, else the user's cache folder."""
-    root = experiment.settings.store.root
-    return Path(root) if root else Path(platformdirs.user_cache_dir("m3i"))

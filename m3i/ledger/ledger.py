@@ -2,8 +2,8 @@
 
 How it works, in short:
 
-- A request's key is the hash of its content (m3i.ledger.request). An answer is found again by its key, in one SQLite file
-  that runs and processes share.
+- A request's key is the hash of its content (m3i.ledger.request). An answer is found again by its key, in one SQLite
+  file that runs and processes share.
 - Identical requests in flight are one call: tasks of one process share a future; processes share a *reservation*, a
   row that is there exactly while the call is in flight. Whether its owner is alive is told by a file lock, never by a
   clock.

@@ -14,8 +14,8 @@ _LOADED: dict[str, LoadedTarget] = {}
 
 
 @dataclass
-class Session:
-    """See `m3i.interfaces.TargetSession`."""
+class TargetSession:
+    """A target within one run: facts at once, weights on first use, loaded once."""
 
     target: Target
     info: TargetInfo = field(init=False)

@@ -1,4 +1,4 @@
-"""From a source's draw to a checked `ProblemSet`: nothing empty, nothing twice, nothing in both splits."""
+"""When two prompts are the same problem, and how a pool of problems is split by content hash."""
 
 from __future__ import annotations
 
@@ -8,51 +8,16 @@ import re
 from collections.abc import Sequence
 from typing import TypeVar
 
-from m3i.artifacts import Problem, ProblemSet
-from m3i.component import resolved_fields
-from m3i.errors import ConfigError, StageError
-from m3i.interfaces import ProblemSource
+from m3i.artifacts import Problem
+from m3i.errors import ConfigError
 
 T = TypeVar("T", bound=Problem)
 
-_SHOWN = 60
 _NUMBER = r"\d+(?:\.\d+)?"
 _EXPRESSION = re.compile(rf"(?<![\w.])-?{_NUMBER}(?:\s*[-+*/×÷]\s*\(?-?{_NUMBER}\)?)+(?!\w|\.\d)")
 _SUM = re.compile(rf"-?{_NUMBER}(?:[-+]{_NUMBER})+")
 _PRODUCT = re.compile(rf"{_NUMBER}(?:\*{_NUMBER})+")
 _NAME = re.compile(r"(?<![^\W\d_])[A-Z][a-z]+(?![^\W\d_])")
-
-
-def make_problem_set(source: ProblemSource) -> ProblemSet:
-    """The source's problems, checked. The artifact has no id and no parents yet.
-
-    Raises:
-        StageError: A split is empty or of another size than asked for, two problems share an id or a prompt, or a
-            problem is in both splits. The message shows both problems.
-    """
-    train, held_out = (tuple(side) for side in source.draw())
-    name = type(source).__name__
-    options = resolved_fields(source)
-    for side, problems in (("train", train), ("held_out", held_out)):
-        if not problems:
-            raise StageError(f"problem source {name} drew no {side} problems; check its options")
-        wanted = options.get(f"n_{side}")
-        if isinstance(wanted, int) and wanted != len(problems):
-            raise StageError(f"problem source {name} drew {len(problems)} {side} problems where n_{side} = {wanted}")
-    sides = [("train", i, p) for i, p in enumerate(train)] + [("held-out", i, p) for i, p in enumerate(held_out)]
-    by_id: dict[str, str] = {}
-    by_prompt: dict[str, str] = {}
-    for side, i, problem in sides:
-        place = f"{side} problem {i} ({_short(problem.prompt)})"
-        first = by_id.setdefault(problem.id, place)
-        if first is not place:
-            raise StageError(
-                f"problem source {name} drew one problem twice: {first} and {place} share the id {problem.id}"
-            )
-        first = by_prompt.setdefault(" ".join(problem.prompt.split()), place)
-        if first is not place:
-            raise StageError(f"problem source {name} drew one prompt twice, under two ids: {first} and {place}")
-    return ProblemSet(train=train, held_out=held_out)
 
 
 def split_by_hash(problems: Sequence[T], n_train: int, n_held_out: int, seed: int) -> tuple[list[T], list[T]]:
@@ -113,8 +78,3 @@ def _commuted(expression: str) -> str:
     if _PRODUCT.fullmatch(squeezed):
         return "*".join(sorted(squeezed.split("*")))
     return squeezed
-
-
-def _short(prompt: str) -> str:
-    line = " ".join(prompt.split())
-    return repr(line if len(line) <= _SHOWN else line[: _SHOWN - 3] + "...")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,11 +25,11 @@ class Display:
         self.n_stages = 0
         self.done = 0
 
-    def begin(self, n_stages: int) -> None:
-        """Tells how many stages the run has."""
-        self.n_stages, self.done = n_stages, 0
+    def begin(self, planned: Sequence[str]) -> None:
+        """Shows from now on how many of the planned stages are done."""
+        self.n_stages, self.done = len(planned), 0
         if self.journal:
-            self.journal.stages(n_stages)
+            self.journal.stages(len(planned))
 
     @contextmanager
     def stage(self, name: str, label: str) -> Iterator[Tick]:

@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any
 
 from m3i.report import figures, sweep_figures, sweep_texts, texts
+from m3i.wording import formats
 from m3i.wording import run as words
 from m3i.wording.sweep import limits, numbers
 
@@ -67,14 +68,14 @@ def _environment() -> Any:
         loader=PackageLoader("m3i.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=texts.visible,
+        finalize=formats.visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=_or_dash(words.percent),
-        points=_or_dash(words.points),
-        p=_or_dash(words.p_phrase),
+        percent=_or_dash(formats.percent),
+        points=_or_dash(formats.points),
+        p=_or_dash(formats.p_phrase),
         two=_or_dash(texts.two),
         level=_or_dash(_level),
         shift=_or_dash(_shift),
@@ -93,6 +94,7 @@ def _environment() -> Any:
         sweep_texts=sweep_texts,
         texts=texts,
         words=words,
+        formats=formats,
         limits=limits,
     )
     return environment

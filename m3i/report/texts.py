@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from m3i.wording.run import money
+from m3i.wording.formats import money, visible
 
 MOMENT = re.compile(
     r"(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)[ T](?P<time>\d\d:\d\d):\d\d"
@@ -21,11 +21,6 @@ MONTHS = (
 )  # fmt: skip
 BUDGET = 1_000_000
 """Bytes of prompts and answers that a page may hold; above it all of them are shortened."""
-HIDDEN = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\u3164\ufeff"
-    r"\ud800-\udfff\U000e0000-\U000e007f]"
-)
-"""Characters that are not seen, or that change the order in which others are."""
 TRACES_BUDGET = 1_000_000
 """Bytes that the table of train traces may take on a page."""
 TRACE_BYTES = 60_000
@@ -136,17 +131,6 @@ def brief(value: str, limit: int) -> str:
     """The beginning of a text on one line."""
     line = " ".join(value.split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
-
-
-def visible(value: object) -> object:
-    """A string with its control and direction characters spelled out; anything else as it is.
-
-    A text could otherwise reorder itself or what stands beside it before the reader's eyes (Boucher & Anderson 2021,
-    "Trojan Source"). Markup of our own is not touched.
-    """
-    if type(value) is not str:
-        return value
-    return HIDDEN.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", value)
 
 
 def divergence(one: str, other: str) -> int:

@@ -28,7 +28,6 @@ rounded here; docs/agreement.md says how to read those on observers and judges. 
 | `config`, `overrides`, `versions`, `ids` | what it takes to repeat the run |
 """
 
-from m3i.results.build import FORMAT, build_result, to_json, write_run
-from m3i.wording.run import summary_lines
+from m3i.results.build import FORMAT, RunArtifacts, build_result, to_json
 
-__all__ = ["FORMAT", "build_result", "summary_lines", "to_json", "write_run"]
+__all__ = ["FORMAT", "RunArtifacts", "build_result", "to_json"]

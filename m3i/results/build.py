@@ -6,8 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import m3i
@@ -40,9 +39,8 @@ from m3i.results.comparisons import accuracy_section, judge_agreement, judge_sec
 from m3i.results.costs import costs_section
 from m3i.results.judge_quality import shared_families
 from m3i.store.store import StageRecord
-from m3i.store.whole_files import write_texts
 from m3i.wording.caveats import caveats
-from m3i.wording.next_steps import next_steps
+from m3i.wording.next_steps.run import next_steps
 from m3i.wording.run import verdict_section
 
 FORMAT = 3
@@ -50,138 +48,141 @@ FORMAT = 3
 LIBRARIES = ("torch", "transformers", "peft", "trl", "llama-cpp-python", "gguf", "numpy", "scipy")
 
 
-def build_result(
-    *,
-    info: TargetInfo,
-    problems: ProblemSet,
-    traces: Traces,
-    telemetry: Telemetry,
-    audits: Mapping[str, Audit],
-    contrasts: Contrasts,
-    scores: Mapping[str, LayerScores],
-    arm: Mapping[str, Any],
-    selection: LayerSelection,
-    pairs: PreferencePairs,
-    adapter: Adapter,
-    base: BaseModel,
-    export: Export,
-    base_answers: Answers,
-    tuned_answers: Answers,
-    verdicts: Mapping[str, Verdicts],
-    config: Mapping[str, Any],
-    overrides: Sequence[str] = (),
-    command: str = "",
-    stages: Sequence[StageRecord] = (),
-    components: Sequence[Mapping[str, str]] = (),
-    statistics: StatisticsSettings | None = None,
-    created: str = "",
-    ledger: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The result of one arm as JSON values; sections are listed in `m3i.results`.
+@dataclass(frozen=True, kw_only=True)
+class RunArtifacts:
+    """Everything that the result of one arm is built from."""
 
-    Args:
-        info: The target.
-        problems: Train and held-out problems.
-        traces: The target's reasoning on the train problems.
-        telemetry: Measured on them.
-        audits: Observer's alias → audit.
-        contrasts: Of all observers, with their agreement.
-        scores: Attributor's alias → scores.
-        arm: Which arm this is (m3i.config.arms.arm_section).
-        selection: The layers trained.
-        pairs: What they were trained on.
-        adapter: What training gave.
-        base: The base GGUF.
-        export: The tuned GGUF or llama.cpp adapter.
-        base_answers: Held-out answers before training.
-        tuned_answers: Held-out answers after it.
-        verdicts: Judge's alias → verdicts; the first judge gives the headline.
-        config: The composed configuration as plain values.
-        overrides: What was asked for.
-        command: What the user typed.
-        stages: How each stage was answered.
-        components: `place`, `name`, `distribution`, `version` of every component used.
-        statistics: Confidence, power, bootstrap; the defaults when None.
-        created: Time of the run; now when empty.
-        ledger: What this process's ledger counted (m3i.ledger.Tally as a mapping); None where nothing asks remotely.
+    info: TargetInfo
+    """The target."""
+    problems: ProblemSet
+    traces: Traces
+    """The target's reasoning on the train problems."""
+    telemetry: Telemetry
+    audits: Mapping[str, Audit]
+    """Observer's alias → audit."""
+    contrasts: Contrasts
+    """Of all observers, with their agreement."""
+    scores: Mapping[str, LayerScores]
+    """Attributor's alias → scores."""
+    arm: Mapping[str, Any]
+    """Which arm this is (m3i.config.arms.arm_section)."""
+    selection: LayerSelection
+    """The layers trained."""
+    pairs: PreferencePairs
+    """What they were trained on."""
+    adapter: Adapter
+    base: BaseModel
+    """The base GGUF."""
+    export: Export
+    """The tuned GGUF or llama.cpp adapter."""
+    base_answers: Answers
+    """Held-out answers before training."""
+    tuned_answers: Answers
+    """Held-out answers after it."""
+    verdicts: Mapping[str, Verdicts]
+    """Judge's alias → verdicts; the first judge gives the headline."""
+    config: Mapping[str, Any]
+    """The composed configuration as plain values."""
+    overrides: Sequence[str] = ()
+    """What was asked for."""
+    command: str = ""
+    """What the user typed."""
+    stages: Sequence[StageRecord] = ()
+    """How each stage was answered."""
+    components: Sequence[Mapping[str, str]] = ()
+    """`place`, `name`, `distribution`, `version` of every component used."""
+    statistics: StatisticsSettings = field(default_factory=StatisticsSettings)
+    """Confidence, power, bootstrap."""
+    created: str = ""
+    """Time of the run; now when empty."""
+    ledger: Mapping[str, Any] | None = None
+    """What this process's ledger counted (m3i.ledger.Tally as a mapping); None where nothing asks remotely."""
+
+
+def build_result(run: RunArtifacts) -> dict[str, Any]:
+    """The result of one arm as JSON values; m3i.results.schema says what each field means.
 
     Raises:
         StageError: Without a judge, or when base and tuned answers are not for the same questions.
     """
-    settings = statistics or StatisticsSettings()
-    if not verdicts:
+    settings = run.statistics
+    if not run.verdicts:
         raise StageError("no judge gave verdicts; choose one, e.g. judge=verifier")
-    before, after = matched(base_answers, tuned_answers)
-    train = {p.id: p for p in problems.train}
+    before, after = matched(run.base_answers, run.tuned_answers)
+    train = {p.id: p for p in run.problems.train}
     result: dict[str, Any] = {
         "format": FORMAT,
         "m3i": m3i.__version__,
-        "created": created or time.strftime("%Y-%m-%d %H:%M:%S%z"),
-        "command": command,
-        "overrides": list(overrides),
-        "config": plain(dict(config)),
+        "created": run.created or time.strftime("%Y-%m-%d %H:%M:%S%z"),
+        "command": run.command,
+        "overrides": list(run.overrides),
+        "config": plain(dict(run.config)),
         "statistics": asdict(settings),
-        "arm": dict(arm),
-        "judges": {alias: judge_section(v, before, after, settings) for alias, v in verdicts.items()},
-        "judge_agreement": judge_agreement(verdicts),
+        "arm": dict(run.arm),
+        "judges": {alias: judge_section(v, before, after, settings) for alias, v in run.verdicts.items()},
+        "judge_agreement": judge_agreement(run.verdicts),
         "accuracy": accuracy_section(before, after, settings),
         "problems": {
-            "n_train": len(problems.train),
-            "n_held_out": len(problems.held_out),
-            "rows": problem_rows(problems.held_out, before, after, verdicts),
+            "n_train": len(run.problems.train),
+            "n_held_out": len(run.problems.held_out),
+            "rows": problem_rows(run.problems.held_out, before, after, run.verdicts),
         },
-        "target": model.target_section(info),
-        "parameters": model.parameters_section(info, adapter),
-        "layers": model.layers_section(info, scores, selection),
-        "training": model.training_section(pairs, adapter, train),
-        "certificates": model.certificates_section(adapter, export),
-        "base_model": model.base_section(base),
-        "traces": of_traces.traces_section(traces, audits),
-        "telemetry": of_traces.telemetry_section(telemetry, traces, audits),
-        "observers": of_traces.observers_section(audits, traces, level=settings.confidence),
-        "agreement": dict(contrasts.agreement),
+        "target": model.target_section(run.info),
+        "parameters": model.parameters_section(run.info, run.adapter),
+        "layers": model.layers_section(run.info, run.scores, run.selection),
+        "training": model.training_section(run.pairs, run.adapter, train),
+        "certificates": model.certificates_section(run.adapter, run.export),
+        "base_model": model.base_section(run.base),
+        "traces": of_traces.traces_section(run.traces, run.audits),
+        "telemetry": of_traces.telemetry_section(run.telemetry, run.traces, run.audits),
+        "observers": of_traces.observers_section(run.audits, run.traces, level=settings.confidence),
+        "agreement": dict(run.contrasts.agreement),
         "errors": error_correlation(
-            audits, traces.traces, level=settings.confidence, n_bootstrap=settings.n_bootstrap, seed=settings.seed
+            run.audits,
+            run.traces.traces,
+            level=settings.confidence,
+            n_bootstrap=settings.n_bootstrap,
+            seed=settings.seed,
         ),
         "places": places_section(
-            audits, traces.traces, truth=span_truth(audits, components), level=settings.confidence
+            run.audits, run.traces.traces, truth=span_truth(run.audits, run.components), level=settings.confidence
         ),
-        "contrasts": of_traces.contrasts_section(contrasts),
-        "examples": of_traces.examples_section(audits, traces, train),
+        "contrasts": of_traces.contrasts_section(run.contrasts),
+        "examples": of_traces.examples_section(run.audits, run.traces, train),
         "evaluation": {
-            "base_time_s": base_answers.time_s,
-            "tuned_time_s": tuned_answers.time_s,
-            "n_threads": tuned_answers.n_threads,
+            "base_time_s": run.base_answers.time_s,
+            "tuned_time_s": run.tuned_answers.time_s,
+            "n_threads": run.tuned_answers.n_threads,
         },
-        "stages": [asdict(record) for record in stages],
+        "stages": [asdict(record) for record in run.stages],
         "costs": costs_section(
-            stages=stages,
-            observers=[a.calls for a in audits.values()],
-            judges=[v.calls for v in verdicts.values()],
-            ledger=ledger,
+            stages=run.stages,
+            observers=[a.calls for a in run.audits.values()],
+            judges=[v.calls for v in run.verdicts.values()],
+            ledger=run.ledger,
         ),
         "families": shared_families(
-            {alias: v.calls.family for alias, v in verdicts.items()},
-            {alias: a.calls.family for alias, a in audits.items()},
-            info.family,
+            {alias: v.calls.family for alias, v in run.verdicts.items()},
+            {alias: a.calls.family for alias, a in run.audits.items()},
+            run.info.family,
         ),
-        "components": [dict(row) for row in components],
+        "components": [dict(row) for row in run.components],
         "versions": {"python": platform.python_version()} | {name: library_version(name) for name in LIBRARIES},
         "ids": ids(
-            problems,
-            traces,
-            telemetry,
-            *audits.values(),
-            contrasts,
-            *scores.values(),
-            selection,
-            pairs,
-            adapter,
-            base,
-            export,
-            base_answers,
-            tuned_answers,
-            *verdicts.values(),
+            run.problems,
+            run.traces,
+            run.telemetry,
+            *run.audits.values(),
+            run.contrasts,
+            *run.scores.values(),
+            run.selection,
+            run.pairs,
+            run.adapter,
+            run.base,
+            run.export,
+            run.base_answers,
+            run.tuned_answers,
+            *run.verdicts.values(),
         ),
     }
     result["verdict"] = verdict_section(result)
@@ -199,22 +200,6 @@ def span_truth(audits: Mapping[str, Audit], components: Sequence[Mapping[str, st
 def to_json(result: Mapping[str, Any]) -> str:
     """The text of result.json. Raises ValueError on a number that is not finite."""
     return json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def write_run(result: Mapping[str, Any], run_dir: Path) -> Path:
-    """Writes `result.json` and `report.html` into `run_dir`, both or neither, and returns the page's path.
-
-    The page is rendered from the file's content, so its numbers are the file's. A lone surrogate (half an emoji from a
-    cut token) cannot be written as UTF-8: it becomes a visible escape.
-    """
-    from m3i.report import render_report
-
-    run_dir.mkdir(parents=True, exist_ok=True)
-    text = to_json(result)
-    page = render_report(json.loads(text))
-    report = run_dir / "report.html"
-    write_texts({report: page, run_dir / "result.json": text})  # the result last: it says that the run is done
-    return report
 
 
 def matched(base: Answers, tuned: Answers) -> tuple[list[Answer], list[Answer]]:

@@ -8,11 +8,10 @@ from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
-from m3i.artifacts import SCORES, Answer, CallFacts, Outcome, Problem, Verdict, Verdicts
+from m3i.artifacts import EQUAL, SCORES, Answer, CallFacts, Outcome, Problem, Verdict, Verdicts
 from m3i.config.settings import StatisticsSettings
 from m3i.results.costs import known_cost
 from m3i.results.judge_quality import SIGN, canary_section, consistency_section, length_section
-from m3i.stages.judge import EQUAL
 from m3i.statistics import (
     cluster_mean,
     detectable_share,
@@ -26,8 +25,8 @@ from m3i.statistics import (
     sign_test,
     unseen_share,
 )
+from m3i.statistics.estimate import ALPHA
 
-ALPHA = 0.05
 REFERENCE_SHARE = 0.6
 """The effect for which `needed.reference` states the n: six of ten decided problems."""
 

@@ -8,9 +8,8 @@ from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
-from m3i.artifacts import Answer, Canary, Outcome, Verdict
+from m3i.artifacts import EQUAL, Answer, Canary, Outcome, Verdict
 from m3i.config.settings import StatisticsSettings
-from m3i.stages.judge import EQUAL
 from m3i.statistics import cluster_mean, rank_correlation
 
 SIGN = {Outcome.TUNED: 1, Outcome.BASE: -1}

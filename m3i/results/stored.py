@@ -16,13 +16,13 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from m3i.artifacts import EQUAL, merge
 from m3i.config.arms import parse_arm
 from m3i.config.settings import SweepSettings
 from m3i.errors import ConfigError, InputError
 from m3i.results.build import FORMAT
 from m3i.results.schema import Result
-from m3i.stages.judge import EQUAL, merge
-from m3i.store.strict_json import read_object
+from m3i.store.files import read_object
 
 REMEDY = "restore the file, or run this job again"
 

@@ -3,18 +3,62 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from m3i.artifacts import Answer, Answers, Problem
+from m3i.artifacts import Answer, Answers, BaseModel, Export, Problem, ProblemSet
+from m3i.component import plain
+from m3i.config.settings import EvaluateSettings
 from m3i.errors import ConfigError
 from m3i.interfaces import ProblemSource, Tick, no_tick
 from m3i.models.llamacpp.session import Generation, LlamaSession, Sampling, sampling_seed
+from m3i.models.target import LoadedTarget
+
+if TYPE_CHECKING:
+    from m3i.stages.context import RunContext
 
 N_PARALLEL = 8
 """Sequences decoded at once. Answers do not depend on it (tested), speed hardly does on a CPU."""
+
+
+def run(context: RunContext, problems: ProblemSet, base: BaseModel, export: Export | None) -> Answers:
+    """Held-out answers of the base model (`export` None) or the tuned one under llama.cpp."""
+    settings = context.experiment.settings.evaluate
+
+    def work(folder: Path, tick: Tick) -> Answers:
+        model, adapter = base.file(), None
+        if export is not None and export.model_path is not None:
+            model = export.folder / export.model_path
+        if export is not None and export.adapter_path is not None:
+            adapter = export.folder / export.adapter_path
+        return answer_held_out(
+            model=model,
+            adapter=adapter,
+            problems=problems.held_out,
+            source=context.experiment.problems,
+            loaded=context.session.loaded,
+            settings=settings,
+            tick=tick,
+        )
+
+    return context.make(
+        Answers,
+        "answer",
+        work,
+        label="base" if export is None else "tuned",
+        settings=plain(settings),
+        inputs={
+            "target": context.target_id,
+            "problems": problems.id,
+            "base": base.id,
+            **({} if export is None else {"export": export.id}),
+        },
+        libraries=("llama-cpp-python", "tokenizers"),
+        made=lambda a: f"{sum(x.correct for x in a.answers)} of {len(a.answers)} right",
+    )
 
 
 @dataclass(frozen=True)
@@ -32,15 +76,8 @@ def answer_held_out(
     adapter: Path | None,
     problems: Sequence[Problem],
     source: ProblemSource,
-    encode: Callable[[str], list[int]],
-    decode: Callable[[tuple[int, ...]], str],
-    stop_ids: Sequence[int],
-    seeds: Sequence[int],
-    temperature: float,
-    top_p: float,
-    max_new_tokens: int,
-    threads: int = 1,
-    n_ctx: int = 1024,
+    loaded: LoadedTarget,
+    settings: EvaluateSettings,
     processes: int = 1,
     tick: Tick = no_tick,
 ) -> Answers:
@@ -54,15 +91,9 @@ def answer_held_out(
         adapter: llama.cpp LoRA file over it, or None.
         problems: Held-out problems.
         source: Their verifier.
-        encode: Prompt text → ids of the target's own tokenizer, template and BOS included.
-        decode: Completion ids → text without special tokens.
-        stop_ids: Tokens that end an answer.
-        seeds: Generation seeds.
-        temperature: 0 for greedy answers; one seed is then enough.
-        top_p: Nucleus; 1 keeps every token.
-        max_new_tokens: Length limit of an answer.
-        threads: llama.cpp's threads, a process.
-        n_ctx: Tokens that prompt and answer may take together.
+        loaded: The target: it encodes prompts, decodes answers and knows the tokens that end one.
+        settings: Generation seeds and sampling; the threads of each llama.cpp process; `n_ctx`, the tokens that prompt
+            and answer may take together.
         processes: llama.cpp processes that share the questions; they do not change any answer.
         tick: Progress, one an answer.
 
@@ -70,31 +101,39 @@ def answer_held_out(
         ConfigError: A prompt does not fit n_ctx, and which.
         LlamaCrashed, LlamaFailed: llama.cpp ended or refused the model.
     """
-    questions = [Question(problem, seed, tuple(encode(problem.prompt))) for seed in seeds for problem in problems]
+    questions = [
+        Question(problem, seed, tuple(loaded.encode_prompt(problem.prompt)))
+        for seed in settings.seeds
+        for problem in problems
+    ]
     for question in questions:
-        needed = len(question.prompt_ids) + max_new_tokens
-        if needed > n_ctx:
+        needed = len(question.prompt_ids) + settings.max_new_tokens
+        if needed > settings.n_ctx:
             raise ConfigError(
-                f"evaluate.n_ctx = {n_ctx}: problem {question.problem.id} needs {needed} tokens, "
+                f"evaluate.n_ctx = {settings.n_ctx}: problem {question.problem.id} needs {needed} tokens, "
                 f"{len(question.prompt_ids)} for its prompt; raise evaluate.n_ctx to {needed} or more"
             )
     started = time.monotonic()
-    sampling = Sampling(temperature=temperature, top_p=top_p)
+    sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p)
     done = 0
 
     def ask(share: list[Question]) -> list[Generation]:
         nonlocal done
         drawn: list[Generation] = []
         with LlamaSession(
-            model, adapter=adapter, n_ctx=n_ctx, n_parallel=min(N_PARALLEL, len(share)), n_threads=threads
+            model,
+            adapter=adapter,
+            n_ctx=settings.n_ctx,
+            n_parallel=min(N_PARALLEL, len(share)),
+            n_threads=settings.threads,
         ) as session:
             for start in range(0, len(share), 4 * N_PARALLEL):
                 part = share[start : start + 4 * N_PARALLEL]
                 drawn += session.generate_many(
                     [question.prompt_ids for question in part],
-                    max_new_tokens=max_new_tokens,
+                    max_new_tokens=settings.max_new_tokens,
                     seeds=[sampling_seed(question.seed, question.problem.id) for question in part],
-                    stop_ids=stop_ids,
+                    stop_ids=loaded.stop_ids,
                     sampling=sampling,
                 )
                 done += len(part)
@@ -106,14 +145,12 @@ def answer_held_out(
     with ThreadPoolExecutor(max_workers=max(len(shares), 1)) as pool:
         for i, drawn in enumerate(pool.map(ask, shares)):
             generations |= {i + k * processes: generation for k, generation in enumerate(drawn)}
-    answers = tuple(_verified(question, generations[i], source, decode) for i, question in enumerate(questions))
-    return Answers(answers=answers, time_s=time.monotonic() - started, n_threads=threads * processes)
+    answers = tuple(_verified(question, generations[i], source, loaded) for i, question in enumerate(questions))
+    return Answers(answers=answers, time_s=time.monotonic() - started, n_threads=settings.threads * processes)
 
 
-def _verified(
-    question: Question, generation: Generation, source: ProblemSource, decode: Callable[[tuple[int, ...]], str]
-) -> Answer:
-    text = decode(generation.ids)
+def _verified(question: Question, generation: Generation, source: ProblemSource, loaded: LoadedTarget) -> Answer:
+    text = loaded.decode(generation.ids)
     word = source.verify(question.problem, text)
     return Answer(
         problem_id=question.problem.id,

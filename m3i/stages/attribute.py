@@ -6,15 +6,76 @@ Letters: N rows of an attributor, U traces (units), G problems (clusters), L lay
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3i.artifacts import LayerScores, ScoreRow
+from m3i.artifacts import Audit, Contrasts, LayerScores, ScoreRow, Telemetry, Traces
+from m3i.component import plain
 from m3i.errors import StageError
-from m3i.interfaces import AttributionRows
+from m3i.interfaces import AttributionRequest, AttributionRows, Attributor, Tick
+from m3i.stages.libraries import TORCH
+
+if TYPE_CHECKING:
+    from m3i.stages.context import RunContext
 
 JOINT = "joint"
 """Name of the row over all observers; no observer may be called so."""
+
+
+def run(
+    context: RunContext,
+    alias: str,
+    attributor: Attributor,
+    traces: Traces,
+    telemetry: Telemetry,
+    audits: Mapping[str, Audit],
+    contrasts: Contrasts,
+) -> LayerScores:
+    """One attributor's score for every layer."""
+    settings = context.experiment.settings.attribution
+
+    def work(folder: Path, tick: Tick) -> LayerScores:
+        request = AttributionRequest(
+            target=context.session,
+            contrasts=contrasts.contrasts,
+            audits=audits,
+            traces=traces.traces,
+            telemetry=telemetry,
+            tick=tick,
+        )
+        return aggregate(
+            attributor.attribute(request),
+            attributor=alias,
+            n_layers=context.session.info.n_layers,
+            n_bootstrap=settings.n_bootstrap,
+            seed=settings.seed,
+            problem_of={t.id: t.problem_id for t in traces.traces},
+        )
+
+    return context.make(
+        LayerScores,
+        "attribute",
+        work,
+        label=alias,
+        component=("attributor", attributor),
+        settings={**plain(settings), "alias": alias},
+        inputs={
+            "target": context.target_id,
+            "traces": traces.id,
+            "telemetry": telemetry.id,
+            "contrasts": contrasts.id,
+            **{f"audit {a}": audit.id for a, audit in audits.items()},
+        },
+        libraries=TORCH,
+        made=lambda a: f"{a.joint().n_traces} traces" + (f"; top layers {_top(a, 3)}" if a.joint().n_traces else ""),
+    )
+
+
+def _top(scores: LayerScores, k: int) -> list[int]:
+    values = scores.joint().scores
+    return sorted(range(len(values)), key=lambda i: -values[i])[:k]
 
 
 def aggregate(

@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from m3i.artifacts import Artifact
 from m3i.component import library_version, plain, resolved_fields
 from m3i.config.experiment import Experiment
-from m3i.config.registry import Registry, hash_contents
+from m3i.config.registry import Registry
 from m3i.errors import StoreError
 from m3i.interfaces import Tick
 from m3i.ledger import Ledger
-from m3i.models.session import Session
+from m3i.models.session import TargetSession
 from m3i.progress.display import Display
+from m3i.store.source import core_hash
 from m3i.store.store import Recipe, StageRecord, Store
 
 A = TypeVar("A", bound=Artifact)
-T = TypeVar("T")
 
 
 @dataclass
-class Lab:
+class RunContext:
     """One run's surroundings."""
 
     experiment: Experiment
     registry: Registry
     store: Store
     display: Display
-    session: Session
+    session: TargetSession
     ledger: Ledger
     records: list[StageRecord] = field(default_factory=list)
 
@@ -46,7 +43,6 @@ class Lab:
         *,
         label: str = "",
         component: tuple[str, Any] | None = None,
-        core: tuple[str, ...] = (),
         settings: Mapping[str, Any] | None = None,
         inputs: Mapping[str, str] | None = None,
         libraries: tuple[str, ...] = (),
@@ -56,11 +52,10 @@ class Lab:
 
         Args:
             cls: Type of the artifact.
-            stage: Name of the stage.
+            stage: Name of the stage; its module in m3i/stages and all that it imports are in the key.
             work: Makes it.
             label: Which of several of one stage.
             component: (group, component) where a plugin does the work.
-            core: Modules of the core (`generation` for m3i/models/generation.py) whose source the result depends on.
             settings: Core options that change the result.
             inputs: Name → id of the artifacts it is made from.
             libraries: Distributions that the core code of this stage uses.
@@ -72,7 +67,10 @@ class Lab:
             stage=stage,
             label=label,
             component=described,
-            settings={**{k: plain(v) for k, v in (settings or {}).items()}, "core_source": core_hash(core)},
+            settings={
+                **{k: plain(v) for k, v in (settings or {}).items()},
+                "core_source": core_hash(f"m3i.stages.{stage}"),
+            },
             inputs=dict(inputs or {}),
             libraries={name: library_version(name) for name in sorted(named)},
         )
@@ -117,47 +115,8 @@ class Lab:
     @property
     def target_id(self) -> str:
         """Identifies the target, and the code that loads it, in the inputs of a stage."""
-        loading = core_hash(("target", "hf_model", "hf_facts", "hf_resources", "hf_shapes"))
-        settings = {**self.session.identity(), "core_source": loading}
+        settings = {**self.session.identity(), "core_source": core_hash("m3i.models.target")}
         return Recipe(stage="target", component=self.describe("target", self.experiment.target), settings=settings).key
 
 
 WAITING = "another process is making this; waiting for it"
-
-
-@cache
-def core_sources() -> dict[str, bytes]:
-    """Name of each source file of the core → its bytes, all read when a run begins: later edits are not seen."""
-    root = Path(__file__).parent
-    files = [file for suffix in (".py", ".jsonl") for file in root.rglob(f"*{suffix}")]
-    return {str(file.relative_to(root)): file.read_bytes() for file in files}
-
-
-def core_hash(modules: tuple[str, ...]) -> str:
-    """Hash of the source of modules of the core, and of the data file beside one (injections.jsonl)."""
-    stems = [name.replace(".", "/") for name in sorted(modules)]
-    names = [name for stem in stems for name in (f"{stem}.py", f"{stem}.jsonl") if name in core_sources()]
-    return hash_contents((name, core_sources()[name]) for name in names)
-
-
-def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The coroutine's result, also where an event loop runs already (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(coroutine)
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(asyncio.run(coroutine))
-        except BaseException as error:  # handed to the caller's thread, below
-            errors.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]

@@ -13,13 +13,45 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from m3i.artifacts import Audit, Contrast, Contrasts, Finding, Problem, Trace, Verification
+from m3i.artifacts import Audit, Contrast, Contrasts, Finding, Problem, ProblemSet, Trace, Traces, Verification
 from m3i.audits.agreement import measure_agreement
-from m3i.interfaces import ProblemSource
+from m3i.interfaces import ProblemSource, Tick
+
+if TYPE_CHECKING:
+    from m3i.stages.context import RunContext
 
 Encode = Callable[[str], list[int]]
 """Text of a completion to token ids, no special tokens."""
+
+
+def run(context: RunContext, problems: ProblemSet, traces: Traces, audits: Mapping[str, Audit]) -> Contrasts:
+    """Each finding as a next-token question: the wrong and the right token in one context."""
+
+    def work(folder: Path, tick: Tick) -> Contrasts:
+        return build_contrasts(
+            problems=problems.train,
+            traces=traces.traces,
+            audits=audits,
+            source=context.experiment.problems,
+            encode=context.session.loaded.encode_completion,
+            n_layers=context.session.info.n_layers,
+        )
+
+    return context.make(
+        Contrasts,
+        "contrast",
+        work,
+        inputs={
+            "target": context.target_id,
+            "problems": problems.id,
+            "traces": traces.id,
+            **{f"audit {a}": audit.id for a, audit in audits.items()},
+        },
+        made=lambda a: f"{len(a.contrasts)} contrasts, {sum(a.left_out.values())} findings left out",
+    )
 
 
 class NoContrast(Exception):

@@ -29,7 +29,7 @@ class Injection:
 @cache
 def load() -> tuple[Injection, ...]:
     """All injections, in the order of m3i/stages/injections.jsonl."""
-    text = resources.files("m3i").joinpath("injections.jsonl").read_text(encoding="utf-8")
+    text = resources.files("m3i.stages").joinpath("injections.jsonl").read_text(encoding="utf-8")
     return tuple(Injection(**json.loads(line)) for line in text.split("\n") if line)
 
 

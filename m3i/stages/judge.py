@@ -19,21 +19,63 @@ text that was to be judged; no verdict is made of a canary.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from m3i.artifacts import Answer, Canary, Outcome, Problem, Verdict, Verdicts
+from m3i.artifacts import EQUAL, Answer, Answers, Canary, Outcome, Problem, ProblemSet, Verdict, Verdicts, merge
 from m3i.errors import StageError
 from m3i.interfaces import Ballot, BlindPair, Judge, JudgeRequest, Judgment, ProblemSource, Tick, no_tick
 from m3i.stages.injections import Injection, canaries
+from m3i.stages.run_async import run_async
 
 if TYPE_CHECKING:
     from m3i.ledger import Ledger
+    from m3i.stages.context import RunContext
 
 CHOICES = ("a", "b", "tie", "missing")
-EQUAL = "equal"
-"""What `Verdict.first` and `Verdict.second` say when the answers are the same text."""
+
+
+def run(
+    context: RunContext, alias: str, judge: Judge, problems: ProblemSet, base_answers: Answers, tuned_answers: Answers
+) -> Verdicts:
+    """One judge's verdicts, each comparison in both orders."""
+    settings = context.experiment.settings.judging
+    n_canaries = settings.canaries if cast(Any, judge).reads_with_model else 0
+
+    def work(folder: Path, tick: Tick) -> Verdicts:
+        return run_async(
+            judge_answers(
+                name=alias,
+                judge=judge,
+                problems=problems.held_out,
+                base=base_answers.answers,
+                tuned=tuned_answers.answers,
+                source=context.experiment.problems,
+                ledger=context.ledger,
+                seed=settings.seed,
+                n_canaries=n_canaries,
+                tick=tick,
+            )
+        )
+
+    return context.make(
+        Verdicts,
+        "judge",
+        work,
+        label=alias,
+        component=("judge", judge),
+        settings={
+            "alias": alias,
+            "seed": settings.seed,
+            **({"canaries": settings.canaries} if cast(Any, judge).reads_with_model else {}),
+            **context.recording(judge),
+        },
+        inputs={"problems": problems.id, "base answers": base_answers.id, "tuned answers": tuned_answers.id},
+        made=lambda a: ", ".join(f"{n} {o}" for o, n in Counter(v.outcome.value for v in a.verdicts).items()),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,13 +262,6 @@ def choice_of(choice: str, *, base_first: bool) -> str:
     if choice in ("a", "b"):
         return "base" if (choice == "a") == base_first else "tuned"
     return choice
-
-
-def merge(first: str, second: str) -> Outcome:
-    """The verdict of two choices; see the table at the top of this module."""
-    if "missing" in (first, second):
-        return Outcome.MISSING
-    return Outcome(first) if first == second else Outcome.SPLIT
 
 
 def _checked(name: str, origin: Mapping[str, tuple[int, bool]], ballots: Sequence[Ballot]) -> dict[str, Ballot]:

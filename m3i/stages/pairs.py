@@ -7,35 +7,46 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from m3i.artifacts import PairOrigin, PreferencePair, PreferencePairs, Problem, Trace
+from m3i.artifacts import PairOrigin, PreferencePair, PreferencePairs, Problem, ProblemSet, Trace, Traces
+from m3i.component import plain
+from m3i.config.settings import Corrected, Overlong
 from m3i.errors import StageError
-from m3i.interfaces import ProblemSource
+from m3i.interfaces import ProblemSource, Tick
+
+if TYPE_CHECKING:
+    from m3i.config.settings import PairSettings
+    from m3i.stages.context import RunContext
 
 LEFT_OUT = "left out: "
 """Prefix of the counts of what gave no pair."""
 
 
-class Corrected(str, Enum):
-    """Whether a failing trace made right from its first wrong step may be a chosen side."""
+def run(context: RunContext, problems: ProblemSet, traces: Traces) -> PreferencePairs:
+    """Preference pairs of one prompt each, from verified traces."""
+    settings = context.experiment.settings.pairs
 
-    NONE = "none"
-    """Sampled traces only."""
-    FILL = "fill"
-    """Only for problems without a right trace of their own."""
-    ONLY = "only"
-    """Corrected completions only: each pair shares everything before the first wrong step."""
-    ALSO = "also"
-    """Sampled and corrected pairs, up to `per_problem` of each."""
+    def work(folder: Path, tick: Tick) -> PreferencePairs:
+        loaded = context.session.loaded
+        return build_pairs(
+            problems.train,
+            traces.traces,
+            context.experiment.problems,
+            loaded.encode_completion,
+            end_id=loaded.stop_ids[0],
+            settings=settings,
+        )
 
-
-class Overlong(str, Enum):
-    """What happens to a pair longer than `max_length`; none is ever cut."""
-
-    ERROR = "error"
-    LEAVE_OUT = "leave_out"
-    """It is left out and counted."""
+    return context.make(
+        PreferencePairs,
+        "pairs",
+        work,
+        settings=plain(settings),
+        inputs={"target": context.target_id, "problems": problems.id, "traces": traces.id},
+        made=lambda a: f"{len(a.pairs)} pairs",
+    )
 
 
 def build_pairs(
@@ -45,13 +56,7 @@ def build_pairs(
     encode: Callable[[str], list[int]],
     *,
     end_id: int,
-    per_problem: int,
-    corrected: Corrected | str = Corrected.FILL,
-    max_length: int,
-    seed: int,
-    overlong: Overlong | str = Overlong.LEAVE_OUT,
-    truncated: bool = False,
-    at_most: int | None = None,
+    settings: PairSettings,
 ) -> PreferencePairs:
     """Pairs of a right and a failing completion of the same prompt.
 
@@ -65,14 +70,8 @@ def build_pairs(
         source: Verifies, and corrects where it can (`Verification.corrected`).
         encode: Ids of a completion's text without special tokens (`LoadedTarget.encode_completion`).
         end_id: The id that ends every corrected completion, the target's first stop id.
-        per_problem: Most pairs of one problem and origin, ≥ 1.
-        corrected: When a corrected completion may be chosen.
-        max_length: Longest prompt with completion in tokens.
-        seed: Seed of the choice among more combinations than `per_problem`.
-        overlong: What happens to longer pairs.
-        truncated: Whether a trace that the length limit cut may be rejected, as it is and without an end-of-sequence;
-            otherwise it is left out and counted. It is never chosen.
-        at_most: Pairs kept of all that could be made, drawn by the seed; None for all.
+        settings: How many pairs, and what may stand on either side of one. A truncated trace is rejected as it is,
+            without an end-of-sequence.
 
     Returns:
         The pairs with their counts and lengths.
@@ -80,7 +79,7 @@ def build_pairs(
     Raises:
         StageError: If there is no pair at all, or one is too long and `overlong` is `error`.
     """
-    corrected, overlong = Corrected(corrected), Overlong(overlong)
+    corrected = settings.corrected
     counts: Counter[str] = Counter({"problems": len(problems), "pairs: sampled": 0, "pairs: corrected": 0})
     of_problem: dict[str, list[Trace]] = {p.id: [] for p in problems}
     for trace in traces:
@@ -89,22 +88,23 @@ def build_pairs(
     for problem in problems:
         own = of_problem[problem.id]
         counts[_outcome(own)] += 1
-        rejected = _distinct((t for t in own if not t.correct), truncated, "rejected", counts)
+        rejected = _distinct((t for t in own if not t.correct), settings.truncated, "rejected", counts)
         chosen = _distinct((t for t in own if t.correct), False, "chosen", counts)
-        rng = random.Random(hashlib.sha256(json.dumps([seed, problem.id]).encode()).digest())
+        rng = random.Random(hashlib.sha256(json.dumps([settings.seed, problem.id]).encode()).digest())
         rng.shuffle(rejected)
         rng.shuffle(chosen)
         candidates: list[PreferencePair] = []
-        if corrected is not Corrected.ONLY:
-            candidates += _sampled(chosen, rejected)[:per_problem]
-        if corrected in (Corrected.ONLY, Corrected.ALSO) or (corrected is Corrected.FILL and not chosen):
-            candidates += _corrected(problem, rejected, source, encode, end_id, per_problem, counts)
+        if corrected is not Corrected.only:
+            candidates += _sampled(chosen, rejected)[: settings.per_problem]
+        if corrected in (Corrected.only, Corrected.also) or (corrected is Corrected.fill and not chosen):
+            candidates += _corrected(problem, rejected, source, encode, end_id, settings.per_problem, counts)
         for pair in _without_repeats(candidates):
-            if _fits(pair, max_length, overlong, counts):
+            if _fits(pair, settings, counts):
                 pairs.append(pair)
+    at_most = settings.at_most
     if at_most is not None and len(pairs) > at_most:
         counts[f"{LEFT_OUT}beyond at_most"] = len(pairs) - at_most
-        kept = sorted(random.Random(f"pairs at most {seed}").sample(range(len(pairs)), at_most))
+        kept = sorted(random.Random(f"pairs at most {settings.seed}").sample(range(len(pairs)), at_most))
         pairs = [pairs[i] for i in kept]
     counts.update(f"pairs: {pair.origin.value}" for pair in pairs)
     if not pairs:
@@ -188,14 +188,15 @@ def _without_repeats(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
     return list({(p.chosen_ids, p.rejected_ids): p for p in reversed(pairs)}.values())[::-1]
 
 
-def _fits(pair: PreferencePair, max_length: int, overlong: Overlong, counts: Counter[str]) -> bool:
+def _fits(pair: PreferencePair, settings: PairSettings, counts: Counter[str]) -> bool:
     length = _length(pair)
-    if length <= max_length:
+    if length <= settings.max_length:
         return True
-    if overlong is Overlong.ERROR:
+    if settings.overlong is Overlong.error:
         raise StageError(
-            f"a pair of problem {pair.problem_id} takes {length} tokens, more than pairs.max_length={max_length}; "
-            "raise it, or leave such pairs out and have them counted with pairs.overlong=leave_out"
+            f"a pair of problem {pair.problem_id} takes {length} tokens, more than "
+            f"pairs.max_length={settings.max_length}; raise it, or leave such pairs out "
+            "and have them counted with pairs.overlong=leave_out"
         )
     counts[f"{LEFT_OUT}longer than max_length"] += 1
     return False

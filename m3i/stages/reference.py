@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from m3i.artifacts import PreferencePairs, ReferenceLogprobs
+from m3i.component import plain
 from m3i.interfaces import Tick, no_tick
 from m3i.models.generation import completion_logprobs
 from m3i.models.target import LoadedTarget
+from m3i.stages.libraries import TORCH
+
+if TYPE_CHECKING:
+    from m3i.stages.context import RunContext
+
+
+def run(context: RunContext, pairs: PreferencePairs) -> ReferenceLogprobs:
+    """The untouched model's log-probabilities of every pair: once per base model and pairs, not per adapter."""
+    settings = context.experiment.settings.reference
+
+    def work(folder: Path, tick: Tick) -> ReferenceLogprobs:
+        return reference_logprobs(context.session.loaded, pairs, settings.batch_size, tick=tick)
+
+    return context.make(
+        ReferenceLogprobs,
+        "reference",
+        work,
+        settings=plain(settings),
+        inputs={"target": context.target_id, "pairs": pairs.id},
+        libraries=TORCH,
+        made=lambda a: f"{2 * len(a.chosen_P)} completions",
+    )
 
 
 def reference_logprobs(
@@ -21,7 +47,7 @@ def reference_logprobs(
     Args:
         loaded: The target.
         pairs: The pairs; a completion that occurs in several is computed once.
-        batch_size: Sequences of one forward pass.
+        batch_size: Sequences per forward pass.
         tick: Told the number of finished sequences.
 
     Returns:

@@ -8,9 +8,45 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
-from m3i.artifacts import PreferencePairs, ReferenceLogprobs
+from m3i.artifacts import Artifact, PreferencePairs, ReferenceLogprobs
+from m3i.config.arms import ArmKind
 from m3i.stages.pairs import pair_lengths
+
+if TYPE_CHECKING:
+    from m3i.stages.context import RunContext
+
+A = TypeVar("A", bound=Artifact)
+
+
+def run(
+    context: RunContext, pairs: PreferencePairs, reference: ReferenceLogprobs
+) -> tuple[PreferencePairs, ReferenceLogprobs]:
+    """In the shuffled arm half of the pairs swapped, another half for each training seed; elsewhere the pairs."""
+    if context.experiment.arm.kind is not ArmKind.SHUFFLED:
+        return pairs, reference
+    seed = context.experiment.settings.seed
+
+    def swapped(name: str, of: A, swap: Callable[[A, int], A], made: Callable[[A], str]) -> A:
+        return context.make(
+            type(of),
+            "shuffle",
+            lambda folder, tick: swap(of, seed),
+            label=name,
+            settings={"seed": seed, "of": name},
+            inputs={name: of.id},
+            made=made,
+        )
+
+    def say_swapped(artifact: PreferencePairs) -> str:
+        return f"{artifact.counts.get('pairs: swapped', 0)} of {len(artifact.pairs)} pairs swapped"
+
+    return (
+        swapped("pairs", pairs, shuffle_pairs, say_swapped),
+        swapped("reference", reference, shuffle_reference, lambda a: f"{2 * len(a.chosen_P)} completions"),
+    )
 
 
 def swapped_rows(n_pairs: int, seed: int) -> frozenset[int]:

@@ -9,21 +9,49 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m3i.artifacts import Telemetry, Trace
+from m3i.artifacts import Telemetry, Trace, Traces
+from m3i.component import plain
 from m3i.errors import StageError
 from m3i.interfaces import Tick, no_tick
+from m3i.stages.libraries import TORCH
 
 if TYPE_CHECKING:
     import torch
 
     from m3i.models.target import LoadedTarget
+    from m3i.stages.context import RunContext
 
 LENS_BYTES = 64 * 2**20
 """Bound on one block of lens logits (rows × vocabulary, float32): rows are taken in blocks that fit."""
+
+
+def run(context: RunContext, traces: Traces) -> Telemetry:
+    """What every layer does at every token of a sample of traces."""
+    settings = context.experiment.settings.telemetry
+
+    def work(folder: Path, tick: Tick) -> Telemetry:
+        return measure_telemetry(
+            context.session.loaded,
+            traces.traces,
+            max_traces=settings.max_traces,
+            batch_size=settings.batch_size,
+            tick=tick,
+        )
+
+    return context.make(
+        Telemetry,
+        "telemetry",
+        work,
+        settings=plain(settings),
+        inputs={"target": context.target_id, "traces": traces.id},
+        libraries=TORCH,
+        made=lambda a: f"{len(a.trace_ids)} traces, {a.starts[-1]} tokens x {a.lens_rank_LS.shape[0]} layers",
+    )
 
 
 def choose_traces(traces: Sequence[Trace], max_traces: int) -> list[Trace]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+ALPHA = 0.05
+"""Significance level of the tests of a single run; a sweep registers its own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from m3i.artifacts import Artifact
 from m3i.errors import StoreError
 from m3i.store import codec
+from m3i.store.files import file_hash
 from m3i.store.shared_folder import Workplace, held, listed
 
 FORMAT = 1
@@ -279,12 +280,6 @@ class Store:
                     f"store.root=/path"
                 ) from error
             raise
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def reset_peak_memory() -> None:

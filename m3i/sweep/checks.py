@@ -9,7 +9,7 @@ from typing import Any
 from m3i.sweep.design import Design
 from m3i.sweep.load import Job
 from m3i.sweep.plan import options_of_all
-from m3i.wording.run import count, percent
+from m3i.wording.formats import count, percent
 
 SHARED_KINDS = ("problems", "traces", "telemetry", "audit", "contrasts", "scores", "pairs", "base")
 GATES = ("target", "problems", "attributed", "population", "config", "shared", "parameters", "sham", "certificates")

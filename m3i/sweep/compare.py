@@ -19,7 +19,7 @@ from m3i.sweep.problems import problem_rows
 from m3i.sweep.variance import variance_section
 from m3i.sweep.verdict import contrast_section, endpoint_section, secondary_sections
 from m3i.wording.caveats.sweep import caveats
-from m3i.wording.sweep.next_steps import next_steps
+from m3i.wording.next_steps.sweep import next_steps
 from m3i.wording.sweep.verdict import verdict_section
 
 FORMAT = 2

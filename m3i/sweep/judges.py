@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from m3i.stages.judge import EQUAL
+from m3i.artifacts import EQUAL
 from m3i.statistics import kappa
 from m3i.sweep.arms import length_row
 from m3i.sweep.load import Job, LoadedSweep

@@ -17,7 +17,7 @@ from m3i.config.arms import parse_arm
 from m3i.errors import ConfigError, InputError
 from m3i.progress.journal import Progress, read_progress
 from m3i.results.stored import read_result
-from m3i.store.strict_json import read_object
+from m3i.store.files import read_object
 from m3i.sweep.plan import read_plan
 
 KEPT_OF_ANSWERS = ("correct", "n_tokens", "truncated")

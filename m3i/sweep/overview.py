@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from m3i.progress.journal import Attempts, Progress
-from m3i.report.texts import visible
 from m3i.sweep.plan import PlannedJob
+from m3i.wording.formats import visible
 
 REFRESH_S = 1.0
 MOST_ROWS = 24

@@ -20,8 +20,7 @@ from m3i.config.arms import parse_arm
 from m3i.config.settings import SweepSettings
 from m3i.errors import ConfigError, InputError
 from m3i.results.stored import wrong_settings
-from m3i.store.strict_json import read_object
-from m3i.store.whole_files import write_texts
+from m3i.store.files import read_object, write_texts
 
 NAME = "plan.json"
 FORMAT = 1

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from m3i.config.experiment import Experiment
 from m3i.config.settings import LedgerMode
 from m3i.errors import ConfigError, M3IError, SweepError, TrackingError
-from m3i.models.session import Session
+from m3i.models.session import TargetSession
 from m3i.progress.journal import Attempts, Progress
 from m3i.sweep.overview import Overview
 from m3i.sweep.plan import (
@@ -95,13 +95,15 @@ def run_sweep(
     if judge not in experiment.judges:
         raise ConfigError(f"sweep.judge = '{judge}': no such judge is in the panel ({', '.join(experiment.judges)})")
     if experiment.settings.ledger.mode is LedgerMode.estimate:
-        from m3i.cli.cost import print_cost
+        from m3i.engine.cost import print_cost
 
         print_cost(experiment, judged_jobs(settings))
         return
-    from m3i.engine.run import preflight
+    from m3i.engine.preflight import preflight
 
-    preflight(experiment, Session(experiment.target).info)  # what would refuse the first job is said once, and now
+    preflight(
+        experiment, TargetSession(experiment.target).info
+    )  # what would refuse the first job is said once, and now
     folder = Path(str(config.hydra.sweep.dir))
     jobs = planned_jobs(settings)
     check_jobs([_words(asked, jobs[0])])
@@ -206,12 +208,12 @@ class Sweep:
             SweepError: Jobs did not finish; what finished is compared all the same.
             TrackingError: A tracker failed, of a job or of the sweep.
         """
-        from m3i.cli.compare import compare
         from m3i.engine.tracking import track_sweep
+        from m3i.sweep.write import write_comparison
 
         ended = {job: self.progress(job) for job in jobs}
         lost = [job for job, progress in ended.items() if progress.state != "done"]
-        document = compare(self.folder)
+        document = write_comparison(self.folder)
         try:
             track_sweep(experiment.trackers, document, self.folder, overrides=experiment.overrides, note=print)
         finally:

@@ -15,7 +15,8 @@ import numpy as np
 from m3i.artifacts import BaseModel, ExportCertificate, FileEffect, TensorLiveness, Trace
 from m3i.component import Component, option, require
 from m3i.errors import DeadTensorError, StageError
-from m3i.interfaces import ExportRequest, TargetSession
+from m3i.interfaces import ExportRequest
+from m3i.models.session import TargetSession
 from m3i_gguf.architectures import Architecture, architecture_of
 from m3i_gguf.certificate import Carrier, Findings, Runtime, certify, in_the_file, rms
 from m3i_gguf.convert import FileType, convert, tensor_types

@@ -39,10 +39,10 @@ from m3i.artifacts import (
     TrainingCertificate,
     Verdict,
     Verdicts,
+    merge,
 )
 from m3i.audits.agreement import measure_agreement
 from m3i.ledger.tally import Tally
-from m3i.stages.judge import merge
 from m3i.store.store import StageRecord
 
 HOSTILE = (

@@ -18,11 +18,10 @@ from typing import Any
 from synthetic_run import MODULES as TRAINED_MODULES
 from synthetic_run import _adapter, _answer, _export, _model_verdicts, _verdicts, synthetic_run
 
-from m3i.artifacts import Answer, Answers, LayerSelection, Outcome, Problem, TargetInfo, Verdicts
+from m3i.artifacts import EQUAL, Answer, Answers, LayerSelection, Outcome, Problem, TargetInfo, Verdicts, merge
 from m3i.config.arms import ArmKind, arm_section, parse_arm, select_for
 from m3i.config.settings import StatisticsSettings
-from m3i.results import build_result, to_json
-from m3i.stages.judge import EQUAL, merge
+from m3i.results import RunArtifacts, build_result, to_json
 from m3i.store.store import StageRecord
 
 Rule = Callable[[str, int, int, int], bool | None]
@@ -142,7 +141,7 @@ def synthetic_results(
             "stages": _stages(name, seed, first=place == 0, sham=sham, rng=rng),
             "statistics": StatisticsSettings(n_bootstrap=100),
         }
-        results[name, seed] = json.loads(to_json(build_result(**arguments)))
+        results[name, seed] = json.loads(to_json(build_result(RunArtifacts(**arguments))))
     return results
 
 

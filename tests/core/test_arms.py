@@ -20,7 +20,7 @@ from m3i.artifacts import (
     TargetInfo,
 )
 from m3i.config.arms import Arm, ArmKind, parse_arm, population, select_for
-from m3i.engine.run import refuse_draw
+from m3i.engine.preflight import refuse_draw
 from m3i.errors import ConfigError
 from m3i.stages.shuffle import shuffle_pairs, shuffle_reference, swapped_rows
 from m3i.statistics.draws import Population, Stratum, permuted, rank_of, subset_at

@@ -18,10 +18,12 @@ from synthetic_run import synthetic_run
 from synthetic_sweep import counted
 
 from m3i.cli.main import run_command
+from m3i.cli.table import table_command
 from m3i.config.settings import StatisticsSettings
+from m3i.engine.write import write_run
 from m3i.errors import InputError, M3IError
-from m3i.results import build_result, write_run
-from m3i.results.table import COLUMNS, TEXTS, Kind, column_table, export_command, write_judgements
+from m3i.results import RunArtifacts, build_result
+from m3i.results.table import COLUMNS, TEXTS, Kind, column_table, write_judgements
 from m3i.results.table.cells import cell
 from m3i.results.table.columns import columns
 from m3i.statistics import mcnemar, mean_score, paired_difference, rank_correlation, sign_test
@@ -32,7 +34,7 @@ SETTINGS = StatisticsSettings(n_bootstrap=400, seed=5)
 
 def run_of(folder, *, arm=None, **options):
     """A synthetic run on disk, and its result."""
-    result = build_result(**synthetic_run(**options), statistics=SETTINGS)
+    result = build_result(RunArtifacts(**synthetic_run(**options), statistics=SETTINGS))
     result["arm"] |= arm or {}
     write_run(result, folder)
     return json.loads((folder / "result.json").read_text(encoding="utf-8"))
@@ -385,7 +387,7 @@ def test_hostile_text_stays_one_cell(tmp_path):
 def test_the_command_prints_what_it_wrote(run, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(run[1], folder)
-    export_command([str(folder), "--texts"])
+    table_command([str(folder), "--texts"])
     assert capsys.readouterr().out.split() == [str(folder / "results.parquet"), str(folder / "results.csv")]
     assert "prompt" in pd.read_parquet(folder / "results.parquet").columns
 
@@ -393,7 +395,7 @@ def test_the_command_prints_what_it_wrote(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "usage: m3i export"),
+        ([], "usage: m3i table"),
         (["a", "b"], "usage"),
         (["--all"], "usage"),
         (["/not/there"], "there is no such folder"),
@@ -401,15 +403,15 @@ def test_the_command_prints_what_it_wrote(run, tmp_path, capsys):
 )
 def test_a_wrong_word_is_one_line(arguments, message):
     with pytest.raises(M3IError, match=message):
-        export_command(arguments)
+        table_command(arguments)
 
 
 def test_the_command_imports_no_torch(run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run[1], folder)
     code = (
-        "import sys; from m3i.results.table import export_command; assert 'pyarrow' not in sys.modules; "
-        f"export_command([{str(folder)!r}]); print({{'torch', 'scipy', 'transformers'}} & set(sys.modules))"
+        "import sys; from m3i.results.table import table_command; assert 'pyarrow' not in sys.modules; "
+        f"table_command([{str(folder)!r}]); print({{'torch', 'scipy', 'transformers'}} & set(sys.modules))"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)

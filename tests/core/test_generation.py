@@ -11,16 +11,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from m3i.artifacts import Problem, TargetInfo, Verification
+from m3i.config.settings import TraceSettings
 from m3i.errors import ConfigError, InputError
-from m3i.models.generation import (
-    character_offsets,
-    completion_logprobs,
-    draw_tokens,
-    read_traces,
-    sample_noise,
-    sample_traces,
-)
+from m3i.models.generation import character_offsets, completion_logprobs, draw_tokens, sample_noise
 from m3i.models.target import LoadedTarget
+from m3i.stages.trace import read_traces, sample_traces
 
 
 class ContainsSeven:
@@ -50,7 +45,8 @@ def loaded():
 
 def sample(loaded, problems=PROBLEMS, **changes):
     options = {"samples": 3, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 24, "batch_size": 12, "seed": 0}
-    return sample_traces(loaded, problems, ContainsSeven(), **options | changes).traces
+    tick = {"tick": changes.pop("tick")} if "tick" in changes else {}
+    return sample_traces(loaded, problems, ContainsSeven(), TraceSettings(**options | changes), **tick).traces
 
 
 def test_traces_are_whole_and_in_order(loaded):

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from m3i.artifacts import Answer, CallFacts, Outcome, Problem
+from m3i.artifacts import Answer, CallFacts, Outcome, Problem, merge
 from m3i.errors import StageError
 from m3i.interfaces import Ballot, Judgment
 from m3i.stages.injections import canaries
-from m3i.stages.judge import blind_pairs, judge_answers, merge, pair_answers
+from m3i.stages.judge import blind_pairs, judge_answers, pair_answers
 
 PROBLEMS = tuple(Problem(id=f"p{i}", prompt=f"{i}+1=?", answer=str(i + 1)) for i in range(8))
 

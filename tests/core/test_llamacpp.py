@@ -1,5 +1,6 @@
 """llama.cpp in a subprocess: log-probabilities, sampling, crashes; and held-out answers."""
 
+import dataclasses
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import DeepseekV2Config, DeepseekV2ForCausalLM, PreTrainedTokenizerFast
 
 from m3i.artifacts import Problem, TargetInfo, Verification
+from m3i.config.settings import EvaluateSettings
 from m3i.errors import ConfigError, InputError
 from m3i.models.llamacpp.sampling import Sampler, keep_likely
 from m3i.models.llamacpp.session import LlamaCrashed, LlamaFailed, LlamaSession, Sampling, quantize, sampling_seed
@@ -325,13 +327,15 @@ def test_a_cache_made_otherwise_is_not_reused(mini):
 
 
 def test_worker_imports_no_torch():
-    code = "import m3i.models.llamacpp.worker, sys; print([m for m in ('torch', 'transformers', 'gguf') if m in sys.modules])"
+    code = "import m3i.models.llamacpp.worker, sys; "
+    code += "print([m for m in ('torch', 'transformers', 'gguf') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_session_is_light():
-    code = "import m3i.models.llamacpp.session, m3i.stages.answer, sys; print([m for m in ('torch', 'llama_cpp') if m in sys.modules])"
+    code = "import m3i.models.llamacpp.session, m3i.stages.answer, sys; "
+    code += "print([m for m in ('torch', 'llama_cpp') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -388,6 +392,7 @@ class ContainsSeven:
 
 
 PROBLEMS = [Problem(id=f"p{i}", prompt=f"{i}+{i * 3}=?", answer="7") for i in range(11)]
+EVALUATE = {field.name for field in dataclasses.fields(EvaluateSettings)}
 
 
 def answers(mini, **changes):
@@ -396,16 +401,12 @@ def answers(mini, **changes):
         "adapter": None,
         "problems": PROBLEMS,
         "source": ContainsSeven(),
-        "encode": mini.loaded.encode_prompt,
-        "decode": mini.loaded.decode,
-        "stop_ids": (2,),
-        "seeds": [0, 1],
-        "temperature": 1.0,
-        "top_p": 1.0,
-        "max_new_tokens": 12,
-        "n_ctx": 64,
+        "loaded": dataclasses.replace(mini.loaded, stop_ids=(2,)),
     }
-    return answer_held_out(**{**arguments, **changes})
+    options = {"seeds": [0, 1], "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 12, "n_ctx": 64}
+    own = {name: value for name, value in changes.items() if name in EVALUATE}
+    rest = {name: value for name, value in changes.items() if name not in EVALUATE}
+    return answer_held_out(**{**arguments, **rest}, settings=EvaluateSettings(**{**options, **own}))
 
 
 def test_answers_are_reproducible_and_verified(mini):

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3i.artifacts import PairOrigin, Problem, StepError, Trace, Verification
+from m3i.config.settings import Corrected, Overlong, PairSettings
 from m3i.errors import StageError
-from m3i.stages.pairs import Corrected, Overlong, build_pairs
+from m3i.stages.pairs import build_pairs
 
 EOS = 0
 
@@ -60,8 +61,8 @@ def traces_of(**texts):
 
 def build(traces, names=None, **changes):
     names = names if names is not None else sorted({t.problem_id for t in traces})
-    options = {"end_id": EOS, "per_problem": 2, "max_length": 100, "seed": 0} | changes
-    return build_pairs([problem(n) for n in names], traces, Words(), encode, **options)
+    settings = PairSettings(**{"per_problem": 2, "max_length": 100, "seed": 0} | changes)
+    return build_pairs([problem(n) for n in names], traces, Words(), encode, end_id=EOS, settings=settings)
 
 
 def sides(pairs):
@@ -218,7 +219,7 @@ def test_a_pair_of_exactly_the_limit_fits_and_a_longer_one_is_counted():
 def test_a_longer_pair_is_an_error_on_request():
     traces = traces_of(a=["right 1", "wrong 1"], b=["right 1", "wrong " + "1" * 9])
     with pytest.raises(StageError, match=r"problem b takes 18 tokens, more than pairs\.max_length=17"):
-        build(traces, max_length=17, overlong=Overlong.ERROR)
+        build(traces, max_length=17, overlong=Overlong.error)
 
 
 def test_no_pair_at_all_is_an_error_that_shows_the_counts():

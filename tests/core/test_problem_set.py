@@ -13,7 +13,8 @@ from m3i.artifacts import Problem, Verification
 from m3i.component import Component
 from m3i.errors import ConfigError, StageError
 from m3i.problems.answers import check_rule, read_answer
-from m3i.problems.canonical import canonical_id, canonical_text, make_problem_set, split_by_hash
+from m3i.problems.canonical import canonical_id, canonical_text, split_by_hash
+from m3i.stages.problems import make_problem_set
 
 
 @dataclass(kw_only=True)

@@ -11,17 +11,19 @@ from synthetic_run import HOSTILE, call_facts, synthetic_run
 from m3i.artifacts import Answers, CallFacts, Canary, FileEffect, Outcome, Verdict, Verdicts
 from m3i.audits.agreement import measure_agreement
 from m3i.config.settings import StatisticsSettings
+from m3i.engine.write import write_run
 from m3i.errors import StageError
 from m3i.report import render_report
-from m3i.report.texts import HIDDEN, divergence, marked, text_limit
-from m3i.results import build_result, summary_lines, to_json, write_run
+from m3i.report.texts import divergence, marked, text_limit
+from m3i.results import RunArtifacts, build_result, to_json
 from m3i.results.comparisons import judge_agreement
 from m3i.results.judge_quality import canary_section, consistency_section, length_section, shared_families
-from m3i.wording.run import money
+from m3i.wording.formats import HIDDEN, money
+from m3i.wording.run import summary_lines
 
 
 def result_of(**options):
-    return json.loads(to_json(build_result(**synthetic_run(**options))))
+    return json.loads(to_json(build_result(RunArtifacts(**synthetic_run(**options)))))
 
 
 def names(result):
@@ -33,7 +35,7 @@ def names(result):
 
 def test_the_numbers_follow_from_the_artifacts():
     arguments = synthetic_run()
-    result = build_result(**arguments)
+    result = build_result(RunArtifacts(**arguments))
     outcomes = [v.outcome for v in arguments["verdicts"]["verifier"].verdicts]
     counts = result["judges"]["verifier"]["counts"]
     assert counts == {o.value: outcomes.count(o) for o in Outcome}
@@ -61,14 +63,14 @@ def test_answers_in_another_order_give_the_same_result():
     shuffled = arguments | {
         "tuned_answers": Answers(id="y" * 32, answers=tuple(reversed(arguments["tuned_answers"].answers)), time_s=22.0)
     }
-    assert build_result(**arguments) == build_result(**shuffled)
+    assert build_result(RunArtifacts(**arguments)) == build_result(RunArtifacts(**shuffled))
 
 
 def test_answers_to_different_questions_are_refused():
     arguments = synthetic_run(n_held_out=20)
     arguments["tuned_answers"] = Answers(answers=arguments["tuned_answers"].answers[1:])
     with pytest.raises(StageError, match="did not answer the same questions"):
-        build_result(**arguments)
+        build_result(RunArtifacts(**arguments))
 
 
 def verdict_of(outcomes):
@@ -78,7 +80,7 @@ def verdict_of(outcomes):
         for v, o in zip(arguments["verdicts"]["verifier"].verdicts, outcomes, strict=True)
     ]
     arguments["verdicts"] = {"verifier": Verdicts(judge="verifier", verdicts=tuple(verdicts))}
-    return json.loads(to_json(build_result(**arguments)))
+    return json.loads(to_json(build_result(RunArtifacts(**arguments))))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,9 @@ def test_caveats_come_from_the_runs_own_facts():
     assert not {"sham", "dead_tensors", "floor", "ceiling", "certificate", "erased_updates"} & set(names(result))
     (step,) = [step for step in result["next"] if step["title"] == "Random-layer control"]
     assert step["command"] == "python -m m3i -m judge=verifier+llamacpp +sweep=control"
-    control = build_result(**synthetic_run() | {"arm": synthetic_run()["arm"] | {"name": "random-3", "kind": "random"}})
+    control = build_result(
+        RunArtifacts(**synthetic_run() | {"arm": synthetic_run()["arm"] | {"name": "random-3", "kind": "random"}})
+    )
     assert "A control arm by itself" in [c["title"] for c in control["caveats"]]
     assert "Random-layer control" not in [step["title"] for step in control["next"]]
 
@@ -150,7 +154,7 @@ def test_a_control_arm_asks_for_the_attributed_one_with_this_runs_overrides():
         "overrides": ["selector=random", "selector.seed=4", "problems.n_held_out=300", "seed=2"]
     }
     arguments["components"] = [{"place": "selector", "name": "random", "distribution": "m3i", "version": "0.1.0"}]
-    result = build_result(**arguments)
+    result = build_result(RunArtifacts(**arguments))
     assert "A control arm by itself" in [c["title"] for c in result["caveats"]]
     commands = {step["title"]: step["command"] for step in result["next"]}
     assert commands["The attributed arm"] == (
@@ -172,7 +176,7 @@ def test_dead_and_erased_tensors_are_named():
     erased = replaced(certificate.tensors[1], ggml_type="Q4_K", storage_error=0.8)
     changed = replaced(certificate, tensors=(dead, erased, *certificate.tensors[2:]), live_share=0.249, passed=False)
     arguments["export"] = replaced(arguments["export"], certificate=changed)
-    caveats = {c["name"]: c for c in build_result(**arguments)["caveats"]}
+    caveats = {c["name"]: c for c in build_result(RunArtifacts(**arguments))["caveats"]}
     assert caveats["dead_tensors"]["title"].startswith("Only 25")
     assert dead.name in caveats["dead_tensors"]["text"]
     assert "Q4_K" in caveats["erased_updates"]["text"]
@@ -184,7 +188,7 @@ def test_what_narrow_kernels_make_of_the_update_is_said():
     effect = FileEffect(peft_norm=0.15, llama_norm=0.23, relative_error=0.97)
     certificate = replaced(arguments["export"].certificate, in_file=effect)
     arguments["export"] = replaced(arguments["export"], certificate=certificate)
-    result = build_result(**arguments)
+    result = build_result(RunArtifacts(**arguments))
     caveats = {c["name"]: c for c in result["caveats"]}
     assert caveats["narrow_kernels"]["weight"] == "major"
     assert "0.23 nats, 97\xa0% away from PEFT's 0.15" in caveats["narrow_kernels"]["text"]
@@ -198,7 +202,7 @@ def test_a_sham_arm_is_called_one_and_a_leak_is_alarming():
     arguments = synthetic_run(zero_update=True)
     arguments["tuned_answers"] = synthetic_run()["tuned_answers"]
     arguments["verdicts"] = synthetic_run()["verdicts"]
-    assert build_result(**arguments)["verdict"]["kind"] == "leak"
+    assert build_result(RunArtifacts(**arguments))["verdict"]["kind"] == "leak"
 
 
 @pytest.mark.parametrize(("skill", "name"), [(0.02, "floor"), (0.97, "ceiling")])
@@ -207,13 +211,13 @@ def test_floor_and_ceiling(skill, name):
     answers = arguments["base_answers"].answers
     right = [replaced(a, correct=i < 100 * skill) for i, a in enumerate(answers)]
     arguments["base_answers"] = replaced(arguments["base_answers"], answers=tuple(right))
-    assert name in names(build_result(**arguments))
+    assert name in names(build_result(RunArtifacts(**arguments)))
 
 
 def test_a_judge_of_the_targets_family_is_flagged():
     arguments = synthetic_run()
     arguments["config"] = {"judge": {"llamacpp": {"model": "/models/M3I-large.gguf"}}}
-    assert "same_family" in names(build_result(**arguments))
+    assert "same_family" in names(build_result(RunArtifacts(**arguments)))
 
 
 # -- observers and judges that read with a model ------------------------------------------------
@@ -293,7 +297,7 @@ def test_families_are_shared_only_between_models():
 def by_name(arguments):
     """Name → the caveats of that name."""
     found = {}
-    for caveat in json.loads(to_json(build_result(**arguments)))["caveats"]:
+    for caveat in json.loads(to_json(build_result(RunArtifacts(**arguments))))["caveats"]:
         found.setdefault(caveat["name"], []).append(caveat)
     return found
 
@@ -312,7 +316,7 @@ def test_a_judge_of_an_observers_family_limits_the_headline():
     (found,) = by_name(related)["judge_observer_family"]
     assert found["weight"] == "major"
     assert found["title"] == "Judge 'gpt' is of the same model family as observer 'claude' (claude)"
-    limits = next(line for line in summary_lines(build_result(**related)) if line.startswith("Limits"))
+    limits = next(line for line in summary_lines(build_result(RunArtifacts(**related))) if line.startswith("Limits"))
     assert found["title"] in limits
     aside = arguments | {"verdicts": arguments["verdicts"] | {"gpt": related["verdicts"]["gpt"]}}
     assert by_name(aside)["judge_observer_family"][0]["weight"] == "minor"
@@ -413,7 +417,7 @@ def test_a_panel_that_errs_together_is_said_to_be_smaller():
     arguments["audits"] = arguments["audits"] | {"claude": poor, "gemini": echo}
     (found,) = by_name(arguments)["shared_mistakes"]
     assert found["title"] == "2 observers are worth 1.0 independent ones"
-    page = render_report(json.loads(to_json(build_result(**arguments))))
+    page = render_report(json.loads(to_json(build_result(RunArtifacts(**arguments)))))
     assert "2 observers are worth 1.0 independent ones" in page
     assert "0 <small>– of" not in page
     assert "an observer that is itself the verifier" in page
@@ -426,7 +430,7 @@ def test_a_panel_with_many_errors_that_are_its_members_own_is_no_matter():
         calls = [t.id for t in arguments["traces"].traces if t.correct == (rng.random() < 0.3)]
         findings = tuple(replaced(any_finding, trace_id=t) for t in calls)
         arguments["audits"] = arguments["audits"] | {name: replaced(arguments["audits"][name], findings=findings)}
-    panel = build_result(**arguments)["errors"]["panel"]
+    panel = build_result(RunArtifacts(**arguments))["errors"]["panel"]
     assert panel["mean_phi"]["low"] < 0 < panel["mean_phi"]["high"]
     assert "shared_mistakes" not in by_name(arguments)
 
@@ -438,11 +442,11 @@ def test_places_are_measured_by_the_checker_under_any_alias():
     assert "Do they find the place?" in render_report(result)
     arguments = synthetic_run(models=True)
     arguments["audits"] = {"truth" if name == "checker" else name: audit for name, audit in arguments["audits"].items()}
-    assert build_result(**arguments)["places"] == {"truth": "", "observers": {}}
+    assert build_result(RunArtifacts(**arguments))["places"] == {"truth": "", "observers": {}}
     arguments["components"] = [
         {"place": "observer.truth", "name": "checker", "distribution": "m3i", "version": "0.1.0"},
     ]
-    assert build_result(**arguments)["places"]["truth"] == "truth"
+    assert build_result(RunArtifacts(**arguments))["places"]["truth"] == "truth"
 
 
 def test_quotes_that_are_invented_or_ambiguous_are_told_apart():
@@ -466,7 +470,7 @@ def test_two_models_behind_one_name():
 
 
 def page_of(arguments):
-    return render_report(json.loads(to_json(build_result(**arguments))))
+    return render_report(json.loads(to_json(build_result(RunArtifacts(**arguments)))))
 
 
 def silent(audit, reason="HTTP 401: the key is not valid"):
@@ -495,7 +499,7 @@ def test_an_observer_that_audited_nothing_is_a_major_matter_and_no_faultless_one
     n = len(claude.missing)
     assert f"({n - 3} of {n}) because: HTTP 401: the key is not valid." in found["text"]
     assert "missing_audits" not in by_name(arguments)
-    result = build_result(**arguments)
+    result = build_result(RunArtifacts(**arguments))
     panel = result["errors"]["panel"]
     assert panel["left_out"]["claude"] == "audited none of these traces"
     assert panel["n_traces"] > 0
@@ -523,7 +527,7 @@ def test_an_interval_without_a_width_is_not_printed():
 
 def test_an_accuracy_that_changes_alike_everywhere_has_no_interval():
     arguments = synthetic_run(seeds=(0, 1), n_held_out=30, zero_update=True)
-    found = build_result(**arguments)["verdict"]["found"]
+    found = build_result(RunArtifacts(**arguments))["verdict"]["found"]
     assert "+0.0\xa0points, the same for every problem, so without an interval." in found
     assert "interval +0.0" not in page_of(arguments)
 
@@ -575,7 +579,7 @@ def test_the_page_leads_to_its_costs_where_there_are_some():
 
 def test_the_summary_ends_with_what_was_paid():
     def cost(arguments):
-        lines = summary_lines(build_result(**arguments))
+        lines = summary_lines(build_result(RunArtifacts(**arguments)))
         return next((line for line in lines if line.startswith("Cost:    ")), None)
 
     assert cost(synthetic_run()) is None
@@ -600,13 +604,15 @@ def test_an_unknown_cost_is_never_nothing():
     assert (known["observers_calls"], known["observers_unpriced"], known["judges_calls"]) == (80, 0, 40)
     assert "unknown_cost" not in by_name(arguments)
     unpriced = headed_by("gpt", arguments, calls=call_facts("gpt", cost_usd=0.0, n_unpriced=40))
-    result = json.loads(to_json(build_result(**unpriced)))
+    result = json.loads(to_json(build_result(RunArtifacts(**unpriced))))
     assert result["costs"]["judges_usd"] is None
     assert result["judges"]["gpt"]["calls"]["cost_usd"] is None
     assert "The cost of 40 model calls is not known" in [c["title"] for c in result["caveats"]]
     assert "40 calls, unknown" in render_report(result)
     partly = headed_by("gpt", arguments, calls=call_facts("gpt", cost_usd=0.2, n_unpriced=3))
-    assert "$0.20 + 3 calls of unknown price" in render_report(json.loads(to_json(build_result(**partly))))
+    assert "$0.20 + 3 calls of unknown price" in render_report(
+        json.loads(to_json(build_result(RunArtifacts(**partly))))
+    )
 
 
 def test_the_ledgers_tally_is_a_table():
@@ -622,7 +628,7 @@ def test_the_ledgers_tally_is_a_table():
     assert "Calls and costs" not in render_report(result_of())
     replayed = synthetic_run(models=True)
     replayed["ledger"] = replayed["ledger"] | {"rows": ()}
-    assert "asked nothing anew" in render_report(json.loads(to_json(build_result(**replayed))))
+    assert "asked nothing anew" in render_report(json.loads(to_json(build_result(RunArtifacts(**replayed)))))
 
 
 def test_a_component_that_asks_no_model_has_no_row_and_no_price():
@@ -681,7 +687,7 @@ def test_text_of_models_stays_text(models):
 
 
 def test_the_page_is_a_function_of_the_file(tmp_path):
-    report = write_run(build_result(**synthetic_run(hostile=True)), tmp_path / "run")
+    report = write_run(build_result(RunArtifacts(**synthetic_run(hostile=True))), tmp_path / "run")
     result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
     assert report == tmp_path / "run" / "report.html"
     assert report.read_text(encoding="utf-8") == render_report(result)
@@ -693,7 +699,7 @@ def test_half_an_emoji_does_not_stop_the_report(tmp_path):
     arguments["base_answers"] = replaced(
         arguments["base_answers"], answers=(replaced(answers[0], text="cut \ud83d"), *answers[1:])
     )
-    report = write_run(build_result(**arguments), tmp_path)
+    report = write_run(build_result(RunArtifacts(**arguments)), tmp_path)
     assert "cut ⟨U+D83D⟩" in report.read_text(encoding="utf-8")
 
 
@@ -760,7 +766,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     made = {}
     for name, chosen in options.items():
-        report = write_run(build_result(**synthetic_run(**chosen)), folder / name)
+        report = write_run(build_result(RunArtifacts(**synthetic_run(**chosen))), folder / name)
         made[name] = (report, json.loads((folder / name / "result.json").read_text(encoding="utf-8")))
     return made
 

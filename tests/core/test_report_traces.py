@@ -9,14 +9,15 @@ import pytest
 from report_browser import launched, open_page
 from synthetic_run import synthetic_run
 
+from m3i.engine.write import write_run
 from m3i.report import render_report
 from m3i.report.texts import moment, shown_traces
-from m3i.results import build_result, to_json, write_run
+from m3i.results import RunArtifacts, build_result, to_json
 from m3i.results.traces import EXAMPLES, TEXT_BUDGET
 
 
 def result_of(arguments):
-    return json.loads(to_json(build_result(**arguments)))
+    return json.loads(to_json(build_result(RunArtifacts(**arguments))))
 
 
 def long_run(n_characters, **options):
@@ -120,7 +121,7 @@ def written(tmp_path_factory):
     """Page and result of a run; one observer's alias and one kind of finding have spaces and marks."""
     arguments = synthetic_run(hostile=True)
     folder = tmp_path_factory.mktemp("traces")
-    report = write_run(build_result(**arguments), folder)
+    report = write_run(build_result(RunArtifacts(**arguments)), folder)
     return report, json.loads((folder / "result.json").read_text(encoding="utf-8"))
 
 

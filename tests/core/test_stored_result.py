@@ -18,9 +18,10 @@ from synthetic_sweep import arm_names, counted, jobs_of, random_world, synthetic
 
 from m3i.cli.compare import compare
 from m3i.cli.main import run_command
+from m3i.engine.write import write_run
 from m3i.errors import InputError, M3IError
 from m3i.progress.journal import Journal, Progress, read_progress
-from m3i.results import FORMAT, build_result, write_run
+from m3i.results import FORMAT, RunArtifacts, build_result
 from m3i.results.stored import damage, read_result
 from m3i.results.table import write_judgements
 from m3i.sweep.compare import FORMAT as SWEEP_FORMAT
@@ -244,7 +245,8 @@ def test_an_event_of_other_types_is_none(tmp_path: Path, line: str) -> None:
 # -- files that cannot be written -------------------------------------------------------------------
 
 NO_ROOM = (
-    "import resource, sys; from m3i.cli.main import run_command; import m3i.results.table, m3i.sweep.compare, pyarrow.parquet;"
+    "import resource, sys; from m3i.cli.main import run_command; "
+    "import m3i.results.table, m3i.sweep.compare, pyarrow.parquet; "
     "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); sys.exit(run_command(sys.argv[2:]))"
 )
 
@@ -266,7 +268,7 @@ def test_a_page_that_cannot_be_written_leaves_no_result_without_it(tmp_path: Pat
     """result.json says that a job is done: it comes with its page, or not at all."""
     (tmp_path / "report.html").mkdir()
     with pytest.raises(InputError, match=r"report\.html: it is a folder"):
-        write_run(build_result(**synthetic_run()), tmp_path)
+        write_run(build_result(RunArtifacts(**synthetic_run())), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 

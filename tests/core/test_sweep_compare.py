@@ -39,7 +39,7 @@ from m3i.sweep.length import length_adjusted
 from m3i.sweep.load import Job, load_sweep, slim
 from m3i.sweep.power import least, power_section
 from m3i.sweep.verdict import endpoint_section, tie_rate
-from m3i.wording.sweep.next_steps import next_steps
+from m3i.wording.next_steps.sweep import next_steps
 from m3i.wording.sweep.verdict import failure_lines, of_sweeps, summary_lines
 
 Results = dict[tuple[str, int], dict[str, Any]]

@@ -14,10 +14,9 @@ from synthetic_sweep import arm_names, jobs_of, random_world, synthetic_results,
 from m3i.report import render_sweep
 from m3i.report.sweep_figures import arms_figure, goes_on, swarm
 from m3i.report.sweep_texts import direction, edge, layer_use, need, ranges
-from m3i.report.texts import HIDDEN
 from m3i.sweep.compare import build_sweep, to_json
 from m3i.sweep.load import load_sweep
-from m3i.wording.run import p_phrase
+from m3i.wording.formats import HIDDEN, p_phrase
 from m3i.wording.sweep.numbers import level, shift
 
 SEEDS = (0, 1)

@@ -11,11 +11,13 @@ from test_contract import plugin_modules
 
 import m3i
 from m3i.cli.main import run_command
+from m3i.cli.track import track_command
 from m3i.config.experiment import Experiment
 from m3i.config.registry import build
-from m3i.engine.tracking import of_trackers, track_command, track_run, track_sweep
+from m3i.engine.tracking import of_trackers, track_run, track_sweep
+from m3i.engine.write import write_run
 from m3i.errors import ConfigError, InputError, M3IError, TrackingError
-from m3i.results import build_result, write_run
+from m3i.results import RunArtifacts, build_result
 from m3i.sweep.compare import FORMAT as SWEEP_FORMAT
 
 seen = []
@@ -51,7 +53,7 @@ def registered(monkeypatch):
 
 @pytest.fixture
 def run(tmp_path):
-    result = build_result(**synthetic_run(n_held_out=5))
+    result = build_result(RunArtifacts(**synthetic_run(n_held_out=5)))
     write_run(result, tmp_path / "run")
     return result, tmp_path / "run"
 

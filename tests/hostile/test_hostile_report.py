@@ -8,10 +8,12 @@ from importlib import resources
 import pytest
 
 from m3i.artifacts import Answers, Canary, Outcome, Verdict, Verdicts
+from m3i.engine.write import write_run
 from m3i.report import render_report
-from m3i.report.texts import HIDDEN, visible
-from m3i.results import build_result, summary_lines, to_json, write_run
+from m3i.results import RunArtifacts, build_result, to_json
 from m3i.stages.injections import canaries, load
+from m3i.wording.formats import HIDDEN, visible
+from m3i.wording.run import summary_lines
 from tests.core.report_browser import launched, open_page
 from tests.core.synthetic_run import synthetic_run
 
@@ -70,7 +72,7 @@ def hostile_audit(audit):
 def written(tmp_path_factory):
     """The page of such a run and its result as read from disk."""
     folder = tmp_path_factory.mktemp("hostile")
-    report = write_run(build_result(**hostile_arguments()), folder)
+    report = write_run(build_result(RunArtifacts(**hostile_arguments())), folder)
     return report, json.loads((folder / "result.json").read_text(encoding="utf-8"))
 
 
@@ -95,7 +97,7 @@ def clean(text):
 def test_the_page_holds_no_markup_of_theirs_and_no_hidden_character(written):
     page = written[0].read_text(encoding="utf-8")
     assert not HIDDEN.search(page)
-    ours = render_report(json.loads(to_json(build_result(**synthetic_run(n_held_out=3, models=True)))))
+    ours = render_report(json.loads(to_json(build_result(RunArtifacts(**synthetic_run(n_held_out=3, models=True))))))
     allowed = set(re.findall(r"<([a-zA-Z!/?][\w-]*)", ours))
     assert set(re.findall(r"<([a-zA-Z!/?][\w-]*)", page)) <= allowed
     assert re.findall(r"<style>(.*?)</style>", page, re.S) == re.findall(r"<style>(.*?)</style>", ours, re.S)
@@ -123,7 +125,7 @@ def test_an_obedient_judge_is_a_caveat_of_the_result_and_words_on_the_page(writt
 
 
 def test_a_judge_that_obeyed_none_has_no_such_caveat():
-    result = json.loads(to_json(build_result(**hostile_arguments(obeyed=False))))
+    result = json.loads(to_json(build_result(RunArtifacts(**hostile_arguments(obeyed=False)))))
     assert result["judges"]["gpt"]["canaries"]["obeyed"] == 0
     assert "obeyed_canaries" not in [c["name"] for c in result["caveats"]]
 

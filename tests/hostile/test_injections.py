@@ -17,8 +17,8 @@ from m3i.llm import audit, verdict
 from m3i.llm.panel import ReplyError
 from m3i.llm.prompt_fields import Part, Slots, Template, fence, read_template, shown, text_of
 from m3i.llm.schema import MAX_REPLY_CHARS
-from m3i.report.texts import HIDDEN
 from m3i.stages.injections import canaries, load
+from m3i.wording.formats import HIDDEN
 
 TEXTS = [injection.text for injection in load()]
 IDS = [f"{i}-{injection.family}" for i, injection in enumerate(load())]

@@ -18,15 +18,15 @@ import pytest
 
 from bench.secret_search import count_secrets
 from m3i.artifacts import Answer, Problem
-from m3i.cli.main import fail
+from m3i.cli.exits import fail
 from m3i.config.registry import build
 from m3i.config.settings import LedgerSettings
 from m3i.errors import M3IError
 from m3i.interfaces import BlindPair, JudgeRequest
 from m3i.ledger import Ledger
 from m3i.ledger.secrets import install_log_redaction
-from m3i.report.texts import HIDDEN
 from m3i.stages.injections import load
+from m3i.wording.formats import HIDDEN
 from tests.wire import WireServer, faults
 
 KEY = "sk-ant-api03-planted/Key+9=" + "Zq7" * 8

@@ -513,7 +513,8 @@ def test_the_gguf_header_is_what_the_gguf_package_reads():
 
 def test_the_smollm2_preset_keeps_its_worked_examples_out_of_the_problems():
     from m3i.config.experiment import Experiment
-    from m3i.problems.canonical import canonical_id, make_problem_set
+    from m3i.problems.canonical import canonical_id
+    from m3i.stages.problems import make_problem_set
 
     experiment = Experiment.compose("experiment=smollm2")
     shown = {example["prompt"] for example in experiment.target.examples}

@@ -13,7 +13,7 @@ from m3i_jsonl import JsonlProblems
 from m3i_jsonl.compare import as_number, same_mathematics, same_number, same_text
 
 from m3i.errors import ConfigError, InputError
-from m3i.problems.canonical import make_problem_set
+from m3i.stages.problems import make_problem_set
 
 
 def write(path: Path, records: list[Any]) -> str:

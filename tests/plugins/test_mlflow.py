@@ -19,8 +19,9 @@ from m3i_mlflow.facts import key, leaves, text
 from m3i_mlflow.tracker import MLflow
 
 from m3i.engine.tracking import track_run
+from m3i.engine.write import write_run
 from m3i.errors import ConfigError, StageError, TrackingError
-from m3i.results import build_result, write_run
+from m3i.results import RunArtifacts, build_result
 from m3i.sweep.compare import build_sweep, to_json
 from m3i.sweep.load import load_sweep
 
@@ -59,7 +60,7 @@ def runs(client, tracker):
 
 
 def written(folder, **options):
-    result = build_result(**{**synthetic_run(n_held_out=8), **options})
+    result = build_result(RunArtifacts(**{**synthetic_run(n_held_out=8), **options}))
     write_run(result, folder)
     return json.loads((folder / "result.json").read_text(encoding="utf-8"))
 

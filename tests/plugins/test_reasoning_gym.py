@@ -12,7 +12,8 @@ from m3i_reasoning_gym import ReasoningGymProblems
 from m3i_reasoning_gym.steps import first_wrong_step
 
 from m3i.errors import ConfigError
-from m3i.problems.canonical import canonical_id, make_problem_set
+from m3i.problems.canonical import canonical_id
+from m3i.stages.problems import make_problem_set
 
 TASKS = [
     ("chain_sum", {"max_terms": 3, "max_digits": 2}, "last_number", "9 + 9 = 18\nanswer {}"),

@@ -1,9 +1,9 @@
 """llama.cpp, always in a process of its own: log-probabilities and generation over token ids.
 
 llama.cpp can end the process it runs in (a bad adapter, a failed assertion), so this module never loads it: a
-`LlamaSession` starts `python -m m3i.models.llamacpp.worker` and speaks with it over two pipes (m3i.models.llamacpp.wire). Tokens are
-ids of the target's own tokenizer throughout; text is tokenised only by `tokenize`, for models that are no target (a
-judge).
+`LlamaSession` starts `python -m m3i.models.llamacpp.worker` and speaks with it over two pipes (wire.py beside this
+file). Tokens are ids of the target's own tokenizer throughout; text is tokenised only by `tokenize`, for models that
+are no target (a judge).
 
 Letters: T tokens, V vocabulary, K chosen tokens, M layers with a router, E experts.
 """

@@ -17,7 +17,7 @@ from m3i.errors import InputError
 from m3i.results.stored import read_result
 from m3i.results.table.cells import cell, clean
 from m3i.results.table.columns import Column, Judgement, Run, columns
-from m3i.store.whole_files import replacing
+from m3i.store.files import replacing
 
 if TYPE_CHECKING:
     import pyarrow

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from m3i.wording.caveats.caveat import Caveat, Result, caveat, tally
-from m3i.wording.run import count, percent
+from m3i.wording.formats import count, percent
 
 
 def attribution(result: Result) -> Iterator[Caveat]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from m3i.results.comparisons import ALPHA
 from m3i.statistics import holm
+from m3i.statistics.estimate import ALPHA
 from m3i.wording.caveats.caveat import Caveat, Result, caveat, first_judge
-from m3i.wording.run import count, interval, p_phrase, percent
+from m3i.wording.formats import count, interval, p_phrase, percent
 
 INCONSISTENT = 0.8
 """Agreement of a judge with itself below which a single ballot says little."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from m3i.wording.caveats import layers, making, readers
 from m3i.wording.caveats.caveat import caveat
-from m3i.wording.run import count, percent
+from m3i.wording.formats import count, percent
 from m3i.wording.sweep.limits import hurt, interval_words, untouched, wide_margin
 from m3i.wording.sweep.numbers import interval, level, shift
 

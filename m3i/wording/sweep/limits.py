@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from m3i.statistics import TIE
-from m3i.wording.run import count, p_phrase, percent
+from m3i.wording.formats import count, p_phrase, percent
 from m3i.wording.sweep.numbers import magnitude, shift
 
 Section = Mapping[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from m3i.wording.run import percent, points
+from m3i.wording.formats import percent, points
 
 
 def level(kind: str, value: float) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from m3i.config.arms import ArmKind
-from m3i.wording.run import percent
+from m3i.wording.formats import percent
+from m3i.wording.next_steps.step import step
 
 N_CONTROLS = 19
 """Random arms beside the attributed one below which the smallest possible p of a randomization test is above 0.05."""
@@ -24,7 +25,7 @@ def next_steps(result: Mapping[str, Any]) -> list[dict[str, str]]:
     if not result["layers"]["zero_update"]:
         steps.append(controls(result))
         steps.append(
-            _step(
+            step(
                 "More training seeds",
                 "The same layers from other adapter initialisations and data orders.",
                 command(result, "seed=0,1,2", without=("seed",), sweep=True),
@@ -32,7 +33,7 @@ def next_steps(result: Mapping[str, Any]) -> list[dict[str, str]]:
         )
     if result["accuracy"]["n_seeds"] == 1:
         steps.append(
-            _step(
+            step(
                 "More generation seeds",
                 "Each held-out problem answered several times; the problem stays the unit of every test.",
                 command(result, "evaluate.seeds=[0,1,2]", without=("evaluate.seeds",)),
@@ -44,7 +45,7 @@ def next_steps(result: Mapping[str, Any]) -> list[dict[str, str]]:
 def controls(result: Mapping[str, Any]) -> dict[str, str]:
     """The sweep with its random-layer arms for an attributed arm, the attributed arm for any other."""
     if is_attributed(result):
-        return _step(
+        return step(
             "Random-layer control",
             f"Train as many randomly drawn layers on the same pairs, over training seeds; everything up to the "
             f"selection comes from the store. At least {N_CONTROLS} distinct random arms are needed before the "
@@ -54,7 +55,7 @@ def controls(result: Mapping[str, Any]) -> dict[str, str]:
     words: tuple[str, ...] = ("arm=attributed",)
     if selector_name(result) in CONTROL_SELECTORS:
         words = ("selector=attribution", f"selector.k={len(result['layers']['selected'])}", *words)
-    return _step(
+    return step(
         "The attributed arm",
         "This arm is a control. It says something about attribution once the attributed layers are trained on the same "
         "pairs.",
@@ -82,10 +83,6 @@ def command(result: Mapping[str, Any], *words: str, without: tuple[str, ...] = (
     return shlex.join(["python", "-m", "m3i", *(["-m"] if sweep else []), *kept, *words])
 
 
-def _step(title: str, text: str, command: str = "") -> dict[str, str]:
-    return {"title": title, "text": text, "command": command}
-
-
 def more_problems(power: Mapping[str, Any]) -> dict[str, str]:
     """How many held-out problems it would take."""
     needed = power["needed"]
@@ -99,4 +96,4 @@ def more_problems(power: Mapping[str, Any]) -> dict[str, str]:
         parts.append(f"an effect of exactly the size seen here takes {needed['observed']:,}")
     text = "; ".join(parts) or "with every problem undecided, no number can be named"
     had = f"({percent(power['power'])} power; this run had {power['n_problems']:,})"
-    return _step("More held-out problems", f"{text[0].upper()}{text[1:]} {had}.")
+    return step("More held-out problems", f"{text[0].upper()}{text[1:]} {had}.")

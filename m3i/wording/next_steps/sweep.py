@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from m3i.wording.run import count, percent
+from m3i.wording.formats import count, percent
+from m3i.wording.next_steps.step import step
 from m3i.wording.sweep.limits import hurt, shown_equivalent
 from m3i.wording.sweep.numbers import shift
 
@@ -21,7 +22,7 @@ def next_steps(sweep: Section) -> list[dict[str, str]]:
     if jobs["done"] < jobs["planned"]:
         lacking = jobs["planned"] - jobs["done"]
         steps.append(
-            _step(
+            step(
                 "Finish the sweep",
                 f"{count(lacking, 'job')} of {jobs['planned']} without a result. The same command runs only what is "
                 f"missing.",
@@ -29,19 +30,19 @@ def next_steps(sweep: Section) -> list[dict[str, str]]:
             )
         )
     if any(check["name"] == "sham" and check["passed"] is None for check in sweep["checks"]):
-        steps.append(_step("Run a sham arm", "A zero update through the same way to llama.cpp must change nothing.",
+        steps.append(step("Run a sham arm", "A zero update through the same way to llama.cpp must change nothing.",
                            command(sweep, "sweep.others=[all,shuffled,sham]")))  # fmt: skip
     failed = [check["words"] for check in sweep["checks"] if check["passed"] is False]
     if failed and sweep["verdict"]["kind"] == "untested":
         text = f"{' '.join(failed)} Find out why, run the jobs that differ anew, and compare again."
-        steps.append(_step("Mend what a check found", text))
+        steps.append(step("Mend what a check found", text))
     if hurt(sweep["primary"]):
         steps.append(gentler(sweep))
     if sweep["verdict"]["kind"] in ("better", "worse"):
         text = (
             "One sweep is one draw of problems, traces and pairs. A second one, registered now, tests the claim anew."
         )
-        steps.append(_step("Repeat it on fresh problems", text, afresh(sweep)))
+        steps.append(step("Repeat it on fresh problems", text, afresh(sweep)))
     steps += more_controls(sweep) + more_seeds(sweep) + more_problems(sweep) + more_answers(sweep)
     return steps
 
@@ -55,8 +56,8 @@ def gentler(sweep: Section) -> dict[str, str]:
         "layers."
     )
     if not isinstance(rate, float):
-        return _step("Train more gently", text)
-    return _step("Train more gently", text, afresh(sweep, f"trainer.learning_rate={rate / 2:g}"))
+        return step("Train more gently", text)
+    return step("Train more gently", text, afresh(sweep, f"trainer.learning_rate={rate / 2:g}"))
 
 
 def more_controls(sweep: Section) -> list[dict[str, str]]:
@@ -76,8 +77,8 @@ def more_controls(sweep: Section) -> list[dict[str, str]]:
         return []
     if n_sets is not None and wanted > n_sets:
         text = f"{why} There are only {n_sets} other sets: run all of them, or select more or fewer layers."
-        return [_step("All sets that there are", text, afresh(sweep, f"sweep.n_random={n_sets}"))]
-    return [_step("More random arms", f"{why} {FRESH}", afresh(sweep, f"sweep.n_random={wanted}"))]
+        return [step("All sets that there are", text, afresh(sweep, f"sweep.n_random={n_sets}"))]
+    return [step("More random arms", f"{why} {FRESH}", afresh(sweep, f"sweep.n_random={wanted}"))]
 
 
 def more_seeds(sweep: Section) -> list[dict[str, str]]:
@@ -93,7 +94,7 @@ def more_seeds(sweep: Section) -> list[dict[str, str]]:
     else:
         return []
     seeds = ",".join(map(str, range(wanted)))
-    return [_step("More training seeds", f"{text} {FRESH}", afresh(sweep, f"sweep.seeds=[{seeds}]"))]
+    return [step("More training seeds", f"{text} {FRESH}", afresh(sweep, f"sweep.seeds=[{seeds}]"))]
 
 
 def more_problems(sweep: Section) -> list[dict[str, str]]:
@@ -116,7 +117,7 @@ def more_problems(sweep: Section) -> list[dict[str, str]]:
     power = primary["power"]["controls"]
     if required and required > have and power["required_controls"] is None and power["required_seeds"] is None:
         text += " With these problems, no number of random arms or training seeds alone is enough."
-    return [_step("More held-out problems", f"{text[0].upper()}{text[1:]}")]
+    return [step("More held-out problems", f"{text[0].upper()}{text[1:]}")]
 
 
 def more_answers(sweep: Section) -> list[dict[str, str]]:
@@ -124,7 +125,7 @@ def more_answers(sweep: Section) -> list[dict[str, str]]:
     if sweep["design"]["n_generation_seeds"] > 1:
         return []
     text = "Each held-out problem answered several times; the problem stays the unit of every test."
-    return [_step("More generation seeds", f"{text} {FRESH}", afresh(sweep, "evaluate.seeds=[0,1,2]"))]
+    return [step("More generation seeds", f"{text} {FRESH}", afresh(sweep, "evaluate.seeds=[0,1,2]"))]
 
 
 def open_question(sweep: Section) -> bool:
@@ -162,7 +163,3 @@ def command(sweep: Section, *words: str) -> str:
     if not any(word.lstrip("+").startswith("sweep=") for word in kept):
         kept = ["+sweep=control", *kept]
     return shlex.join(["python", "-m", "m3i", "-m", *kept, *words])
-
-
-def _step(title: str, text: str, command: str = "") -> dict[str, str]:
-    return {"title": title, "text": text, "command": command}

@@ -1,0 +1,9 @@
+"""`m3i version`."""
+
+
+def version_command(arguments: list[str]) -> None:
+    """m3i version: versions of m3i and of what it stands on."""
+    from m3i.component import library_version
+
+    for name in ("m3i", "torch", "transformers", "peft", "trl", "llama-cpp-python", "hydra-core"):
+        print(f"{name} {library_version(name)}")
