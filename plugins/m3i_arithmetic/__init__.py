@@ -2,10 +2,10 @@
 
 import m3i
 
-from .source import ArithmeticProblems
-
 
 @m3i.hookimpl
-def register_problems(register: "m3i.hookspecs.Register") -> None:
-    """Offer the source `arithmetic`."""
+def register_problems(register: m3i.Register) -> None:
+    """Offers `arithmetic`."""
+    from .source import ArithmeticProblems
+
     register("arithmetic", ArithmeticProblems)

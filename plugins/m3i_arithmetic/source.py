@@ -3,9 +3,7 @@
 import random
 from dataclasses import dataclass, fields
 
-from m3i import Component, option, require
-from m3i.artifacts import Problem, StepError, Verification
-from m3i.errors import ConfigError
+from m3i import Component, ConfigError, Problem, StepError, Verification, option, require
 
 from .expressions import Expression, canonical, canonical_hash, render_completion, render_prompt, solve
 from .generate import Difficulty, draw_from_split

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from m3i import Component, require
-from m3i.artifacts import Contrast
-from m3i.interfaces import AttributionRequest, AttributionRows
+from m3i import AttributionRequest, AttributionRows, Component, Contrast, require
 
 from .baselines import BASELINES, measure_baseline
 from .decoder import (
@@ -30,7 +28,7 @@ from .decoder import (
 if TYPE_CHECKING:
     import torch
 
-    from m3i.models.target import LoadedTarget
+    from m3i import LoadedTarget
 
 POSITIONS = ("contrast", "all")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from m3i.interfaces import AttributionRequest, AttributionRows
+from m3i import AttributionRequest, AttributionRows
 
 from .ablation import Intervention
 from .decoder import contrast_batches, distinct, logit_difference, recording, rows_of

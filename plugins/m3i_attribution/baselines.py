@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from m3i.artifacts import Contrast, Trace
-from m3i.errors import StageError
+from m3i import Contrast, StageError, Trace
 from m3i.models.batching import pad_right
 
 from .decoder import recording, run
@@ -19,7 +18,7 @@ from .decoder import recording, run
 if TYPE_CHECKING:
     import torch
 
-    from m3i.models.target import LoadedTarget
+    from m3i import LoadedTarget
 
 BASELINES = ("zero", "mean", "right_token")
 

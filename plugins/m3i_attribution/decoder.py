@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m3i.artifacts import Contrast
-from m3i.interfaces import AttributionRows
+from m3i import AttributionRows, Contrast
 from m3i.models.batching import pad_right
 
 if TYPE_CHECKING:
     import torch
 
-    from m3i.models.target import LoadedTarget
+    from m3i import LoadedTarget
 
 COMPONENTS = ("layer", "attention", "mlp")
 """What of a layer is looked at: all that it adds to the residual stream, or one of its two branches."""

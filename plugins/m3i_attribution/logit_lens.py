@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from m3i import Component, require
-from m3i.artifacts import Contrast
-from m3i.errors import ConfigError
-from m3i.interfaces import AttributionRequest, AttributionRows, Tick, no_tick
+from m3i import AttributionRequest, AttributionRows, Component, ConfigError, Contrast, Tick, no_tick, require
 
 from .decoder import COMPONENTS, contrast_batches, distinct, logit_difference, recording, rows_of, run
 
 if TYPE_CHECKING:
     import torch
 
-    from m3i.models.target import LoadedTarget
+    from m3i import LoadedTarget
 
 
 @dataclass(kw_only=True)

@@ -8,8 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from m3i import Component
-from m3i.interfaces import AttributionRequest, AttributionRows
+from m3i import AttributionRequest, AttributionRows, Component
 
 
 @dataclass(kw_only=True)

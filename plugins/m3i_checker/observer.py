@@ -6,10 +6,19 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
-from m3i import Component
-from m3i.artifacts import Audit, Finding, Problem, StepError, Trace, Verification
-from m3i.audits.quotes import QuoteError, line_around, make_finding
-from m3i.interfaces import AuditRequest
+from m3i import (
+    Audit,
+    AuditRequest,
+    Component,
+    Finding,
+    Problem,
+    QuoteError,
+    StepError,
+    Trace,
+    Verification,
+    line_around,
+    make_finding,
+)
 
 
 @dataclass(kw_only=True)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from m3i.ledger.request import BatchState, CallError, ModelRequest, Reply, Transient
 from m3i.llm.sdk import BATCH_CALL_S, connect_s, in_time, quiet
-from m3i_claude.failures import batch_error, call_error
-from m3i_claude.messages import message_params, read_message, unreadable
+
+from .failures import batch_error, call_error
+from .messages import message_params, read_message, unreadable
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from m3i.llm.observer import LLMObserver
-from m3i_claude.options import ClaudeModel
+
+from .options import ClaudeModel
 
 
 @dataclass(kw_only=True)

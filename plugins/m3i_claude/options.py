@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
-from m3i.component import require
+from m3i import require
 from m3i.ledger.request import Provider
 from m3i.llm.models import CLAUDE
 from m3i.llm.remote import RemoteModel
@@ -88,6 +88,6 @@ class ClaudeModel(RemoteModel):
 
     def provider(self) -> Provider:
         """A client for one event loop."""
-        from m3i_claude.client import AnthropicProvider
+        from .client import AnthropicProvider
 
         return AnthropicProvider()

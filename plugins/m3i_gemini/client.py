@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from m3i.ledger.request import BatchState, CallError, ModelRequest, Reply, RequestError, Transient
 from m3i.llm.sdk import BATCH_CALL_S, CONNECT_S, connect_s, in_time, quiet
-from m3i_gemini.contents import config, contents, read_response
-from m3i_gemini.failures import batch_error, call_error, no_client
+
+from .contents import config, contents, read_response
+from .failures import batch_error, call_error, no_client
 
 if TYPE_CHECKING:
     from google.genai import Client

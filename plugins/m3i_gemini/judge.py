@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from m3i.llm.judge import LLMJudge
-from m3i_gemini.options import GeminiModel
+
+from .options import GeminiModel
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
-from m3i.component import require
+from m3i import require
 from m3i.ledger.request import Provider
 from m3i.llm.models import GEMINI
 from m3i.llm.remote import RemoteModel
@@ -75,6 +75,6 @@ class GeminiModel(RemoteModel):
 
     def provider(self) -> Provider:
         """A client for one event loop."""
-        from m3i_gemini.client import GeminiProvider
+        from .client import GeminiProvider
 
         return GeminiProvider()

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from m3i_gguf.architectures import Architecture, Config
-from m3i_gguf.layout import GGUFFile
-from m3i_gguf.updates import Update
+from .architectures import Architecture, Config
+from .layout import GGUFFile
+from .updates import Update
 
 NOT_APPLIED = {"deepseek2": ("q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj")}
 """Architecture → modules whose adapter llama.cpp ignores (0.3.36 of llama-cpp-python; `src/models/deepseek2.cpp`)."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from m3i.errors import ConfigError
+from m3i import ConfigError
 
 Config = Mapping[str, Any]
 """A Hugging Face configuration as a dictionary."""

@@ -16,13 +16,12 @@ from typing import Protocol
 
 import numpy as np
 
-from m3i.artifacts import TensorLiveness
-from m3i.errors import StageError
-from m3i.interfaces import Tick, no_tick
+from m3i import StageError, TensorLiveness, Tick, no_tick
 from m3i.models.llamacpp.session import LlamaCrashed, LlamaFailed, LlamaSession
-from m3i_gguf.probes import PeftModelProbe, Probe, Reading, read_llama
-from m3i_gguf.routing import flips, left_out, router_noise
-from m3i_gguf.updates import Update
+
+from .probes import PeftModelProbe, Probe, Reading, read_llama
+from .routing import flips, left_out, router_noise
+from .updates import Update
 
 SIGNAL_OVER_PARITY = 30.0
 """An update's effect must be this many times the base parity before its relative error is judged: parity noise, were it

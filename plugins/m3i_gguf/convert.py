@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from m3i.errors import StageError
+from m3i import LoadedTarget, StageError
 from m3i.models.llamacpp.session import quantize
-from m3i.models.target import LoadedTarget
-from m3i_gguf.architectures import Architecture, architecture_of
-from m3i_gguf.vocabulary import vocabulary
+
+from .architectures import Architecture, architecture_of
+from .vocabulary import vocabulary
 
 
 class FileType(str, Enum):

@@ -12,19 +12,29 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from m3i.artifacts import BaseModel, ExportCertificate, FileEffect, TensorLiveness, Trace
-from m3i.component import Component, option, require
-from m3i.errors import DeadTensorError, StageError
-from m3i.interfaces import ExportRequest
-from m3i.models.session import TargetSession
-from m3i_gguf.architectures import Architecture, architecture_of
-from m3i_gguf.certificate import Carrier, Findings, Runtime, certify, in_the_file, rms
-from m3i_gguf.convert import FileType, convert, tensor_types
-from m3i_gguf.layout import GGUFFile
-from m3i_gguf.probes import PeftModelProbe, pick
-from m3i_gguf.routing import flips, left_out, router_noise
-from m3i_gguf.twin import file_values, is_narrow, write_twin
-from m3i_gguf.updates import Update, live_share, read_updates
+from m3i import (
+    BaseModel,
+    Component,
+    DeadTensorError,
+    ExportCertificate,
+    ExportRequest,
+    FileEffect,
+    StageError,
+    TargetSession,
+    TensorLiveness,
+    Trace,
+    option,
+    require,
+)
+
+from .architectures import Architecture, architecture_of
+from .certificate import Carrier, Findings, Runtime, certify, in_the_file, rms
+from .convert import FileType, convert, tensor_types
+from .layout import GGUFFile
+from .probes import PeftModelProbe, pick
+from .routing import flips, left_out, router_noise
+from .twin import file_values, is_narrow, write_twin
+from .updates import Update, live_share, read_updates
 
 N_PARITY_PROBES = 4
 

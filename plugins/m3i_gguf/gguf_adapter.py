@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from m3i.artifacts import Export, TensorLiveness
-from m3i.interfaces import ExportRequest
-from m3i_gguf.adapter import AdapterFile
-from m3i_gguf.exporting import GGUFExporter, mapping
-from m3i_gguf.layout import GGUFFile
-from m3i_gguf.updates import Update
+from m3i import Export, ExportRequest, TensorLiveness
+
+from .adapter import AdapterFile
+from .exporting import GGUFExporter, mapping
+from .layout import GGUFFile
+from .updates import Update
 
 
 @dataclass(kw_only=True)

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from m3i.errors import ConfigError
-from m3i_gguf.architectures import Architecture, Config
-from m3i_gguf.layout import GGUFFile, TensorPlace, copy_with_types, decode, encode, write_tensor
-from m3i_gguf.updates import Update
+from m3i import ConfigError
+
+from .architectures import Architecture, Config
+from .layout import GGUFFile, TensorPlace, copy_with_types, decode, encode, write_tensor
+from .updates import Update
 
 
 class GraftType(str, Enum):

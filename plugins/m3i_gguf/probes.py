@@ -14,10 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from m3i.artifacts import Trace
-from m3i.errors import StageError
+from m3i import LoadedTarget, StageError, Trace
 from m3i.models.llamacpp.session import LlamaSession
-from m3i.models.target import LoadedTarget
 
 N_CHOSEN = 8
 """Tokens compared at each position: one number a position would be blind where the model is sure of itself."""

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from m3i.errors import StageError
-from m3i.models.target import LoadedTarget
-from m3i_gguf.architectures import Architecture, Config
-from m3i_gguf.layout import GGUFFile, copy_with_types, encode, write_tensor
+from m3i import LoadedTarget, StageError
+
+from .architectures import Architecture, Config
+from .layout import GGUFFile, copy_with_types, encode, write_tensor
 
 
 def is_narrow(base: GGUFFile) -> bool:

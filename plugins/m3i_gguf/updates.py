@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from m3i.errors import ConfigError, InputError
+from m3i import ConfigError, InputError
 
 PREFIX = "base_model.model."
 

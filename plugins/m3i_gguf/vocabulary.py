@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-from m3i.errors import ConfigError
+from m3i import ConfigError
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 3, 4, 5, 6
 """gguf.TokenType."""

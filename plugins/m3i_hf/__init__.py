@@ -2,14 +2,14 @@
 
 import m3i
 
-from .deepseek import DeepseekV2Lite
-from .hf import HfTarget
-from .smollm2 import SmolLM2
-
 
 @m3i.hookimpl
-def register_targets(register: "m3i.hookspecs.Register") -> None:
-    """Offer the targets `hf`, `smollm2` and `deepseek-v2-lite`."""
+def register_targets(register: m3i.Register) -> None:
+    """Offers `hf`, `smollm2` and `deepseek-v2-lite`."""
+    from .deepseek import DeepseekV2Lite
+    from .hf import HfTarget
+    from .smollm2 import SmolLM2
+
     register("hf", HfTarget)
     register("smollm2", SmolLM2)
     register("deepseek-v2-lite", DeepseekV2Lite)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from m3i import require
-from m3i.artifacts import TargetInfo
+from m3i import TargetInfo, require
 from m3i.models.huggingface.facts import describe_config
 
 from .hf import HfTarget

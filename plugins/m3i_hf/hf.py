@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from m3i import require
-from m3i.artifacts import TargetInfo
+from m3i import LoadedTarget, TargetInfo, require
 from m3i.models.huggingface.facts import describe_folder
-from m3i.models.target import LoadedTarget
 
 from .chat import ChatTarget
 from .hub import is_local, pinned_snapshot

@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from m3i.artifacts import TargetInfo
-from m3i.errors import ConfigError, InputError
+from m3i import ConfigError, InputError, TargetInfo
 from m3i.models.huggingface.facts import (
     HASHED_SUFFIXES,
     describe_config,

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from m3i.artifacts import TargetInfo
-from m3i.errors import InputError
+from m3i import InputError, LoadedTarget, TargetInfo
 from m3i.models.huggingface.facts import describe_config, hash_file
 from m3i.models.huggingface.resources import require_memory
 from m3i.models.huggingface.shapes import TensorHeader
-from m3i.models.target import LoadedTarget
 
 from .chat import ChatTarget
 from .gguf_header import read_gguf_header

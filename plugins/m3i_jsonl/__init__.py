@@ -2,10 +2,10 @@
 
 import m3i
 
-from .source import JsonlProblems
-
 
 @m3i.hookimpl
-def register_problems(register: "m3i.hookspecs.Register") -> None:
-    """Offer the source `jsonl`."""
+def register_problems(register: m3i.Register) -> None:
+    """Offers `jsonl`."""
+    from .source import JsonlProblems
+
     register("jsonl", JsonlProblems)

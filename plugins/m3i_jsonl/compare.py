@@ -6,7 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
-from m3i.errors import ConfigError
+from m3i import ConfigError
 
 INSTALL = "pip install 'm3i[math]'"
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from m3i.artifacts import Problem
-from m3i.errors import InputError
+from m3i import InputError, Problem, read_json_lines
 from m3i.problems.canonical import canonical_id, canonical_text
-from m3i.store.files import read_json_lines
 
 FIELDS = ("prompt", "answer", "steps")
 

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from m3i import Component, require
-from m3i.artifacts import Problem, Verification
-from m3i.errors import ConfigError, InputError
+from m3i import Component, ConfigError, InputError, Problem, Verification, require
 from m3i.problems.answers import check_rule, read_answer
 from m3i.problems.canonical import split_by_hash
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from m3i.ledger.request import CallError, ModelRequest, Reply, Stop, Usage
 from m3i.llm.sdk import connect_s, in_time
-from m3i_litellm.failures import call_error
-from m3i_litellm.keys import is_local, named_variables
-from m3i_litellm.messages import call_arguments, read_response
+
+from .failures import call_error
+from .keys import is_local, named_variables
+from .messages import call_arguments, read_response
 
 NO_KEY = "none"
 """Sent to a server of one's own where no variable holds a key: some of litellm's clients refuse to have none."""

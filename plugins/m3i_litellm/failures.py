@@ -16,7 +16,8 @@ from m3i.ledger.request import AccountError, CallError, RequestError, TooLong, T
 from m3i.ledger.secrets import message
 from m3i.llm.retry_after import retry_after_s
 from m3i.llm.sdk import bad_key, connection_error
-from m3i_litellm.keys import named_variables
+
+from .keys import named_variables
 
 ADDRESS = "the option `api_base`, else the provider's own"
 ACCOUNT_WORDS = ("credit balance", "insufficient_quota", "exceeded your current quota", "billing", "api key not valid")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from m3i.llm.observer import LLMObserver
-from m3i_litellm.options import LiteLLMModel
+
+from .options import LiteLLMModel
 
 
 @dataclass(kw_only=True)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from m3i.component import require
+from m3i import require
 from m3i.ledger.request import Provider
 from m3i.llm.remote import RemoteModel
-from m3i_litellm.keys import variables_of
+
+from .keys import variables_of
 
 
 @dataclass(kw_only=True)
@@ -48,6 +49,6 @@ class LiteLLMModel(RemoteModel):
 
     def provider(self) -> Provider:
         """A client for one event loop."""
-        from m3i_litellm.client import LiteLLMProvider
+        from .client import LiteLLMProvider
 
         return LiteLLMProvider()

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from m3i.component import require
+from m3i import require
 from m3i.llm.judge import LLMJudge
-from m3i_llamacpp.model import LlamaCppModel
+
+from .model import LlamaCppModel
 
 
 @dataclass(kw_only=True)

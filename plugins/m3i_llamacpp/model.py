@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
-from m3i import option, require
-from m3i.artifacts import TargetInfo
-from m3i.errors import ConfigError
-from m3i.interfaces import Tick
+from m3i import ConfigError, TargetInfo, Tick, option, require
 from m3i.llm.models import family_of
 from m3i.llm.panel import Ask, Asked, ask_all
 from m3i.llm.text_model import TextModel
-from m3i_llamacpp.chat import ChatFormat
-from m3i_llamacpp.provider import LlamaCppProvider, Unrecorded
+
+from .chat import ChatFormat
+from .provider import LlamaCppProvider, Unrecorded
 
 if TYPE_CHECKING:
     from m3i.ledger import Ledger

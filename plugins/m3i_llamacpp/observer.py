@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from m3i.component import require
+from m3i import require
 from m3i.llm.observer import LLMObserver
-from m3i_llamacpp.model import LlamaCppModel
+
+from .model import LlamaCppModel
 
 MAX_LAYERS = 5
 

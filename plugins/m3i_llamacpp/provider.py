@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from m3i.errors import ConfigError
+from m3i import ConfigError
 from m3i.ledger import Answer
 from m3i.ledger.request import ModelRequest, Provider, Reply, Stop, TooLong, Usage
 from m3i.llm.prompt_fields import Prompt
-from m3i_llamacpp.chat import ChatFormat, conversation, tokenized
-from m3i_llamacpp.grammar import grammar_of
+
+from .chat import ChatFormat, conversation, tokenized
+from .grammar import grammar_of
 
 if TYPE_CHECKING:
     from m3i.models.llamacpp.session import LlamaSession

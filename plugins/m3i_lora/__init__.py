@@ -2,10 +2,10 @@
 
 import m3i
 
-from .dpo_lora import DpoLora
-
 
 @m3i.hookimpl
-def register_trainers(register: m3i.hookspecs.Register) -> None:
-    """Offer `dpo_lora`."""
+def register_trainers(register: m3i.Register) -> None:
+    """Offers `dpo_lora`."""
+    from .dpo_lora import DpoLora
+
     register("dpo_lora", DpoLora)

@@ -13,8 +13,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from transformers import TrainerCallback
 
-from m3i.artifacts import TrainedTensor
-from m3i.errors import StageError
+from m3i import StageError, TrainedTensor
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import m3i
-from m3i.artifacts import Adapter, TargetInfo, TrainedTensor, TrainingCertificate
-from m3i.errors import ConfigError, StageError
-from m3i.interfaces import TrainRequest
+from m3i import Adapter, ConfigError, StageError, TargetInfo, TrainedTensor, TrainingCertificate, TrainRequest
 
 from .placement import GROUPS, Placement, lora_config, place
 

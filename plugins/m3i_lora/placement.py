@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from m3i.errors import ConfigError
+from m3i import ConfigError
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-    from m3i.models.target import LoadedTarget
+    from m3i import LoadedTarget
 
 GROUPS = {
     "auto": "the attention projections, and the router in layers that have one",

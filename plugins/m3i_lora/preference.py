@@ -22,7 +22,7 @@ from transformers import PrinterCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
-from m3i.errors import StageError
+from m3i import StageError
 
 from .certificate import REMEDY
 
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
     from peft import LoraConfig
 
-    from m3i.artifacts import PreferencePairs, ReferenceLogprobs
-    from m3i.models.target import LoadedTarget
+    from m3i import LoadedTarget, PreferencePairs, ReferenceLogprobs
 
     from .dpo_lora import DpoLora
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from m3i_mlflow.facts import Facts, Metric, identity, leaves, milliseconds, numbers
+from .facts import Facts, Metric, identity, leaves, milliseconds, numbers
 
 RESULT_FREE = ("tracker", "store", "ledger", "sweep")
 """Sections of the config that change no result."""

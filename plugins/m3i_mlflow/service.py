@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
-from m3i.errors import ConfigError, M3IError, StageError
-from m3i_mlflow.address import ON_DISK, in_use, scheme_of, without_credentials
-from m3i_mlflow.facts import IDENTITY, Facts, Metric, key, text
+from m3i import ConfigError, M3IError, StageError
+
+from .address import ON_DISK, in_use, scheme_of, without_credentials
+from .facts import IDENTITY, Facts, Metric, key, text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from m3i_mlflow.facts import Facts, Metric, identity, leaves, milliseconds, numbers
-from m3i_mlflow.run_facts import RESULT_FREE
+from .facts import Facts, Metric, identity, leaves, milliseconds, numbers
+from .run_facts import RESULT_FREE
 
 OF_ENDPOINT = (
     "base",

@@ -8,14 +8,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from m3i import Component, option, require
-from m3i.errors import InputError
-from m3i_mlflow import run_facts, sweep_facts
-from m3i_mlflow.address import ACCEPTED, holds_credentials
-from m3i_mlflow.service import Service, require_mlflow, service
+from m3i import Component, InputError, option, require
+
+from . import run_facts, sweep_facts
+from .address import ACCEPTED, holds_credentials
+from .service import Service, require_mlflow, service
 
 if TYPE_CHECKING:
-    from m3i.artifacts import TargetInfo
+    from m3i import TargetInfo
 
 PARENT = "mlflow.parentRunId"
 SWEEP = "m3i.sweep"

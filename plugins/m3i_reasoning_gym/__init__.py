@@ -2,10 +2,10 @@
 
 import m3i
 
-from .source import ReasoningGymProblems
-
 
 @m3i.hookimpl
-def register_problems(register: "m3i.hookspecs.Register") -> None:
-    """Offer the source `reasoning_gym`."""
+def register_problems(register: m3i.Register) -> None:
+    """Offers `reasoning_gym`."""
+    from .source import ReasoningGymProblems
+
     register("reasoning_gym", ReasoningGymProblems)

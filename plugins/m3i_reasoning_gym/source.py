@@ -6,9 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from m3i import Component, option, require
-from m3i.artifacts import Problem, Verification
-from m3i.errors import ConfigError
+from m3i import Component, ConfigError, Problem, Verification, option, require
 from m3i.problems.answers import check_rule, read_answer
 from m3i.problems.canonical import canonical_id, canonical_text
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from m3i.artifacts import StepError
+from m3i import StepError
 
 _NUMBER = r"-?\d{1,12}"
 _STEP = re.compile(rf"(?<![\w.])({_NUMBER})\s*([-+*/×])\s*({_NUMBER})\s*=\s*({_NUMBER})(?!\w|\.\d)")

@@ -7,7 +7,7 @@ import json
 from functools import lru_cache
 from typing import Any
 
-from m3i.errors import ConfigError, did_you_mean
+from m3i import ConfigError, did_you_mean
 
 INSTALL = "pip install 'm3i[smollm2]'"
 

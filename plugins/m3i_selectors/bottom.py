@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from m3i.artifacts import LayerSelection
-from m3i.interfaces import SelectionRequest
+from m3i import LayerSelection, SelectionRequest
 
 from .candidates import ByScore, ranked, read_scores, spell
 

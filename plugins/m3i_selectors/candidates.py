@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from m3i import Component, require
-from m3i.artifacts import LayerScores, TargetInfo
-from m3i.errors import ConfigError, did_you_mean
-from m3i.interfaces import SelectionRequest
+from m3i import Component, ConfigError, LayerScores, SelectionRequest, TargetInfo, did_you_mean, require
 
 
 @dataclass(kw_only=True)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from m3i import Component, option, require
-from m3i.artifacts import LayerSelection, TargetInfo
-from m3i.errors import ConfigError
-from m3i.interfaces import SelectionRequest
+from m3i import Component, ConfigError, LayerSelection, SelectionRequest, TargetInfo, option, require
 
 from .candidates import existing_layers, is_layer_list, spell
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from m3i import require
-from m3i.artifacts import LayerSelection, TargetInfo
-from m3i.errors import ConfigError
-from m3i.interfaces import SelectionRequest
-from m3i.statistics.draws import permuted, rank_of, subset_at
+from m3i import ConfigError, LayerSelection, SelectionRequest, TargetInfo, permuted, rank_of, require, subset_at
 
 from .candidates import ByScore, ranked, read_scores, spell
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from m3i.artifacts import Trace
-from m3i.audits.quotes import line_around
+from m3i import Trace, line_around
 
 TOKEN, LINE = "token", "line"
 

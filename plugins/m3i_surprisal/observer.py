@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from m3i import Component, require
-from m3i.artifacts import Audit, Finding, Trace
-from m3i.audits.quotes import make_finding
-from m3i.interfaces import AuditRequest
+from m3i import Audit, AuditRequest, Component, Finding, Trace, make_finding, require
 
 from .calibration import auroc, conformal_threshold, fold_of, smallest_pool
 from .lines import LINE, TOKEN, Line, largest, score_lines

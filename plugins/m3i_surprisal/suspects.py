@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from m3i.artifacts import Telemetry, Trace
+from m3i import Telemetry, Trace
 
 from .lines import classes_of
 

@@ -2,10 +2,10 @@
 
 import m3i
 
-from .target import TinyTarget
-
 
 @m3i.hookimpl
-def register_targets(register: "m3i.hookspecs.Register") -> None:
-    """Offer the target `tiny`."""
+def register_targets(register: m3i.Register) -> None:
+    """Offers `tiny`."""
+    from .target import TinyTarget
+
     register("tiny", TinyTarget)

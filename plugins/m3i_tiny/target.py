@@ -9,8 +9,7 @@ from m3i.models.huggingface.facts import describe_folder
 from m3i.models.huggingface.resources import DTYPE_BYTES
 
 if TYPE_CHECKING:
-    from m3i.artifacts import TargetInfo
-    from m3i.models.target import LoadedTarget
+    from m3i import LoadedTarget, TargetInfo
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 """The shipped weights, configuration and tokenizer."""

@@ -1,15 +1,11 @@
 """The judge `verifier`: ground truth from the problem source."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import m3i
 
 
 @m3i.hookimpl
-def register_judges(register: Any) -> None:
-    """Registers `verifier`."""
-    from m3i_verifier.judge import VerifierJudge
+def register_judges(register: m3i.Register) -> None:
+    """Offers `verifier`."""
+    from .judge import VerifierJudge
 
     register("verifier", VerifierJudge)

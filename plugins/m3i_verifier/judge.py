@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from m3i import Component
-from m3i.interfaces import Ballot, BlindPair, JudgeRequest, Judgment
+from m3i import Ballot, BlindPair, Component, JudgeRequest, Judgment
 
 
 @dataclass(kw_only=True)

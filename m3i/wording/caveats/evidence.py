@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from m3i.config.arms import ArmKind
+from m3i.wording.arm import is_attributed, selector_name
 from m3i.wording.caveats.caveat import Caveat, Result, caveat, first_judge
 from m3i.wording.formats import count, layer_words, percent, points
-from m3i.wording.next_steps.run import is_attributed, selector_name
 
 FLOOR, CEILING = 0.1, 0.9
 """Accuracies of the base model beyond which few problems can change in one direction."""

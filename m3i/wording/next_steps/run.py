@@ -6,14 +6,12 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from m3i.config.arms import ArmKind
+from m3i.wording.arm import CONTROL_SELECTORS, is_attributed, selector_name
 from m3i.wording.formats import percent
 from m3i.wording.next_steps.step import step
 
 N_CONTROLS = 19
 """Random arms beside the attributed one below which the smallest possible p of a randomization test is above 0.05."""
-CONTROL_SELECTORS = ("random", "bottom", "all", "none")
-"""Selectors whose layers are a control, whatever the arm is called."""
 
 
 def next_steps(result: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -61,16 +59,6 @@ def controls(result: Mapping[str, Any]) -> dict[str, str]:
         "pairs.",
         command(result, *words),
     )
-
-
-def is_attributed(result: Mapping[str, Any]) -> bool:
-    """Whether this run trained attributed layers: no control arm, and no selector whose layers are a control."""
-    return result["arm"]["kind"] == ArmKind.ATTRIBUTED and selector_name(result) not in CONTROL_SELECTORS
-
-
-def selector_name(result: Mapping[str, Any]) -> str:
-    """Name of the selector that chose the layers; empty where the run did not record it."""
-    return next((row["name"] for row in result["components"] if row["place"] == "selector"), "")
 
 
 def command(result: Mapping[str, Any], *words: str, without: tuple[str, ...] = (), sweep: bool = False) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from m3i.statistics import TIE
+from m3i.wording.arm import selector_name
 from m3i.wording.formats import count, layer_words, money, p_phrase
-from m3i.wording.next_steps.run import selector_name
 from m3i.wording.sweep.limits import harm, null, shown_equivalent, untouched
 from m3i.wording.sweep.numbers import interval, level, magnitude, shift
 

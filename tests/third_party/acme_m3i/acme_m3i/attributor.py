@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import m3i
-from m3i.interfaces import AttributionRequest, AttributionRows
+from m3i import AttributionRequest, AttributionRows
 
 
 @dataclass(kw_only=True)

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 
 import m3i
-from m3i.artifacts import Audit
-from m3i.audits.quotes import make_finding
-from m3i.interfaces import AuditRequest
+from m3i import Audit, AuditRequest, make_finding
 
 
 @dataclass(kw_only=True)

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 import m3i
-from m3i.artifacts import LayerSelection, TargetInfo
-from m3i.interfaces import SelectionRequest
+from m3i import LayerSelection, SelectionRequest, TargetInfo
 
 
 @dataclass(kw_only=True)
