@@ -153,15 +153,15 @@ def imported(source: bytes, package: str = "") -> set[str]:
                 found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "m3i":
             found.add(f"m3i.{node.attr}")
-        elif isinstance(node, ast.Constant) and _names_a_module(node.value):
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _can_be_started(node.value):
             found.add(node.value)
         todo += ast.iter_child_nodes(node)
     return found
 
 
-def _names_a_module(value: object) -> bool:
-    """Whether a constant is the name of a module of the core that can be started by itself, which a package cannot."""
-    return isinstance(value, str) and not core_modules().get(value, "__init__.py").endswith("__init__.py")
+def _can_be_started(name: str) -> bool:
+    """Whether a text is the name of a module of the core; packages cannot be started."""
+    return not core_modules().get(name, "__init__.py").endswith("__init__.py")
 
 
 @cache
