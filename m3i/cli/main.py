@@ -248,6 +248,20 @@ def default_text(field: Any) -> str:
     return str(getattr(value, "value", value))
 
 
+def check_plugin_command(arguments: list[str]) -> None:
+    """m3i check-plugin NAME: runs the contract on every component of a plugin, ours or yours."""
+    from m3i.contract.command import check_plugin_command as command
+
+    command(arguments)
+
+
+def new_plugin_command(arguments: list[str]) -> None:
+    """m3i new-plugin NAME: writes a plugin to begin with: one working component, its options' cases, passing tests."""
+    from m3i.contract.new_plugin import new_plugin_command as command
+
+    command(arguments)
+
+
 def cost_command(arguments: list[str]) -> None:
     """m3i cost OVERRIDES: what the experiment's remote calls would come to; nothing is called."""
     from m3i.cli.cost import cost_command as command
@@ -319,6 +333,8 @@ def version_command(arguments: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "plugins": plugins_command,
     "options": options_command,
+    "new-plugin": new_plugin_command,
+    "check-plugin": check_plugin_command,
     "cost": cost_command,
     "ledger": ledger_command,
     "compare": compare_command,
