@@ -78,6 +78,8 @@ from m3i.interfaces import Tracker as Tracker
 from m3i.interfaces import TrainRequest as TrainRequest
 from m3i.interfaces import Trainer as Trainer
 from m3i.interfaces import no_tick as no_tick
+from m3i.models.huggingface.facts import describe_folder as describe_folder
+from m3i.models.huggingface.load import load_folder as load_folder
 from m3i.models.session import TargetSession as TargetSession
 from m3i.models.target import LoadedTarget as LoadedTarget
 from m3i.statistics.draws import permuted as permuted
