@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from m3i.errors import M3IError, did_you_mean
 
+NO_LAUNCHER = re.compile(r"Could not find 'hydra/launcher/(?P<name>[^']+)'")
+LAUNCHER_EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
+"""Launcher → the extra of M3I that installs it."""
 NO_NAME = "Config group override must be a string or a list"
 """What Hydra says in a bare ValueError about `trainer=null` or `=3`."""
 
@@ -23,8 +28,17 @@ def explain(error: BaseException) -> str:
             return f"option '{cause.full_key}': {_first_line(cause)}"
         if NO_NAME in str(cause):
             return "a component is chosen by its name, such as trainer=dpo_lora (see 'm3i plugins')"
+        if launcher := NO_LAUNCHER.search(str(cause)):
+            return _no_launcher(launcher["name"])
         cause = cause.__cause__ or cause.__context__
     return " ".join(str(error).split("Config search path:")[0].split())
+
+
+def _no_launcher(name: str) -> str:
+    if name in LAUNCHER_EXTRAS:
+        return f"launcher '{name}' is not installed; pip install 'm3i[{LAUNCHER_EXTRAS[name]}]'"
+    extras = ", ".join(f"{launcher} (m3i[{extra}])" for launcher, extra in LAUNCHER_EXTRAS.items())
+    return f"there is no launcher '{name}'{did_you_mean(name, LAUNCHER_EXTRAS)} M3I's extras install {extras}"
 
 
 def _unknown_option(error: OmegaConfBaseException) -> str:

@@ -138,3 +138,22 @@ def test_an_option_that_is_a_mapping_takes_any_key(overrides, section, name, val
 def test_a_section_takes_no_unknown_key():
     with pytest.raises(ConfigError, match=r"option 'ledger\.price' does not exist"):
         Experiment.compose("ledger.price={mine: 1}")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("joblib", r"launcher 'joblib' is not installed; pip install 'm3i\[joblib\]'"),
+        ("submitit_slurm", r"launcher 'submitit_slurm' is not installed; pip install 'm3i\[submitit\]'"),
+        ("jobli", r"there is no launcher 'jobli'; did you mean 'joblib'\? M3I's extras install joblib \(m3i\[joblib\]\), "),
+    ],
+)
+def test_a_launcher_that_is_not_installed_is_named_with_its_extra(name, message, monkeypatch, capsys):
+    """With a Hydra that has no launcher but its own, as where no extra is installed."""
+    from hydra.core.config_store import ConfigStore
+
+    launchers = ConfigStore.instance().repo["hydra"].get("launcher", {})
+    for file in [file for file in launchers if file != "basic.yaml"]:
+        monkeypatch.delitem(launchers, file)
+    assert run_command(["-m", f"hydra/launcher={name}", "seed=0,1"]) == 2
+    assert re.search(message, capsys.readouterr().err)
