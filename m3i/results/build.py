@@ -77,7 +77,7 @@ def build_result(
     created: str = "",
     ledger: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The result of one arm as JSON values; sections are listed in `m3i.results`.
+    """The result of one arm as JSON values; its fields are declared in `m3i.results.schema`.
 
     Args:
         info: The target.
