@@ -12,6 +12,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from schema_fields import unknown_fields
+
+from m3i.results.schema import Result
+from m3i.results.stored import read_result
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +61,8 @@ def copy(finished: tuple[Path, Path, str], tmp_path: Path) -> Path:
 
 def test_a_run_ends_with_a_result_a_page_and_a_summary(finished: tuple[Path, Path, str]) -> None:
     store, folder, printed = finished
-    result = json.loads((folder / "result.json").read_text())
+    result = read_result(folder / "result.json")
+    assert unknown_fields(Result.model_validate(result)) == []
     page = (folder / "report.html").read_text()
     assert str(folder / "report.html") in printed
     assert result["verdict"]["found"] in printed

@@ -10,8 +10,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from schema_fields import unknown_fields
 
 from m3i.progress.journal import read_progress
+from m3i.sweep.schema import Sweep
+from m3i.sweep.stored import read_sweep
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +92,8 @@ def test_controls_do_what_their_names_say(finished):
 
 def test_the_sweep_is_compared_and_says_its_floor(finished):
     _, folder, done = finished
-    document = json.loads((folder / "sweep.json").read_text())
+    document = read_sweep(folder / "sweep.json")
+    assert unknown_fields(Sweep.model_validate(document)) == []
     assert document["design"]["n_controls"] == 2
     assert document["primary"]["test"]["floor"] == pytest.approx(1 / 3)
     assert document["primary"]["test"]["p"] >= 1 / 3

@@ -16,6 +16,7 @@ from m3i.cli.options import options_command
 from m3i.cli.plugins import plugins_command
 from m3i.cli.report import report_command
 from m3i.cli.run import hydra_command
+from m3i.cli.schema import schema_command
 from m3i.cli.secret_arguments import refuse_secrets
 from m3i.cli.table import table_command
 from m3i.cli.track import track_command
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "table": table_command,
     "track": track_command,
     "report": report_command,
+    "schema": schema_command,
     "version": version_command,
 }
 

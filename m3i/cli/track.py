@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from m3i.errors import InputError, M3IError
 
@@ -22,7 +21,9 @@ def track_command(arguments: list[str]) -> None:
     if not trackers:
         raise M3IError(f"no tracker is chosen; {USAGE}")
     if (folder / "sweep.json").is_file():
-        track_sweep(trackers, _read_sweep(folder / "sweep.json"), folder, overrides=overrides, note=print)
+        from m3i.sweep.stored import read_sweep
+
+        track_sweep(trackers, read_sweep(folder / "sweep.json"), folder, overrides=overrides, note=print)
     elif (folder / "result.json").is_file():
         from m3i.results.stored import read_result
 
@@ -31,13 +32,3 @@ def track_command(arguments: list[str]) -> None:
         raise InputError(
             f"{folder}: there is neither a result.json nor a sweep.json; name the folder of a run or sweep"
         )
-
-
-def _read_sweep(file: Path) -> dict[str, Any]:
-    from m3i.store.files import read_object
-    from m3i.sweep.compare import FORMAT
-
-    content = read_object(file)
-    if content.get("format") != FORMAT:
-        raise InputError(f"{file}: format {content.get('format')!r}, this version reads {FORMAT}; compare it again")
-    return content

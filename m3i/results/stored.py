@@ -1,8 +1,8 @@
 """Reads a stored result.json strictly, for everything that goes on from it: compare, export, trackers.
 
 Anyone can edit a file. A field of another type, a number out of range, or counts that are not those of the rows make
-a result unusable, with the name of the field: a statistic computed from them would be wrong in silence. Fields that
-nothing but the page shows are not checked here.
+a result unusable, with the name of the field: a statistic computed from them would be wrong in silence. What a field
+is, m3i.results.schema says; what fields must have in common, the functions below.
 """
 
 from __future__ import annotations
@@ -10,60 +10,103 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from m3i.artifacts import EQUAL, merge
 from m3i.config.arms import parse_arm
 from m3i.config.settings import SweepSettings
 from m3i.errors import ConfigError, InputError
 from m3i.results.build import FORMAT
-from m3i.results.schema import Result
 from m3i.store.files import read_object
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 REMEDY = "restore the file, or run this job again"
+OF_THE_PAGE = (
+    "telemetry",
+    "traces",
+    "observers",
+    "agreement",
+    "errors",
+    "places",
+    "contrasts",
+    "examples",
+    "layers.attributors",
+)
+"""Parts that the page alone reads. Damage there takes no arm out of a comparison or a table: that would bias it."""
 
 
-def read_result(file: Path) -> dict[str, Any]:
+def read_result(file: Path, unread: Sequence[str] = ()) -> dict[str, Any]:
     """The content of a result.json that this version can go on from.
+
+    Args:
+        file: The file.
+        unread: As in `damage`.
 
     Raises:
         InputError: It cannot; the message names the file and the field, and what to do.
     """
     result = read_object(file)
-    if "arm" not in result and "format" in result:
+    found = result.get("format")
+    if found != FORMAT and "arm" not in result and "m3i" in result:
         raise InputError(
-            f"{file}: it was written before arms had names (format {result['format']!r}, M3I "
-            f"{result.get('m3i', 'unknown')}); run this job again"
+            f"{file}: it was written before arms had names (format {found!r}, M3I {result['m3i']}); run this job again"
         )
-    if result.get("format") != FORMAT:
-        raise InputError(f"{file}: format {result.get('format')!r}, this version reads {FORMAT}; run this job again")
-    wrong = damage(result)
+    if found != FORMAT:
+        raise InputError(f"{file}: format {found!r}, this version reads {FORMAT}; run this job again")
+    wrong = damage(result, unread)
     if wrong:
         raise InputError(f"{file}: {wrong}; {REMEDY}")
     return result
 
 
-def damage(result: Mapping[str, Any]) -> str:
-    """What is wrong with a result of this format: the field and why; empty when nothing is."""
+def damage(result: Mapping[str, Any], unread: Sequence[str] = ()) -> str:
+    """What is wrong with a result of this format: the field and why; empty when nothing is.
+
+    Args:
+        result: Its content.
+        unread: Parts, as `telemetry` or `layers.attributors`, that the caller does not read, whatever is wrong there.
+    """
+    from m3i.results.schema import Result
+
+    wrong = misfit(Result, result, unread)
+    if wrong:
+        return wrong
+    of_all = _of_the_arm(result) or _of_the_sweep(result) or _of_the_rows(result) or _of_the_ids(result)
+    return of_all or ("" if unread else _of_the_page(result))
+
+
+def misfit(schema: type[BaseModel], document: Mapping[str, Any], unread: Sequence[str] = ()) -> str:
+    """The first field of a document that does not fit its schema, and why; empty when all do."""
     try:
-        Result.model_validate(result)
+        schema.model_validate(document)
     except ValidationError as error:
-        return first_error(error)
-    except ValueError as error:  # of a time
-        return str(error)
-    return _of_the_arm(result) or _of_the_sweep(result) or _of_the_rows(result) or _of_the_ids(result)
+        return first_error(error, unread)
+    return ""
 
 
-def first_error(error: ValidationError) -> str:
-    """The first complaint of pydantic: field, what is expected, what was given."""
-    found = error.errors(include_url=False)[0]
+def first_error(error: ValidationError, unread: Sequence[str] = ()) -> str:
+    """The first complaint of pydantic: field, what is expected, what was given; empty where all are in `unread`."""
+    complaints = error.errors(include_url=False)
+    found = next((row for row in complaints if not _is_below(_path(row), unread)), None)
+    if found is None:
+        return ""
     given = repr(found["input"])
     shown = "" if found["type"] == "missing" else f", got {given[:60]}{'...' if given[60:] else ''}"
-    return f"{'.'.join(map(str, found['loc']))}: {found['msg'][:1].lower()}{found['msg'][1:]}{shown}"
+    return f"{_path(found)}: {found['msg'][:1].lower()}{found['msg'][1:]}{shown}"
+
+
+def _path(complaint: ErrorDetails) -> str:
+    return ".".join(map(str, complaint["loc"]))
+
+
+def _is_below(path: str, parts: Sequence[str]) -> bool:
+    return any(path == part or path.startswith(f"{part}.") for part in parts)
 
 
 def _of_the_arm(result: Mapping[str, Any]) -> str:
@@ -138,6 +181,38 @@ def _of_the_ids(result: Mapping[str, Any]) -> str:
     for (kind, name), n in (needed | {("verdicts", judge): 1 for judge in result["judges"]}).items():
         if there[kind, name] != n:
             return f"ids: {there[kind, name]} of kind {kind!r}, name {name!r}, not {n}"
+    return ""
+
+
+def _of_the_page(result: Mapping[str, Any]) -> str:
+    """Layers and tokens that the page draws side by side are equally many."""
+    from m3i.results.schema.traces import Profiles, TelemetryMaps
+
+    n, telemetry = result["layers"]["n"], result["telemetry"]
+    for alias, attributor in result["layers"]["attributors"].items():
+        where = f"layers.attributors.{alias}"
+        if not any(row["observer"] == "joint" for row in attributor["rows"]):
+            return f"{where}.rows: none of all observers together, 'joint'"
+        for i, row in enumerate(attributor["rows"]):
+            for name in ("scores", "low", "high"):
+                if len(row[name]) != n:
+                    return f"{where}.rows.{i}.{name}: {len(row[name])} of {n} layers"
+    for name in TelemetryMaps.model_fields:
+        rows = telemetry["maps"][name]
+        if len(rows) != n or {len(row) for row in rows} != {telemetry["bins"]}:
+            return f"telemetry.maps.{name}: not {n} layers of {telemetry['bins']} bins"
+    n_routed = len(telemetry["moe_layers"])
+    for name in Profiles.model_fields:
+        for group in ("finding", "right"):
+            values = telemetry["profiles"][name][group]
+            if len(values) != (n_routed if name == "router_entropy" else n):
+                return f"telemetry.profiles.{name}.{group}: {len(values)} of {n} layers"
+    if len(telemetry["expert_load"]) != n_routed or len({len(row) for row in telemetry["expert_load"]}) > 1:
+        return f"telemetry.expert_load: not {n_routed} layers with equally many experts"
+    for i, pair in enumerate(result["agreement"]["pairs"]):
+        for name in ("overall", "within"):
+            if (pair["layers"][name] is None) != (pair["layers"]["n_traces"] == 0):
+                return f"agreement.pairs.{i}.layers.{name}: it belongs with traces, and only with some"
     return ""
 
 

@@ -5,28 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-
 from m3i.config.arms import parse_arm
 from m3i.errors import ConfigError, InputError
 from m3i.progress.journal import Progress, read_progress
-from m3i.results.stored import read_result
+from m3i.results.stored import OF_THE_PAGE, read_result
 from m3i.store.files import read_object
 from m3i.sweep.plan import read_plan
 
 KEPT_OF_ANSWERS = ("correct", "n_tokens", "truncated")
 HEAVY = ("telemetry", "traces", "observers", "agreement", "errors", "places", "contrasts", "examples")
 """Sections of a result that are the same in all arms, or that no comparison reads: kept of one job alone."""
-
-
-UNSHOWABLE = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
-"""What a template or a rule for caveats raises over a field that is missing or of another type."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,27 +58,9 @@ class LoadedSweep:
     run: Mapping[str, Any]
     """The whole result.json of the attributed arm at its first training seed, or of the first job that is done."""
 
-    shown: Job
-    """Whose result that is."""
-
     def done(self) -> tuple[Job, ...]:
         """Jobs with a result."""
         return tuple(job for job in self.jobs if job.result is not None)
-
-    @contextlib.contextmanager
-    def showing(self) -> Iterator[None]:
-        """Raises InputError where the sections of `run` that nothing but the page reads cannot be shown.
-
-        `read_result` does not check those: they change no statistic.
-        """
-        try:
-            yield
-        except UNSHOWABLE as error:
-            raise InputError(
-                f"{self.folder / self.shown.folder / 'result.json'}: the layers and traces in it cannot be shown, a "
-                f"field is missing or of another type ({type(error).__name__}: {error}); restore the file, or run "
-                f"this job again"
-            ) from error
 
 
 def load_sweep(folder: Path) -> LoadedSweep:
@@ -105,7 +81,7 @@ def load_sweep(folder: Path) -> LoadedSweep:
         raise InputError(_nothing(folder, jobs))
     first = min(done, key=lambda job: (job.kind != "attributed", job.seed))
     run = read_result(folder / first.folder / "result.json")
-    return LoadedSweep(folder=folder, plan=plan, jobs=tuple(jobs), run=run, shown=first)
+    return LoadedSweep(folder=folder, plan=plan, jobs=tuple(jobs), run=run)
 
 
 def _nothing(folder: Path, jobs: Sequence[Job]) -> str:
@@ -180,7 +156,7 @@ def _job(folder: Path, relative: str, *, arm: str, seed: int) -> Job:
         state, error = _ended(progress)
         return Job(arm=arm, seed=seed, folder=relative, state=state, error=error)
     try:
-        result = read_result(path)
+        result = read_result(path, OF_THE_PAGE)  # the run that is shown is read whole
         own = (result["arm"]["name"], result["arm"]["seed"])
         if own != (arm, seed):
             raise InputError(

@@ -178,8 +178,12 @@ def damage(plan: Mapping[str, Any]) -> str:
                 return "a registration's judge or generation seeds"
             if not _are_integers(row["seeds"]):
                 return "a registration's training seeds"
-            if not isinstance(row["at"], str) or not _are_integers([row["n_results"]]):
+            if not {"primary", "n_random"} <= set(row):
+                return "a registration's endpoint or number of random arms"
+            if not isinstance(row["at"], str) or not _are_integers([row["n_results"]]) or row["n_results"] < 0:
                 return "a registration's time or number of results"
+            if not isinstance(row["arms"], list):
+                return "a registration's arms"
             for arm in row["arms"]:
                 parse_arm(arm)
         for job in plan["jobs"]:

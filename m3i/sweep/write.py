@@ -31,8 +31,7 @@ def write_comparison(folder: Path) -> dict[str, Any]:
     text = to_json(build_sweep(sweep))
     document: dict[str, Any] = json.loads(text)
     files = [folder / "sweep.json", folder / "report.html"]
-    with sweep.showing():
-        page = render_sweep(document)
+    page = render_sweep(document)
     with replacing(*files) as drafts:
         for draft, content in zip(drafts, (text, page), strict=True):
             put(draft, content)

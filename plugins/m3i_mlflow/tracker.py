@@ -96,9 +96,9 @@ class MLflow(Component):
 
 def _readable(file: Path) -> Mapping[str, Any] | None:
     """The result; None for one that cannot be read, which the sweep counts among its failures."""
-    from m3i.results.stored import read_result
+    from m3i.results.stored import OF_THE_PAGE, read_result
 
     try:
-        return read_result(file)
+        return read_result(file, OF_THE_PAGE)
     except InputError:
         return None

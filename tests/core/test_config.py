@@ -1,5 +1,6 @@
 """Composition: panels, aliases, presets, and every wrong word answered in one line."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -145,7 +146,10 @@ def test_a_section_takes_no_unknown_key():
     [
         ("joblib", r"launcher 'joblib' is not installed; pip install 'm3i\[joblib\]'"),
         ("submitit_slurm", r"launcher 'submitit_slurm' is not installed; pip install 'm3i\[submitit\]'"),
-        ("jobli", r"there is no launcher 'jobli'; did you mean 'joblib'\? M3I's extras install joblib \(m3i\[joblib\]\), "),
+        (
+            "jobli",
+            r"there is no launcher 'jobli'; did you mean 'joblib'\? M3I's extras install joblib \(m3i\[joblib\]\), ",
+        ),
     ],
 )
 def test_a_launcher_that_is_not_installed_is_named_with_its_extra(name, message, monkeypatch, capsys):

@@ -393,6 +393,7 @@ class ContainsSeven:
 
 PROBLEMS = [Problem(id=f"p{i}", prompt=f"{i}+{i * 3}=?", answer="7") for i in range(11)]
 EVALUATE = {field.name for field in dataclasses.fields(EvaluateSettings)}
+EVALUATE = {field.name for field in dataclasses.fields(EvaluateSettings)}
 
 
 def answers(mini, **changes):

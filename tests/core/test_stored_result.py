@@ -183,17 +183,42 @@ def test_an_edited_result_leaves_the_comparison_and_is_named_without_the_path(fo
     assert str(folder) not in json.dumps(document["failures"])
 
 
+OF_THE_PAGE: list[tuple[Place, Any, str]] = [
+    (("telemetry",), 3, "telemetry: input should be a valid dictionary"),
+    (("contrasts", "left_out"), -1, "contrasts.left_out: input should be a valid dictionary"),
+    (("layers", "attributors"), DROP, "layers.attributors: field required"),
+    (("layers", "attributors", "ablation", "rows", 0, "low"), [1], "layers.attributors.ablation.rows.0.low: 1 of 12"),
+    (("layers", "attributors", "ablation", "rows"), [], "layers.attributors.ablation.rows: none of all observers"),
+    (("telemetry", "maps", "lens_bits"), [], "telemetry.maps.lens_bits: not 12 layers of 24 bins"),
+    (("telemetry", "profiles", "update_norm", "right"), [], "telemetry.profiles.update_norm.right: 0 of 12 layers"),
+    (("telemetry", "expert_load"), [[1]], "telemetry.expert_load: not 11 layers"),
+    (("agreement", "pairs", 0, "layers", "n_traces"), 3, "agreement.pairs.0.layers.overall: it belongs with traces"),
+]
+
+
 def test_a_part_that_only_the_page_reads_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compare(folder)
     before = (folder / "sweep.json").read_bytes()
     file = folder / "attributed" / "seed-0" / "result.json"
-    for place, value in ((("telemetry",), 3), (("contrasts", "left_out"), -1), (("layers", "attributors"), DROP)):
+    for place, value, words in OF_THE_PAGE:
         text = file.read_text()
         file.write_text(json.dumps(changed(json.loads(text), place, value)))
         assert run_command(["compare", str(folder)]) == 2
-        assert f"{file}: the layers and traces in it cannot be shown" in capsys.readouterr().err
+        assert f"{file}: {words}" in capsys.readouterr().err
         file.write_text(text)
     assert (folder / "sweep.json").read_bytes() == before
+
+
+def test_what_no_comparison_reads_takes_no_control_out_of_the_test(folder: Path) -> None:
+    """Leaving out an arm of a registered test for a damaged picture would bias it."""
+    file = folder / "random-0" / "seed-0" / "result.json"
+    for place, value, _ in OF_THE_PAGE:
+        text = file.read_text()
+        file.write_text(json.dumps(changed(json.loads(text), place, value)))
+        assert {job.arm: job.state for job in load_sweep(folder).jobs}["random-0"] == "done"
+        with pytest.raises(InputError):
+            read_result(file)
+        file.write_text(text)
 
 
 def test_the_number_of_sets_is_the_results_own(folder: Path) -> None:
@@ -288,7 +313,7 @@ def test_a_folder_in_the_place_of_a_file_is_named(folder: Path, name: str, capsy
         ("[" * 100_000, "nested too deep"),
         ("null", "holds no JSON object"),
         ('{"format": NaN}', "NaN is no number of JSON"),
-        ('{"format": OWN}', "a field is missing or of another type"),
+        ('{"format": OWN}', "m3i: field required; restore the file, or"),
     ],
 )
 @pytest.mark.parametrize(("name", "own"), [("sweep.json", SWEEP_FORMAT), ("result.json", FORMAT)])

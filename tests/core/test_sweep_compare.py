@@ -8,6 +8,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schema_fields import unknown_fields
 from synthetic_sweep import (
     arm_names,
     jobs_of,
@@ -24,9 +26,9 @@ from synthetic_sweep import (
     write_sweep,
 )
 
-import m3i.sweep
 from m3i.cli.compare import compare_command
 from m3i.errors import InputError, M3IError
+from m3i.ledger.tally import Tally
 from m3i.report.sweep_texts import power_words
 from m3i.statistics import kappa
 from m3i.sweep.arms import arm_rows
@@ -38,6 +40,7 @@ from m3i.sweep.endpoints import Endpoint, comparable
 from m3i.sweep.length import length_adjusted
 from m3i.sweep.load import Job, load_sweep, slim
 from m3i.sweep.power import least, power_section
+from m3i.sweep.schema import Sweep
 from m3i.sweep.verdict import endpoint_section, tie_rate
 from m3i.wording.next_steps.sweep import next_steps
 from m3i.wording.sweep.verdict import failure_lines, of_sweeps, summary_lines
@@ -895,7 +898,7 @@ def test_money_of_the_results_outlives_the_ledger_tally(small: Results, tmp_path
     """A repeated sweep finds everything in the store, so its tally is empty; the verdicts still say what they cost."""
     results = copy.deepcopy(only(small, arms=("attributed", "random-0")))
     for i, result in enumerate(results.values()):
-        result["costs"]["ledger"] = {"rows": [], "uncertain_usd": 0.0}
+        result["costs"]["ledger"] = asdict(Tally())
         result["judges"]["verifier"]["calls"].update(n_calls=10 + min(i, 2), cost_usd=0.25, n_unpriced=0)
         for observer in result["observers"].values():
             observer["calls"].update(n_calls=7, cost_usd=1.0, n_unpriced=0)
@@ -1032,18 +1035,8 @@ def test_a_judge_that_repeats_the_accuracy_is_found(small: Results, tmp_path: Pa
 
 
 def test_the_schema_is_documented(small: Results, tmp_path: Path) -> None:
-    """Every field of sweep.json's sections, endpoints and arms is named in m3i.sweep, and no section is missing."""
-    sweep = compared(tmp_path, small)
-    text = m3i.sweep.__doc__ or ""
-    first = re.findall(r"^\| (`[^|]+`) \|", text, flags=re.MULTILINE)
-    documented = {name for cell in first for name in re.findall(r"`(\w+)`", cell)}
-    assert set(sweep) <= documented
-    words = set(re.findall(r"\w+", text))
-    for section in ("verdict", "design", "plan", "costs"):
-        assert set(sweep[section]) <= words, section
-    for row in (sweep["primary"], sweep["secondary"][0], sweep["arms"][0], sweep["problems"][0]):
-        assert set(row) <= words
-    assert set(sweep["primary"]["power"]["controls"]) | set(sweep["primary"]["power"]["base"]) <= words
+    """Every field of sweep.json has its meaning in m3i.sweep.schema."""
+    assert unknown_fields(Sweep.model_validate(compared(tmp_path, small))) == []
 
 
 def test_the_command(small: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

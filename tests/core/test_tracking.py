@@ -145,13 +145,25 @@ def test_a_finished_run_can_be_tracked_later(run, capsys):
     assert capsys.readouterr().out == "tracked by notebook: page 1\n"
 
 
+STORED_SWEEP = Path(__file__).parents[2] / "docs" / "results" / "tiny-control" / "sweep.json"
+
+
 def test_a_sweep_is_known_by_its_file(run):
     _, folder = run
-    (folder / "sweep.json").write_text(json.dumps({"format": SWEEP_FORMAT, "verdict": {"kind": "untested"}}))
+    sweep = json.loads(STORED_SWEEP.read_text(encoding="utf-8"))
+    (folder / "sweep.json").write_text(json.dumps(sweep))
     track_command([str(folder), "tracker=notebook"])
-    assert seen == [("sweep", "untested", folder)]
+    assert seen == [("sweep", sweep["verdict"]["kind"], folder)]
     track_sweep({}, {}, folder)
     assert len(seen) == 1
+
+
+def test_a_damaged_sweep_is_not_tracked(run):
+    _, folder = run
+    (folder / "sweep.json").write_text(json.dumps({"format": SWEEP_FORMAT, "verdict": {"kind": "untested"}}))
+    with pytest.raises(InputError, match=r"sweep\.json: m3i: field required; restore the file, or compare the sweep"):
+        track_command([str(folder), "tracker=notebook"])
+    assert seen == []
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import m3i
 from m3i.errors import InputError
-from m3i.results.stored import read_result
+from m3i.results.stored import OF_THE_PAGE, read_result
 from m3i.results.table.cells import cell, clean
 from m3i.results.table.columns import Column, Judgement, Run, columns
 from m3i.store.files import replacing
@@ -104,7 +104,7 @@ def judgements(run: Run) -> Iterator[Judgement]:
 
 
 def _run(file: Path, top: Path) -> Run:
-    result = read_result(file)
+    result = read_result(file, OF_THE_PAGE)
     ids: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in result["ids"]:
         ids[row["kind"], row["name"]].append(row["id"])
@@ -124,7 +124,7 @@ def _sweep_of(folder: Path, top: Path) -> Path | None:
 def _why_unreadable(file: Path) -> str:
     """Empty for a result that this version reads."""
     try:
-        read_result(file)
+        read_result(file, OF_THE_PAGE)
     except InputError as error:
         return str(error)
     return ""
