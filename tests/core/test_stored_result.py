@@ -86,6 +86,7 @@ def refusal(use: Callable[[Path], object], folder: Path) -> str:
     return ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["random-0/seed-0/result.json", "attributed/seed-0/result.json", "plan.json"])
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
@@ -250,7 +251,9 @@ NO_ROOM = (
 
 
 @pytest.mark.parametrize("command", ["compare", "export"])
-@pytest.mark.parametrize("room", [0, 3000, 60_000])
+@pytest.mark.parametrize(
+    "room", [0, pytest.param(3000, marks=pytest.mark.slow), pytest.param(60_000, marks=pytest.mark.slow)]
+)
 def test_without_room_the_earlier_files_stay(folder: Path, command: str, room: int) -> None:
     """The limit on the size of a file stands for a full disk; the larger ones end the writing in the midst."""
     compare(folder)
