@@ -217,6 +217,12 @@ def best_of(n: int, arguments: Sequence[str]) -> float:
     return min(times)
 
 
+def test_suite(file: Path) -> str:
+    """The page's section on the tests, which is written by hand."""
+    _, heading, section = file.read_text(encoding="utf-8").partition("\n## The test suite\n")
+    return heading + section
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=Path, help="page to write; standard output without it")
@@ -247,7 +253,7 @@ def main() -> None:
         command = shlex.join(["python", "bench/default_run.py", *sys.argv[1:]])
         text = page(command, runs, store, evaluations, starts)
     if given.write:
-        given.write.write_text(text, encoding="utf-8")
+        given.write.write_text(text + test_suite(given.write), encoding="utf-8")
     else:
         print(text)
 

@@ -194,9 +194,9 @@ class Ledger:
     def known(self, keys: Iterable[str]) -> set[str]:
         """Which of these keys would be answered without a call. Makes no file. Raises StoreError, ConfigError."""
         self._context.check_place()
+        recording = self.recording  # refuses an unknown name also where there is no file yet
         if not self.path.is_file():
             return set()
-        recording = self.recording
         return set(self._context.submit(answers.known_answers, keys, recording, only=self._context.only).result())
 
     @property

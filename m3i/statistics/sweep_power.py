@@ -6,6 +6,7 @@ the sign test of one arm.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -143,7 +144,7 @@ def power_randomization(*, effect: float, between: float, within: float, control
         return 0.0
     from scipy.stats import binom, norm
 
-    node_Q, weight_Q = np.polynomial.hermite_e.hermegauss(201)
+    node_Q, weight_Q = _quadrature(201)
     t_Q = effect + math.sqrt(within) * node_Q
     reach_Q = norm.sf(t_Q / math.sqrt(between + within))
     return float(np.sum(weight_Q * binom.cdf(allowed, controls, reach_Q)) / weight_Q.sum())
@@ -227,6 +228,12 @@ def detectable_shift(
     from scipy.optimize import brentq
 
     return float(brentq(gap, 0.0, high, xtol=1e-9 * scale))
+
+
+@functools.cache
+def _quadrature(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of the Gauss-Hermite rule; to solve for them takes longer than to use them."""
+    return np.polynomial.hermite_e.hermegauss(n)
 
 
 def _check(*, alpha: float, sd: float = 1.0, power: float | None = None) -> None:

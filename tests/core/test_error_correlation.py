@@ -296,6 +296,7 @@ def test_two_errors_are_too_few_for_an_interval():
     assert found["reason"] == "too few errors for an interval"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_problems", "samples", "n_observers", "shared"), [(120, 1, 2, 0.4), (116, 1, 3, 0.3), (80, 4, 3, 0.4)]
 )

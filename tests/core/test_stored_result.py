@@ -87,6 +87,7 @@ def refusal(use: Callable[[Path], object], folder: Path) -> str:
     return ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["random-0/seed-0/result.json", "attributed/seed-0/result.json", "plan.json"])
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
@@ -98,7 +99,7 @@ def test_any_field_may_be_wrong(lasting: Path, name: str, data: st.DataObject) -
     value = data.draw(st.sampled_from(VALUES))
     try:
         file.write_text(json.dumps(changed(document, place, value)))
-        for use in (compare, write_judgements):
+        for use in (write_comparison, write_judgements):
             said = refusal(use, lasting)
             assert not said or str(lasting) in said
         if (lasting / "sweep.json").exists():
@@ -277,7 +278,9 @@ NO_ROOM = (
 
 
 @pytest.mark.parametrize("command", ["compare", "table"])
-@pytest.mark.parametrize("room", [0, 3000, 60_000])
+@pytest.mark.parametrize(
+    "room", [0, pytest.param(3000, marks=pytest.mark.slow), pytest.param(60_000, marks=pytest.mark.slow)]
+)
 def test_without_room_the_earlier_files_stay(folder: Path, command: str, room: int) -> None:
     """The limit on the size of a file stands for a full disk; the larger ones end the writing in the midst."""
     write_comparison(folder)

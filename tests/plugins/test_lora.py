@@ -91,7 +91,7 @@ def train(
     )
 
 
-@pytest.fixture(params=["deepseek", "llama"])
+@pytest.fixture(params=["deepseek", pytest.param("llama", marks=pytest.mark.slow)])
 def loaded(request):
     return {"deepseek": deepseek, "llama": llama}[request.param]()
 
