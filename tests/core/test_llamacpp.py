@@ -353,7 +353,7 @@ def test_an_assertion_in_llama_cpp_is_an_error(mini):
     """Token ids that the model lacks reach llama.cpp's own checks; whatever these do, the session says it."""
     with (
         LlamaSession(mini.path) as session,
-        pytest.raises((LlamaCrashed, LlamaFailed), match=r"mini\.gguf.*(invalid token|last words)"),
+        pytest.raises((LlamaCrashed, LlamaFailed), match=r"mini\.gguf.*(invalid token|last output)"),
     ):
         session.logprobs([3, 99999])
 
