@@ -56,7 +56,7 @@ Step = Batch | Short | Wait
 
 
 def next_step(db: Database, missing: Sequence[Call], polling: frozenset[int]) -> Step:
-    """Returns the next step for requests without an answer: a batch to take over, a new batch, or a wait."""
+    """Returns the next step for unanswered requests: a batch (taken over or new), a budget shortage, or a wait."""
     owner = db.begin()
     calls.reap(db)
     with db.reading() as connection:

@@ -163,7 +163,7 @@ class _Panel:
     # -- one batch ----------------------------------------------------------------------------
 
     async def _follow(self, batch: Batch) -> None:
-        """Submits a batch unless that was done before, waits until it ends, and records its results."""
+        """Submits a batch unless it already was, waits until it ends, and records its results."""
         try:
             if batch.submitting:
                 provider_id = await self._submit(batch)

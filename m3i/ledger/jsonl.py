@@ -249,7 +249,7 @@ def _checked(file: Path, number: int, data: bytes) -> Header | Line:
             raise ValueError(f"outcome '{line.outcome}' does not match the kind of its response")
         key = request_from(fields["request"]).key
         if key != line.key:
-            raise ValueError(f"the line's key is {line.key}, but its request's is {key}: one of them was changed")
+            raise ValueError(f"its key is {line.key}, but its request's key is {key}: one of them was changed")
         return line
     except ValidationError as error:
         first = error.errors()[0]

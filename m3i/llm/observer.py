@@ -103,7 +103,7 @@ class LLMObserver(TextModel, ABC):
             others = "" if n_digests == n_items else ", the others were not measured"
             notes.append(f"telemetry shown for {n_digests} of {n_items} traces{others}")
         if misplaced := sum(a.misplaced for a in asked.values.values()):
-            notes.append(f"{misplaced} findings name a different step from the one their quote is in; the quote decides")
+            notes.append(f"{misplaced} findings name a different step from the one with their quote; the quote decides")
         return tuple(notes)
 
 

@@ -343,7 +343,7 @@ def test_session_is_light():
 def test_a_crash_is_an_error(mini):
     with LlamaSession(mini.path) as session:
         os.kill(session._process.pid, signal.SIGKILL)
-        with pytest.raises(LlamaCrashed, match=r"signal SIGKILL at 'logprobs' of model .*mini\.gguf"):
+        with pytest.raises(LlamaCrashed, match=r"signal SIGKILL during 'logprobs' of model .*mini\.gguf"):
             session.logprobs([3, 4])
     with LlamaSession(mini.path) as session:
         assert session.logprobs([3, 4]).shape == (2, 259)

@@ -299,7 +299,7 @@ class LlamaSession:
         ]
 
     def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = True) -> list[int]:
-        """Returns ids by the GGUF's tokenizer. Not for a target's prompts: their ids come from the target's tokenizer."""
+        """Returns ids by the GGUF's tokenizer. Not for a target's prompts, which need the target's own tokenizer."""
         _, out = self._ask("tokenize", {"text": text, "add_special": add_special, "parse_special": parse_special})
         return [int(token) for token in out["ids"]]
 
