@@ -36,7 +36,7 @@ def load_folder(
     Args:
         info: From `describe_folder`; `info.files["model"]` is the folder, `info.dtype` the data type.
         device: A torch device; `auto` uses `info.device`.
-        chat: Whether prompts go through the tokenizer's chat template; None means if it has one.
+        chat: Whether prompts go through the tokenizer's chat template; None: only if it has one.
         system_prompt: System message of the chat; empty for the template's own.
         examples: Worked examples (prompt, completion), shown as earlier turns of the chat.
         gguf: File in the folder whose weights are dequantised and loaded; empty for safetensors.
