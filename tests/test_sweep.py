@@ -227,8 +227,8 @@ def test_an_interrupt_ends_the_workers_of_joblib_too(tmp_path, small_store):
         (["sweep.seeds=[-1]"], "sweep.seeds = -1: expected training seeds from 0 to 4294967295"),
         (["sweep.n_random=1000000000"], "sweep.n_random = 1000000000: expected at least 0, and at most 10000"),
         (["sweep.margin=nan"], "sweep.margin = nan: expected a number in (0, 0.5)"),
-        (["judge=claude"], "needs a key of anthropic: set ANTHROPIC_API_KEY"),
-        (["observer=checker+claude"], "needs a key of anthropic: set ANTHROPIC_API_KEY"),
+        (["judge=claude"], "needs a key for anthropic: set ANTHROPIC_API_KEY"),
+        (["observer=checker+claude"], "needs a key for anthropic: set ANTHROPIC_API_KEY"),
     ],
 )
 def test_what_is_refused_before_anything_runs(tmp_path, monkeypatch, capsys, words, said):
