@@ -191,7 +191,7 @@ def test_a_part_that_only_the_page_reads_is_named(folder: Path, capsys: pytest.C
         text = file.read_text()
         file.write_text(json.dumps(changed(json.loads(text), place, value)))
         assert run_command(["compare", str(folder)]) == 2
-        assert f"{file}: the layers and traces in it cannot be shown" in capsys.readouterr().err
+        assert f"{file}: its layers and traces cannot be shown" in capsys.readouterr().err
         file.write_text(text)
     assert (folder / "sweep.json").read_bytes() == before
 

@@ -236,7 +236,7 @@ def test_all_verdicts_missing(small: Results, tmp_path: Path) -> None:
         row["verdicts"]["verifier"]["outcome"] = "missing"
     sweep = compared(tmp_path, results)
     assert sweep["verdict"]["kind"] == "untested"
-    assert "10 of 10 held-out problems have a missing verdict" in sweep["primary"]["why"]
+    assert "10 of 10 held-out problems lack a judgement" in sweep["primary"]["why"]
     assert summary_lines(sweep)
 
 
@@ -252,7 +252,7 @@ def test_nothing_but_ties(tmp_path: Path) -> None:
     assert primary["equivalence"]["base"]["p"] == pytest.approx(0.9 ** (12))
     assert not primary["equivalence"]["base"]["equivalent"]
     assert "Every comparison is tied" in primary["power"]["effect"]["why"]
-    assert "do not differ" in primary["power"]["controls"]["why"]
+    assert "do not vary" in primary["power"]["controls"]["why"]
     assert "Every comparison with the base model is a tie" in sweep["verdict"]["sentence"]
     assert {"all_ties"} == {c["name"] for c in sweep["caveats"]} & {"all_ties", "shuffled_not_apart", "harm"}
     assert all(entry["total"] == 0 and entry["why"] for entry in sweep["variance"][:1])
@@ -313,14 +313,14 @@ def test_a_change_of_plan_is_named_and_not_followed(small: Results, tmp_path: Pa
     assert sweep["design"]["alpha"] == 0.05
     assert sweep["primary"]["name"] == "score:verifier"
     assert len(sweep["plan"]["deviations"]) == 2
-    assert "Alpha changed from 0.05 to 0.4 when 7 results were there (later)" in sweep["plan"]["deviations"][1]
+    assert "Alpha changed from 0.05 to 0.4 when 7 results existed (later)" in sweep["plan"]["deviations"][1]
     assert any(c["name"] == "deviations" and c["weight"] == "major" for c in sweep["caveats"])
 
 
 def test_a_plan_made_after_results_is_a_deviation(small: Results, tmp_path: Path) -> None:
     plan = registration(small["attributed", 0], ARMS, (0, 1), n_results=3)
     sweep = compared(tmp_path, small, registrations=[plan])
-    assert "3 results were already there" in sweep["plan"]["deviations"][0]
+    assert "3 results already existed" in sweep["plan"]["deviations"][0]
 
 
 def test_results_of_another_plan_are_named(small: Results, tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_results_of_another_plan_are_named(small: Results, tmp_path: Path) -> No
     sweep = compared(tmp_path, small, registrations=[plan])
     assert len(sweep["plan"]["deviations"]) == 1
     assert "13 results" in sweep["plan"]["deviations"][0]
-    assert "ran under alpha 0.05, which plan.json does not hold" in sweep["plan"]["deviations"][0]
+    assert "ran with alpha 0.05, which is not in plan.json" in sweep["plan"]["deviations"][0]
 
 
 def test_arms_dropped_after_a_look_are_still_tested(small: Results, tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def test_results_from_before_arms(small: Results, tmp_path: Path) -> None:
         ("{", "cannot be read"),
         ("[]", "holds no JSON object"),
         ("format", "format 99, this version reads"),
-        ("other arm", "result.json: it is of arm 'random-2'"),
+        ("other arm", "result.json: it belongs to arm 'random-2'"),
     ],
 )
 def test_a_result_that_cannot_be_used_is_named(small: Results, tmp_path: Path, text: str, words: str) -> None:
@@ -537,7 +537,7 @@ def test_alpha_of_a_half_or_more(small: Results, tmp_path: Path) -> None:
 
 def test_a_registered_judge_without_verdicts(small: Results, tmp_path: Path) -> None:
     plan = registration(small["attributed", 0], ARMS, (0, 1), judge="verifer")
-    with pytest.raises(InputError, match="'verifer' gave no verdicts; did you mean 'verifier'"):
+    with pytest.raises(InputError, match="'verifer' gave no judgements; did you mean 'verifier'"):
         compared(tmp_path, small, registrations=[plan])
 
 
