@@ -218,7 +218,7 @@ class Sweep:
         finally:
             if lost:
                 raise SweepError(
-                    f"{len(lost)} of {len(jobs)} jobs did not finish (the same command again runs only these); the first "
+                    f"{len(lost)} of {len(jobs)} jobs did not finish (the same command runs only these); the first "
                     f"is arm {lost[0].arm}, seed {lost[0].seed}: {self.why(ended[lost[0]])}"
                 )
         untracked = [progress.error for progress in ended.values() if progress.error]

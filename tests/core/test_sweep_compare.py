@@ -439,7 +439,7 @@ def test_other_held_out_problems_are_not_compared(small: Results, tmp_path: Path
 def test_folders_without_results(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         load_sweep(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"there is no result\.json in it"):
+    with pytest.raises(InputError, match=r"it contains no result\.json"):
         load_sweep(tmp_path)
 
 
@@ -504,7 +504,7 @@ def spoil_base_answers(result: dict[str, Any]) -> None:
         (("all", 0), lambda r: r["config"].update(trainer={"rank": 2}), "config", "all, seed 0"),
         (("random-0", 0), spoil_id, "shared", "traces"),
         (("random-0", 1), spoil_base_answers, "shared", "base answers"),
-        (("random-2", 0), lambda r: r["parameters"].update(trained=1), "parameters", "random-2 1"),
+        (("random-2", 0), lambda r: r["parameters"].update(trained=1), "parameters", "random-2 (1)"),
         (("random-2", 0), lambda r: r["layers"].update(selected=[8, 5, 4]), "distinct", "attributed = random-2"),
         (("sham", 0), spoil_sham, "sham", "Alarm: 1 of 10"),
         (("all", 0), lambda r: r.update(m3i="0.0.9"), "m3i", "all, seed 0"),
