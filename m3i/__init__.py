@@ -87,6 +87,8 @@ _BY_MODULE = {
         "Verification",
     ),
     "m3i.audits.quotes": ("QuoteError", "line_around", "make_finding"),
+    "m3i.models.huggingface.facts": ("describe_folder",),
+    "m3i.models.huggingface.load": ("load_folder",),
     "m3i.models.session": ("TargetSession",),
     "m3i.models.target": ("LoadedTarget",),
     "m3i.statistics.draws": ("permuted", "rank_of", "subset_at"),

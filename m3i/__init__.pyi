@@ -63,8 +63,8 @@ from m3i.interfaces import Attributor as Attributor
 from m3i.interfaces import AuditRequest as AuditRequest
 from m3i.interfaces import Ballot as Ballot
 from m3i.interfaces import BlindPair as BlindPair
-from m3i.interfaces import Exporter as Exporter
 from m3i.interfaces import ExportRequest as ExportRequest
+from m3i.interfaces import Exporter as Exporter
 from m3i.interfaces import Judge as Judge
 from m3i.interfaces import JudgeRequest as JudgeRequest
 from m3i.interfaces import Judgment as Judgment
@@ -75,9 +75,11 @@ from m3i.interfaces import SelectionRequest as SelectionRequest
 from m3i.interfaces import Target as Target
 from m3i.interfaces import Tick as Tick
 from m3i.interfaces import Tracker as Tracker
-from m3i.interfaces import Trainer as Trainer
 from m3i.interfaces import TrainRequest as TrainRequest
+from m3i.interfaces import Trainer as Trainer
 from m3i.interfaces import no_tick as no_tick
+from m3i.models.huggingface.facts import describe_folder as describe_folder
+from m3i.models.huggingface.load import load_folder as load_folder
 from m3i.models.session import TargetSession as TargetSession
 from m3i.models.target import LoadedTarget as LoadedTarget
 from m3i.statistics.draws import permuted as permuted

@@ -85,6 +85,9 @@ def test_the_wheel_holds_packages_presets_and_weights_and_nothing_of_the_checkou
     assert "hydra_plugins/__init__.py" not in names, "it is a namespace that other distributions share"
     assert "m3i/conf/config.yaml" in names
     assert any(name.startswith("m3i_tiny/model/") and name.endswith(".safetensors") for name in names)
+    templates = {f.relative_to(ROOT).as_posix() for f in (ROOT / "m3i" / "contract" / "templates").rglob("*.jinja")}
+    assert len(templates) > 30
+    assert templates <= set(names)
     for part in ("conf", "plugins"):
         kept = {f.relative_to(ROOT / part).as_posix() for f in (ROOT / part).rglob("*.yaml")}
         prefix = "m3i/conf/" if part == "conf" else ""
@@ -116,6 +119,16 @@ def test_help_names_acme_and_imports_no_torch(with_acme, tmp_path):
     assert "m3i.config.source" in imported
     assert not {"torch", "transformers", "llama_cpp", "scipy"} & imported
     assert list(tmp_path.iterdir()) == []
+
+
+def test_acme_keeps_the_contract_and_a_new_plugin_is_written(with_acme, tmp_path):
+    m3i = with_acme.with_name("m3i")
+    checked = succeed(m3i, "check-plugin", "acme-m3i", cwd=tmp_path).stdout.splitlines()
+    assert checked[0] == "acme-m3i: acme-m3i 1.2.3"
+    assert checked[-1].endswith(" ok, 0 FAILED, 0 not checked")
+    written = succeed(m3i, "new-plugin", "mine", "--kind", "selector", cwd=tmp_path).stdout
+    assert "selector=mine" in written
+    assert (tmp_path / "mine" / "mine_m3i" / "selector.py").is_file()
 
 
 @pytest.mark.parametrize(

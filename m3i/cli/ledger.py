@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import platformdirs
 
+from m3i.cli.arguments import Parser
 from m3i.errors import M3IError, did_you_mean
 
 USAGE = (
     "usage: m3i ledger show [--path FILE] | export OUT.jsonl [--path FILE] [--recording R] [--provider P] [--model M] "
     "[--account A] | import IN.jsonl [--path FILE] | abandon BATCH [--path FILE]"
 )
-
-
-class Parser(argparse.ArgumentParser):
-    """Raises M3IError instead of ending the process."""
-
-    def error(self, message: str) -> NoReturn:
-        """A mistake in the arguments."""
-        raise M3IError(f"{message}; {USAGE}")
 
 
 def default_path() -> Path:

@@ -6,10 +6,12 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from m3i.cli.check_plugin import check_plugin_command
 from m3i.cli.compare import compare_command
 from m3i.cli.cost import cost_command
 from m3i.cli.exits import UNWRITABLE, crash, end_as_interrupted, fail
 from m3i.cli.ledger import ledger_command
+from m3i.cli.new_plugin import new_plugin_command
 from m3i.cli.options import options_command
 from m3i.cli.plugins import plugins_command
 from m3i.cli.report import report_command
@@ -23,6 +25,8 @@ from m3i.errors import M3IError, did_you_mean
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "plugins": plugins_command,
     "options": options_command,
+    "new-plugin": new_plugin_command,
+    "check-plugin": check_plugin_command,
     "cost": cost_command,
     "ledger": ledger_command,
     "compare": compare_command,

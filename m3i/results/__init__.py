@@ -10,10 +10,10 @@ rounded here; docs/agreement.md says how to read those on observers and judges. 
 | `verdict` | `kind` (improved, worse, undecided, sham, none), `title`, `asked`, `found`, `sure`, `sentence`, `judge` |
 | `arm` | `name`, `kind`, `draw`, `draw_seed`, training `seed`; the `attributed` layers, `candidates`; |
 | | `n_sets` to draw from |
-| `judges` | one entry a judge: counts, sign test, mean score, power, order effects (m3i.results.comparisons); |
-| | `length`, `self_consistency`, `canaries` (m3i.results.judge_quality); `calls`, the model behind it |
+| `judges` | one entry a judge: counts, sign test, mean score, power, order effects (m3i.results.judges); |
+| | `length`, `self_consistency`, `canaries` (m3i.results.judges); `calls`, the model behind it |
 | `judge_agreement` | pairs of judges: agreement and Cohen's kappa |
-| `accuracy` | base, tuned, difference with paired interval, McNemar (m3i.results.comparisons) |
+| `accuracy` | base, tuned, difference with paired interval, McNemar (m3i.results.judges) |
 | `problems` | counts, and one row a held-out problem and generation seed with both answers and all verdicts |
 | `target`, `parameters`, `layers` | the model; on disk → active → trained; scores, selection (m3i.results.model) |
 | `training`, `certificates`, `base_model` | pairs, curve, what moved; what arrived in llama.cpp |

@@ -35,9 +35,9 @@ from m3i.config.settings import StatisticsSettings
 from m3i.errors import StageError
 from m3i.results import model
 from m3i.results import traces as of_traces
-from m3i.results.comparisons import accuracy_section, judge_agreement, judge_section, problem_rows
+from m3i.results.answers import accuracy_section, problem_rows
 from m3i.results.costs import costs_section
-from m3i.results.judge_quality import shared_families
+from m3i.results.judges import judge_agreement, judge_section, shared_families
 from m3i.store.store import StageRecord
 from m3i.wording.caveats import caveats
 from m3i.wording.next_steps.run import next_steps

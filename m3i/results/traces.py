@@ -10,7 +10,7 @@ import numpy as np
 
 from m3i.artifacts import Audit, Contrasts, Finding, Problem, Telemetry, Trace, Traces
 from m3i.audits.accuracy import call_accuracy, citation_rate
-from m3i.results.comparisons import calls_section
+from m3i.results.judges import calls_section
 from m3i.results.model import finite
 
 BINS = 24

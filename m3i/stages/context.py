@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from m3i.artifacts import Artifact
 from m3i.component import library_version, plain, resolved_fields
 from m3i.config.experiment import Experiment
-from m3i.config.registry import Registry
+from m3i.config.registry import Entry, Registry
 from m3i.errors import StoreError
 from m3i.interfaces import Tick
 from m3i.ledger import Ledger
@@ -99,14 +99,7 @@ class RunContext:
 
     def describe(self, group: str, component: Any) -> dict[str, Any]:
         """Describes a component for a key: name, distribution, version, source and every resolved option."""
-        entry = self.registry.entry_of(group, component)
-        return {
-            "name": entry.name,
-            "distribution": entry.distribution,
-            "version": entry.version,
-            "source": entry.source_hash(),
-            "options": resolved_fields(component),
-        }
+        return described(self.registry.entry_of(group, component), component)
 
     def recording(self, component: Any) -> dict[str, str]:
         """Returns the ledger's recording for the key of a stage whose component uses the ledger; else nothing."""
@@ -117,6 +110,17 @@ class RunContext:
         """Identifies the target, and the code that loads it, in the inputs of a stage."""
         settings = {**self.session.identity(), "core_source": core_hash("m3i.models.target")}
         return Recipe(stage="target", component=self.describe("target", self.experiment.target), settings=settings).key
+
+
+def described(entry: Entry, component: Any) -> dict[str, Any]:
+    """Returns what a key holds of a component, given the registry entry that it was made from."""
+    return {
+        "name": entry.name,
+        "distribution": entry.distribution,
+        "version": entry.version,
+        "source": entry.source_hash(),
+        "options": resolved_fields(component),
+    }
 
 
 WAITING = "another process is making this; waiting for it"

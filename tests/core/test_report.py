@@ -16,8 +16,7 @@ from m3i.errors import StageError
 from m3i.report import render_report
 from m3i.report.texts import divergence, marked, text_limit
 from m3i.results import RunArtifacts, build_result, to_json
-from m3i.results.comparisons import judge_agreement
-from m3i.results.judge_quality import canary_section, consistency_section, length_section, shared_families
+from m3i.results.judges import canary_section, consistency_section, judge_agreement, length_section, shared_families
 from m3i.wording.formats import HIDDEN, money
 from m3i.wording.run import summary_lines
 

@@ -940,11 +940,11 @@ def test_the_sentence_fits_the_question(tmp_path: Path, alternative: str, words:
 
 def test_one_table_of_scores() -> None:
     from m3i.artifacts import SCORES as table
-    from m3i.results import comparisons
+    from m3i.results import judges
     from m3i.results.table import columns
     from m3i.sweep import endpoints
 
-    assert columns.SCORES is comparisons.SCORES is endpoints.SCORES is table
+    assert columns.SCORES is judges.SCORES is endpoints.SCORES is table
     assert table == {"tuned": 1.0, "base": 0.0, "tie": 0.5, "split": 0.5}
 
 

@@ -1,4 +1,4 @@
-"""How far a judge can be trusted, from its own ballots: length, repetition, obedience. JSON values only."""
+"""What each judge says of base and tuned answers, and how far its own ballots let it be trusted, as JSON values."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
-from m3i.artifacts import EQUAL, Answer, Canary, Outcome, Verdict
+from m3i.artifacts import EQUAL, SCORES, Answer, CallFacts, Canary, Outcome, Verdict, Verdicts
 from m3i.config.settings import StatisticsSettings
+from m3i.results.costs import known_cost
 from m3i.statistics import cluster_mean, rank_correlation
+from m3i.statistics.estimate import ALPHA
+from m3i.statistics.kappa import kappa
+from m3i.statistics.power import detectable_share, required_n
+from m3i.statistics.scores import mean_score
+from m3i.statistics.sign import problem_signs, sign_test, unseen_share
 
 SIGN = {Outcome.TUNED: 1, Outcome.BASE: -1}
 CANARY_CHANCE = 0.25
@@ -149,3 +155,105 @@ def shared_families(judges: Mapping[str, str], observers: Mapping[str, str], tar
 
 def _shared(group: str, alias: str, family: str, with_group: str, with_alias: str) -> dict[str, str]:
     return {"group": group, "alias": alias, "family": family, "with_group": with_group, "with_alias": with_alias}
+
+
+REFERENCE_SHARE = 0.6
+"""The effect for which `needed.reference` states the n: six of ten decided problems."""
+
+
+def judge_section(
+    verdicts: Verdicts, base: Sequence[Answer], tuned: Sequence[Answer], settings: StatisticsSettings
+) -> dict[str, Any]:
+    """One judge: counts of comparisons, statistics over problems, and how far it can be trusted.
+
+    `order`: how far the order of showing decides; `length`, `self_consistency`, `canaries`: m3i.results.judges;
+    `calls`: the model behind it (m3i.artifacts.CallFacts).
+    """
+    valid = [v for v in verdicts.verdicts if v.outcome is not Outcome.MISSING]
+    counts = Counter(v.outcome.value for v in verdicts.verdicts)
+    wins, losses, undecided = problem_signs((v.problem_id, SIGN.get(v.outcome, 0)) for v in valid)
+    mean = mean_score(
+        problems=[v.problem_id for v in valid],
+        scores=[SCORES[v.outcome.value] for v in valid],
+        level=settings.confidence,
+    )
+    return {
+        "judge": verdicts.judge,
+        "n": len(verdicts.verdicts),
+        "n_valid": len(valid),
+        "n_problems": wins + losses + undecided,
+        "n_equal": verdicts.n_equal,
+        "counts": {outcome.value: counts[outcome.value] for outcome in Outcome},
+        "sign_test": asdict(sign_test(wins=wins, losses=losses, level=settings.confidence)) | {"undecided": undecided},
+        "mean_score": asdict(mean),
+        "power": _power(wins, losses, undecided, settings.power),
+        "order": _order(valid),
+        "length": length_section(verdicts.verdicts, base, tuned, settings),
+        "self_consistency": consistency_section(verdicts.verdicts, settings),
+        "canaries": canary_section(verdicts.canaries),
+        "calls": calls_section(verdicts.calls),
+    }
+
+
+def calls_section(calls: CallFacts) -> dict[str, Any]:
+    """The model behind an observer or a judge; `cost_usd` is None where calls were made and none has a price."""
+    return asdict(calls) | {"cost_usd": known_cost(calls.cost_usd, calls.n_calls, calls.n_unpriced)}
+
+
+def _power(wins: int, losses: int, undecided: int, power: float) -> dict[str, Any]:
+    """What this n could detect, and the n it would take, at the observed share of undecided problems."""
+    n = wins + losses + undecided
+    tie_rate = undecided / n if n else 1.0
+    share = detectable_share(n=n, tie_rate=tie_rate, power=power, alpha=ALPHA)
+    observed = wins / (wins + losses) if wins + losses else None
+    return {
+        "power": power,
+        "alpha": ALPHA,
+        "n_problems": n,
+        "tie_rate": tie_rate,
+        "decided_at_most": unseen_share(n) if tie_rate == 1.0 else None,
+        "detectable_share": share,
+        "detectable_net": None if share is None else (1 - tie_rate) * (2 * share - 1),
+        "needed": {
+            "observed_share": observed,
+            "observed": None
+            if observed is None
+            else required_n(share=observed, tie_rate=tie_rate, power=power, alpha=ALPHA),
+            "reference_share": REFERENCE_SHARE,
+            "reference": required_n(share=REFERENCE_SHARE, tie_rate=tie_rate, power=power, alpha=ALPHA),
+        },
+    }
+
+
+def _order(valid: Sequence[Verdict]) -> dict[str, Any]:
+    """Splits among judged comparisons, and how often a decided ballot chose the answer shown first."""
+    judged = [v for v in valid if v.first != EQUAL]
+    first = sum((v.first == "base") + (v.second == "tuned") for v in judged)
+    decided = sum((v.first in ("base", "tuned")) + (v.second in ("base", "tuned")) for v in judged)
+    splits = sum(v.outcome is Outcome.SPLIT for v in judged)
+    return {
+        "n_judged": len(judged),
+        "n_split": splits,
+        "flip_rate": splits / len(judged) if judged else None,
+        "n_decided_ballots": decided,
+        "first_shown_share": first / decided if decided else None,
+    }
+
+
+def judge_agreement(panel: Mapping[str, Verdicts]) -> list[dict[str, Any]]:
+    """Each pair of judges over the comparisons that both judged: raw agreement and Cohen's kappa.
+
+    Equal answers, which nobody judged, stay out, and a split counts as a tie.
+    """
+    rows = []
+    for one, other in combinations(panel, 2):
+        words = [{(v.problem_id, v.seed): _word(v) for v in panel[name].verdicts} for name in (one, other)]
+        keys = [k for k in words[0] if words[0][k] and words[1].get(k)]
+        rows.append({"judges": [one, other]} | kappa(*([w[k] for k in keys] for w in words)))
+    return rows
+
+
+def _word(verdict: Verdict) -> str:
+    if verdict.outcome is Outcome.MISSING or verdict.first == EQUAL:
+        return ""
+    return "tie" if verdict.outcome is Outcome.SPLIT else verdict.outcome.value

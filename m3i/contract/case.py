@@ -1,0 +1,35 @@
+"""What a plugin's author states beside a component: which values it needs, refuses and accepts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(kw_only=True)
+class Case:
+    """What one component needs, refuses and accepts."""
+
+    needs: dict[str, Any] = field(default_factory=dict)
+    """Options without a default."""
+    bad: dict[str, list[Any]] = field(default_factory=dict)
+    """Option → values that must be refused when the component is made."""
+    other: dict[str, Any] = field(default_factory=dict)
+    """Option → a second valid value, where none can be derived from the type."""
+    together: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Option → other options that its second value needs."""
+    fixed: str = ""
+    """Options of a shared base of which this component accepts the default alone."""
+    derived: str = ""
+    """Options that are filled in from others when empty, such as a file's hash."""
+    free: str = ""
+    """Options of which every value of the type is accepted (or refused only once a target is known)."""
+    draws: dict[str, Any] | None = None
+    """Options with which a problem source draws few problems. None: 12 train and 9 held-out problems, by `n_train` and
+    `n_held_out` where it has both; `{}` for a source that takes its numbers from a file."""
+
+    def names(self) -> set[str]:
+        """Every option that the case speaks of."""
+        words = f"{self.fixed} {self.derived} {self.free}".split()
+        beside = [option for others in self.together.values() for option in others]
+        return {*self.needs, *self.bad, *self.other, *self.together, *beside, *words, *(self.draws or {})}
