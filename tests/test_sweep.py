@@ -143,7 +143,8 @@ def test_arms_that_fail_are_told_and_do_not_stop_the_others(tmp_path, small_stor
         small_store, "sweep.n_random=1", "sweep.others=[sham]", "exporter.max_relative_error=1e-9", cwd=tmp_path
     )
     assert done.returncode == 2
-    assert "2 of 3 jobs did not finish, the first of them arm attributed, seed 0" in done.stderr
+    said = "2 of 3 jobs did not finish (the same command runs only these); the first is arm attributed, seed 0"
+    assert said in done.stderr
     assert "2/3 " in done.stderr
     assert "exporter.allow_dead=true" in done.stderr
     folder = folder_in(tmp_path)
@@ -216,7 +217,7 @@ def test_an_interrupt_ends_the_workers_of_joblib_too(tmp_path, small_store):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["seed=3"], "seed=3: a sweep sets 'seed' for each job; training seeds are sweep.seeds"),
+        (["seed=3"], "seed=3: a sweep sets 'seed' for each job; choose training seeds with sweep.seeds"),
         (["arm=random-0"], "arm=random-0: a sweep sets 'arm' for each job"),
         (["trainer.rank=4,8"], "trainer.rank=4,8: +sweep=control runs the arms of one experiment"),
         (["sweep.primary=scores"], "sweep.primary = 'scores': expected score or accuracy"),

@@ -1,7 +1,7 @@
-"""What a sweep of this size could have found, and the problems, seeds and controls that an effect would take.
+"""What a sweep of this size could have detected, and how many problems, seeds and controls an effect would need.
 
-Ties among problems are in the standard deviation of problem-level scores; `power.required_n` gives the exact answer for
-the sign test of one arm.
+Ties among problems enter through the standard deviation of problem-level scores; `power.required_n` gives the exact
+answer for the sign test of one arm.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 
 
 def tied_effect(*, share: float, tie_rate: float) -> tuple[float, float]:
-    """Shift of the mean score from ½, and standard deviation of a problem's score, of one comparison a problem.
+    """Returns the mean score's shift from ½ and the standard deviation of a problem's score, at one comparison each.
 
     Args:
-        share: Wins among decided problems, 0 to 1.
-        tie_rate: Undecided problems, 0 to 1.
+        share: Share of wins among decided problems, 0 to 1.
+        tie_rate: Share of undecided problems, 0 to 1.
 
     Raises:
-        ValueError: For values outside their range.
+        ValueError: A value is out of range.
 
     Source: moments of the trinomial score 1, ½, 0.
     """
@@ -32,7 +32,7 @@ def tied_effect(*, share: float, tie_rate: float) -> tuple[float, float]:
 
 
 def power_mean(*, effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
-    """Power of the two-sided t test of a mean score over n problems.
+    """Returns the power of the two-sided t test of a mean score over n problems.
 
     Args:
         effect: True shift of the mean score from its null value, in units of the score.
@@ -41,7 +41,7 @@ def power_mean(*, effect: float, sd: float, n: int, alpha: float = 0.05) -> floa
         alpha: Level of the test.
 
     Raises:
-        ValueError: For numbers outside their range.
+        ValueError: A number is out of range.
 
     Source: Cohen 1988, Statistical Power Analysis, chapter 2 (noncentral t).
     """
@@ -50,13 +50,13 @@ def power_mean(*, effect: float, sd: float, n: int, alpha: float = 0.05) -> floa
         return 0.0
     from scipy.stats import ncf, t
 
-    # t squared is F: scipy's noncentral F keeps its digits where the noncentral t gives NaN. It is wrong at exactly 0.
+    # t squared is F: scipy's noncentral F stays accurate where its noncentral t gives NaN. It is wrong at exactly 0.
     shift = max(1e-9, abs(effect) * math.sqrt(n) / sd)
     return float(ncf.sf(float(t.ppf(1 - alpha / 2, n - 1)) ** 2, 1, n - 1, shift**2))
 
 
 def detectable_mean(*, sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float | None:
-    """Minimum detectable effect: the smallest shift of the mean score found with `power`; None below two problems.
+    """Returns the minimum detectable effect, the smallest shift of the mean score found with `power`; None for n < 2.
 
     Args:
         sd: Standard deviation of problem-level scores, > 0.
@@ -65,7 +65,7 @@ def detectable_mean(*, sd: float, n: int, power: float = 0.8, alpha: float = 0.0
         alpha: Level of the two-sided t test.
 
     Raises:
-        ValueError: For numbers outside their range.
+        ValueError: A number is out of range.
 
     Source: Bloom 1995, Evaluation Review 19, minimum detectable effects; here solved with the noncentral t.
     """
@@ -86,7 +86,9 @@ def detectable_mean(*, sd: float, n: int, power: float = 0.8, alpha: float = 0.0
 def required_problems(
     *, effect: float, sd: float, power: float = 0.8, alpha: float = 0.05, limit: int = 1_000_000
 ) -> int | None:
-    """Problems at which the t test of the mean score finds `effect` with `power`; None above `limit` or for effect 0.
+    """Returns the number of problems at which the t test of the mean score finds `effect` with `power`.
+
+    It is None above `limit` or for effect 0.
 
     Args:
         effect: Shift of the mean score, in units of the score.
@@ -96,9 +98,9 @@ def required_problems(
         limit: The largest answer given.
 
     Raises:
-        ValueError: For numbers outside their range.
+        ValueError: A number is out of range.
 
-    Source: as `power_mean`. For 60/40 at 67 % ties it gives 589; the exact sign test (`required_n`) takes 619.
+    Source: as `power_mean`. For 60/40 at 67 % ties it gives 589; the exact sign test (`required_n`) needs 619.
     """
     _check(sd=sd, alpha=alpha, power=power)
     low, high = 1, 2
@@ -115,9 +117,9 @@ def required_problems(
 
 
 def power_randomization(*, effect: float, between: float, within: float, controls: int, alpha: float = 0.05) -> float:
-    """Power of the one-sided randomization test when one attributed set lies `effect` above the mean of all sets.
+    """Returns the power of the one-sided randomization test when one set lies `effect` above the mean of all sets.
 
-    Normal approximation: a control's T is N(0, between + within); the attributed set is a fixed one with T of
+    Normal approximation: a control's T is N(0, between + within); that one set is fixed and its T is
     N(effect, within). The test rejects where at most c = floor(alpha (R + 1)) − 1 controls reach the attributed T, so
     the power is the mean of P(Binomial(R, P(control ≥ T)) ≤ c) over T. Noise common to all arms (the problems
     themselves) cancels and belongs in neither variance.
@@ -130,7 +132,7 @@ def power_randomization(*, effect: float, between: float, within: float, control
         alpha: Level; below 1 / (R + 1) the power is 0.
 
     Raises:
-        ValueError: For numbers outside their range.
+        ValueError: A number is out of range.
 
     Source: Hope 1968, JRSS B 30 (power of a Monte-Carlo test of few draws); the integral by Gauss-Hermite quadrature.
     """
@@ -153,10 +155,10 @@ def power_randomization(*, effect: float, between: float, within: float, control
 def required_controls(
     *, effect: float, between: float, within: float, power: float = 0.8, alpha: float = 0.05, limit: int = 9999
 ) -> int | None:
-    """The least R with the given power among those that use alpha fully, i.e. alpha (R + 1) whole; None above `limit`.
+    """Returns the smallest R with the given power, among those with alpha (R + 1) whole; None above `limit`.
 
-    More controls sharpen the threshold only; they do not make T less noisy, so the answer can be None at any limit:
-    then problems or training seeds are what is missing.
+    More controls only sharpen the threshold; they do not make T less noisy. The answer can therefore be None at any
+    limit, and then more problems or training seeds are needed.
 
     Args:
         effect: As in `power_randomization`.
@@ -167,7 +169,7 @@ def required_controls(
         limit: The largest R considered.
 
     Raises:
-        ValueError: For numbers outside their range.
+        ValueError: A number is out of range.
 
     Source: as `power_randomization`.
     """
@@ -197,7 +199,7 @@ def required_controls(
 def detectable_shift(
     *, between: float, within: float, controls: int, power: float = 0.8, alpha: float = 0.05
 ) -> float | None:
-    """The smallest `effect` of `power_randomization` found with `power`; None where R is too small for alpha at all.
+    """Returns the smallest `effect` found with `power` (`power_randomization`); None where R is too small for alpha.
 
     Args:
         between: As in `power_randomization`.
@@ -207,7 +209,7 @@ def detectable_shift(
         alpha: Level.
 
     Raises:
-        ValueError: For numbers outside their range.
+        ValueError: A number is out of range.
 
     Source: as `power_randomization`.
     """

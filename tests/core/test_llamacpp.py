@@ -430,5 +430,6 @@ def test_answers_are_reproducible_and_verified(mini):
 
 def test_prompt_that_does_not_fit(mini):
     long = Problem(id="long", prompt="1+" * 40, answer="7")
-    with pytest.raises(ConfigError, match=r"evaluate.n_ctx = 64: problem long needs 93 tokens, 81 for its prompt"):
+    words = r"evaluate.n_ctx = 64 is too small: problem long needs 93 tokens, 81 of them for its prompt"
+    with pytest.raises(ConfigError, match=words):
         answers(mini, problems=[*PROBLEMS, long])

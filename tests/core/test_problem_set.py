@@ -53,7 +53,7 @@ def test_a_sound_draw_is_kept_as_it_is():
     [
         ([], [problem("a")], None, "drew no train problems"),
         ([problem("a")], [], None, "drew no held_out problems"),
-        ([problem("a")], [problem("b")], 2, "drew 1 train problems where n_train = 2"),
+        ([problem("a")], [problem("b")], 2, "drew 1 train problems, but n_train = 2"),
         (
             [problem("a"), problem("A ")],
             [problem("b")],
