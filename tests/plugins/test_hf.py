@@ -15,10 +15,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from m3i_hf import DeepseekV2Lite, HfTarget, SmolLM2
-from m3i_hf.deepseek import REVISIONS, published_config, published_info
+from m3i_hf.deepseek import REVISIONS, DeepseekV2Lite, published_config, published_info
+from m3i_hf.hf import HfTarget
 from m3i_hf.hub import is_local
-from m3i_hf.smollm2 import find_gguf, read_gguf, require_same_vocabulary
+from m3i_hf.smollm2 import SmolLM2, find_gguf, read_gguf, require_same_vocabulary
 from small_models import small_deepseek, small_llama
 
 from m3i.errors import ConfigError, InputError
@@ -131,7 +131,7 @@ def test_sharded_weights(copy: Path):
 
 def test_describing_imports_neither_torch_nor_transformers(deepseek: Path):
     code = (
-        "import sys; from m3i_hf import HfTarget, SmolLM2; from m3i_hf.deepseek import published_info;"
+        "import sys; from m3i_hf.hf import HfTarget; from m3i_hf.smollm2 import SmolLM2; from m3i_hf.deepseek import published_info;"
         f"HfTarget(path={str(deepseek)!r}).describe(); published_info();"
         "sys.exit(1 if {'torch', 'transformers', 'gguf'} & sys.modules.keys() else 0)"
     )
@@ -357,7 +357,7 @@ def hub(copy: Path) -> Iterator[tuple[str, Path, list[str]]]:
 def describe_from(endpoint: str, cache: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """Describes acme/model in a fresh process: the client reads its endpoint and cache from the environment once."""
     code = (
-        "from m3i_hf import HfTarget; from m3i.errors import M3IError\n"
+        "from m3i_hf.hf import HfTarget; from m3i.errors import M3IError\n"
         f"t = HfTarget(path='acme/model', revision={COMMIT!r})\n"
         "try: print(t.describe().n_parameters, t.describe().revision)\n"
         "except M3IError as error: print(type(error).__name__, error)\n"
