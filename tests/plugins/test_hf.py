@@ -131,7 +131,8 @@ def test_sharded_weights(copy: Path):
 
 def test_describing_imports_neither_torch_nor_transformers(deepseek: Path):
     code = (
-        "import sys; from m3i_hf.hf import HfTarget; from m3i_hf.smollm2 import SmolLM2; from m3i_hf.deepseek import published_info;"
+        "import sys; from m3i_hf.hf import HfTarget; from m3i_hf.smollm2 import SmolLM2; "
+        "from m3i_hf.deepseek import published_info; "
         f"HfTarget(path={str(deepseek)!r}).describe(); published_info();"
         "sys.exit(1 if {'torch', 'transformers', 'gguf'} & sys.modules.keys() else 0)"
     )
