@@ -305,7 +305,7 @@ def _sums(error_ON: np.ndarray, index_N: np.ndarray, weight_BC: np.ndarray) -> t
 
 
 def _mean_phi(error_ON: np.ndarray, wrong_N: np.ndarray, index_N: np.ndarray, weight_BC: np.ndarray) -> np.ndarray:
-    """Returns the mean phi given the truth over all pairs, one value per draw; NaN if some observer's errors are constant.
+    """Returns the mean phi given the truth over all pairs, one value per draw; NaN where errors do not vary.
 
     Sums of squares and products are taken about the mean of each class and then pooled, so a class in which an observer
     is always right, or always wrong, adds nothing.
