@@ -92,7 +92,7 @@ class Observer(Protocol):
     libraries: ClassVar[tuple[str, ...]]
 
     async def audit(self, request: AuditRequest) -> Audit:
-        """Returns findings with verbatim quotes (`m3i.artifacts.Finding`); a trace without a valid reply is `missing`."""
+        """Returns findings with verbatim quotes (see `Finding`); a trace without a valid reply is `missing`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's errors, said in one line: what is wrong, what was given, what to do."""
+"""Rewrites errors of Hydra and OmegaConf as one line: what is wrong, what was given, what to do."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from m3i.errors import M3IError, did_you_mean
 
 NO_NAME = "Config group override must be a string or a list"
-"""What Hydra says in a bare ValueError about `trainer=null` or `=3`."""
+"""Hydra's message, in a bare ValueError, for `trainer=null` or `=3`."""
 
 
 def explain(error: BaseException) -> str:
-    """One line for the user."""
+    """Returns the error as one line for the user."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, M3IError):
@@ -22,7 +22,7 @@ def explain(error: BaseException) -> str:
         if isinstance(cause, ValidationError):
             return f"option '{cause.full_key}': {_first_line(cause)}"
         if NO_NAME in str(cause):
-            return "a component is chosen by its name, such as trainer=dpo_lora (see 'm3i plugins')"
+            return "choose a component by its name, such as trainer=dpo_lora (see 'm3i plugins')"
         cause = cause.__cause__ or cause.__context__
     return " ".join(str(error).split("Config search path:")[0].split())
 
@@ -33,11 +33,11 @@ def _unknown_option(error: OmegaConfBaseException) -> str:
 
 
 def unknown_option(path: str, known: list[str]) -> str:
-    """The line for an option that does not exist; `known` are its would-be siblings."""
+    """Returns the message for an option that does not exist; `known` are the options in the same place."""
     prefix, _, name = path.rpartition(".")
     full = [f"{prefix}.{k}" if prefix else k for k in known]
     hint = did_you_mean(path, full) if did_you_mean(name, known) != "." else "."
-    place = f"Options of {prefix}" if prefix else "There are"
+    place = f"Options of {prefix}" if prefix else "Options"
     return f"option '{path}' does not exist{hint} {place}: {', '.join(sorted(known)) or 'none'}"
 
 
