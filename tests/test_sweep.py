@@ -170,7 +170,7 @@ def test_an_interrupted_sweep_goes_on(tmp_path, finished):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 130, said
-    assert "run the same command again to go on" in said
+    assert "run the same command again to continue" in said
     before = stored(store)
     done = sweep(store, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -197,7 +197,7 @@ def test_an_interrupt_ends_the_workers_of_joblib_too(tmp_path, finished, seed, n
     (os.killpg if of_group else os.kill)(process.pid, number)
     _, said = process.communicate(timeout=240)  # its end comes once no worker holds the pipe any more
     assert process.returncode == 130, said
-    assert "run the same command again to go on" in said
+    assert "run the same command again to continue" in said
     assert "Traceback" not in said
     done = sweep(store, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

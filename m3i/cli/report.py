@@ -1,4 +1,4 @@
-"""`m3i report`: a page from a stored result."""
+"""`m3i report`: renders the page of a stored result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def report_command(arguments: list[str]) -> None:
     from m3i.sweep.load import UNSHOWABLE
 
     if len(arguments) != 1:
-        raise M3IError("usage: m3i report FOLDER (with result.json or sweep.json)")
+        raise M3IError("usage: m3i report FOLDER; FOLDER holds result.json or sweep.json")
     sweep = Path(arguments[0]) / "sweep.json"
     of_sweep = sweep.is_file()
     file, version = (sweep, SWEEP_FORMAT) if of_sweep else (sweep.with_name("result.json"), FORMAT)
@@ -26,6 +26,6 @@ def report_command(arguments: list[str]) -> None:
     try:
         page = render_sweep(document) if of_sweep else render_report(document)
     except UNSHOWABLE as error:
-        raise M3IError(f"{file}: a field is missing or of another type ({error}); make it again") from error
+        raise M3IError(f"{file}: a field is missing or has the wrong type ({error}); make it again") from error
     write_texts({file.with_name("report.html"): page})
     print(file.with_name("report.html"))

@@ -270,7 +270,7 @@ class Store:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StoreError(
-                    f"the disk that holds the store {self.root} is full; free some space or choose another folder with "
+                    f"the disk under the store {self.root} is full; free some space or choose another folder with "
                     f"store.root=/path. Finished stages are kept."
                 ) from error
             unusable = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)

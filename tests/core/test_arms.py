@@ -96,7 +96,7 @@ def test_a_draw_beyond_every_set_of_the_layers_is_refused_before_they_are_select
     for name in ("attributed", "random-5", "excluding-5", "all"):
         refuse_draw(parse_arm(name), info)
     for name in ("random-6", "excluding-6", "random-99999"):
-        with pytest.raises(ConfigError, match=f"arm = {name}: .* has 4 layers, of which no more than 6 sets"):
+        with pytest.raises(ConfigError, match=f"arm = {name}: .* has 4 layers, which have at most 6 sets"):
             refuse_draw(parse_arm(name), info)
 
 
