@@ -160,7 +160,7 @@ def test_a_sweep_is_known_by_its_file(run):
         ("{", "cannot be read"),
         ("[]", "holds no JSON object"),
         ("{}", "format None"),
-        ('{"format": NaN}', "NaN is no number"),
+        ('{"format": NaN}', "NaN is not a JSON number"),
     ],
 )
 @pytest.mark.parametrize("name", ["result.json", "sweep.json"])
