@@ -288,7 +288,7 @@ def test_a_folder_in_the_place_of_a_file_is_named(folder: Path, name: str, capsy
         ("[" * 100_000, "nested too deep"),
         ("null", "holds no JSON object"),
         ('{"format": NaN}', "NaN is not a JSON number"),
-        ('{"format": OWN}', "a field is missing or of another type"),
+        ('{"format": OWN}', "a field is missing or has the wrong type"),
     ],
 )
 @pytest.mark.parametrize(("name", "own"), [("sweep.json", SWEEP_FORMAT), ("result.json", FORMAT)])
