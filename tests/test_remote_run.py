@@ -128,7 +128,7 @@ def test_an_estimate_needs_no_key_and_asks_nobody(root: Path) -> None:
     with WireServer() as server:
         done = run(root, *PANEL, "ledger.mode=estimate", server=server)
         assert server.requests == []
-    assert "observer.claude, observer.gemini: reckoned from stored traces." in done.stdout
+    assert "observer.claude, observer.gemini: estimated from stored traces." in done.stdout
     words = m3i(root, "cost", *PANEL, *SMALL, f"store.root={root / 'store'}").stdout
     assert words == done.stdout
 

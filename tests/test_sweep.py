@@ -178,7 +178,7 @@ def test_an_interrupted_sweep_goes_on(tmp_path, small_store):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 130, said
-    assert "run the same command again to go on" in said
+    assert "run the same command again to continue" in said
     before = stored(small_store)
     done = sweep(small_store, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -206,7 +206,7 @@ def test_an_interrupt_ends_the_workers_of_joblib_too(tmp_path, small_store):
         end(process.pid, number)
         _, said = process.communicate(timeout=240)  # its end comes once no worker holds the pipe any more
         assert process.returncode == 130, said
-        assert "run the same command again to go on" in said
+        assert "run the same command again to continue" in said
         assert "Traceback" not in said
     done = sweep(small_store, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

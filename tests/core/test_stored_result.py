@@ -153,7 +153,7 @@ def test_what_does_not_fit_is_named(results, change: Callable[[Any], Any], words
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{"format": NaN}', "NaN is no number of JSON"),
+        ('{"format": NaN}', "NaN is not a JSON number"),
         ('{"format": 1e999}', "the number 1e999 is too large"),
         ('{"format": ' + "9" * 5000 + "}", "the number 99999999999999999999... has 5000 digits"),
         ("[" * 100_000, "nested too deep"),
@@ -315,7 +315,7 @@ def test_a_folder_in_the_place_of_a_file_is_named(folder: Path, name: str, capsy
         ('{"format": 1}', "format 1, this version reads"),
         ("[" * 100_000, "nested too deep"),
         ("null", "holds no JSON object"),
-        ('{"format": NaN}', "NaN is no number of JSON"),
+        ('{"format": NaN}', "NaN is not a JSON number"),
         ('{"format": OWN}', "m3i: field required; restore the file, or"),
     ],
 )

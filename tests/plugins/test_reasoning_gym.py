@@ -201,6 +201,6 @@ def test_without_the_package():
 
 
 def test_the_package_is_imported_only_to_draw():
-    module = "m3i_reasoning_gym"
+    module = "m3i_reasoning_gym.source"
     code = f"import sys; from {module} import ReasoningGymProblems as R; R(); sys.exit('reasoning_gym' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
