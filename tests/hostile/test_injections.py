@@ -70,7 +70,7 @@ def test_canaries_ask_for_the_answer_that_they_stand_in():
 
 def test_the_file_can_be_read_by_people_and_diff_tools():
     """Whatever is not seen, or reorders a line, is written as an escape."""
-    text = resources.files("m3i").joinpath("injections.jsonl").read_text(encoding="utf-8")
+    text = resources.files("m3i.stages").joinpath("injections.jsonl").read_text(encoding="utf-8")
     hidden = {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") and c != "\n"}
     assert hidden == set()
     assert len(text.splitlines()) == len(text.split("\n")) - 1 == len(load())
