@@ -33,6 +33,8 @@ class ArmKind(str, Enum):
     """The attributed layers with a zero update, which must change nothing."""
 
 
+DERIVED = (ArmKind.ALL, ArmKind.SHUFFLED, ArmKind.SHAM)
+"""Kinds of which there is one beside the attributed arm."""
 DRAWN = (ArmKind.RANDOM, ArmKind.EXCLUDING)
 """Kinds with several arms, told apart by the number of the draw."""
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from omegaconf import MISSING
 
 from m3i.component import option, require
+from m3i.config.arms import DERIVED
+from m3i.statistics.randomization import ALTERNATIVES
 
 E = TypeVar("E", bound=Enum)
 
@@ -264,6 +266,8 @@ class LedgerSettings:
         require(self.batch_poll_s > 0, "ledger.batch_poll_s", self.batch_poll_s, "more than 0")
 
 
+EndpointKind = Literal["score", "accuracy"]
+"""What the arms of a sweep are compared by."""
 MOST_ARMS = 10_000
 """Maximum number of random arms in a sweep, since each one is trained."""
 
@@ -286,7 +290,7 @@ class SweepSettings:
     nothing is tested."""
     n_excluding: int = 0
     """Number of arms with random sets that contain no attributed layer, shown as a contrast without a p value."""
-    others: list[str] = option(factory=lambda: ["all", "shuffled", "sham"])
+    others: list[str] = option(factory=lambda: [kind.value for kind in DERIVED])
     """Further arms: `all` candidates, `shuffled` preferences, `sham` (a zero update; run at one training seed)."""
     seeds: list[int] = option(factory=lambda: [0, 1, 2])
     """Training seeds of every arm; with fewer than three the effect's interval falls short of its nominal coverage."""
@@ -308,12 +312,12 @@ class SweepSettings:
         """Checks the values."""
         for name, n in (("sweep.n_random", self.n_random), ("sweep.n_excluding", self.n_excluding)):
             require(0 <= n <= MOST_ARMS, name, n, f"at least 0, and at most {MOST_ARMS}")
-        known = ("all", "shuffled", "sham")
+        known = [kind.value for kind in DERIVED]
         require(
             set(self.others) <= set(known) and len(set(self.others)) == len(self.others),
             "sweep.others",
             list(self.others),
-            "distinct ones of all, shuffled, sham",
+            f"distinct ones of {', '.join(known)}",
         )
         require(
             len(self.seeds) >= 1 and len(set(self.seeds)) == len(self.seeds),
@@ -323,9 +327,8 @@ class SweepSettings:
         )
         for seed in self.seeds:
             require_training_seed("sweep.seeds", seed)
-        require(self.primary in ("score", "accuracy"), "sweep.primary", self.primary, "score or accuracy")
-        known = ("greater", "less", "two-sided")
-        require(self.alternative in known, "sweep.alternative", self.alternative, "greater, less or two-sided")
+        require(self.primary in get_args(EndpointKind), "sweep.primary", self.primary, "score or accuracy")
+        require(self.alternative in ALTERNATIVES, "sweep.alternative", self.alternative, "greater, less or two-sided")
         require(0 < self.alpha < 0.5, "sweep.alpha", self.alpha, "a number in (0, 0.5)")
         require(0 < self.margin < 0.5, "sweep.margin", self.margin, "a number in (0, 0.5)")
         require(0.5 < self.effect < 1, "sweep.effect", self.effect, "a number in (0.5, 1)")

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 Alternative = Literal["greater", "less", "two-sided"]
+ALTERNATIVES: tuple[Alternative, ...] = get_args(Alternative)
 TIE = 1e-9
 """Statistics that differ by less are ties: means of the same scores in another order differ in the last bits."""
 
@@ -57,7 +58,7 @@ def randomization_test(
     Mathematical Statistics 28, for its exactness with sampled sets; two-sided: Hemerik & Goeman 2018, TEST 27 (any
     statistic that treats the arms alike may be compared).
     """
-    if alternative not in ("greater", "less", "two-sided"):
+    if alternative not in ALTERNATIVES:
         raise ValueError(f"alternative = {alternative!r}: expected 'greater', 'less' or 'two-sided'")
     if not len(controls):
         raise ValueError("no control: a randomization test needs at least one random set")

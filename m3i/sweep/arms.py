@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from m3i.artifacts import SCORES
+from m3i.config.arms import ArmKind
 from m3i.statistics import (
     cluster_mean,
     mcnemar,
@@ -26,7 +27,7 @@ from m3i.sweep.load import Job
 
 SIGN = {"tuned": 1, "base": -1}
 PERMUTATIONS = 999
-KINDS = ("attributed", "random", "excluding", "all", "shuffled", "sham")
+KINDS = [kind.value for kind in ArmKind]
 
 
 def arm_rows(jobs: Sequence[Job], endpoints: Sequence[Endpoint], design: Design) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ KEPT_OF_ANSWERS = ("correct", "n_tokens", "truncated")
 HEAVY = ("telemetry", "traces", "observers", "agreement", "errors", "places", "contrasts", "examples")
 """Sections of a result that are the same in all arms, or that no comparison reads; kept for one job only."""
 
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One arm with one training seed."""
