@@ -155,7 +155,7 @@ class Store:
         inputs = sorted(name.removeprefix("inputs.") for name in best if name.startswith("inputs."))
         own = sorted(name for name in best if not name.startswith("inputs."))
         parts = [f"{_short(name)}: {_show(had.get(name))} → {_show(wanted.get(name))}" for name in own[:3]]
-        parts += [f"{len(own) - 3} more options"] if len(own) > 3 else []
+        parts += [f"{len(own) - 3} more option{'s' if len(own) > 4 else ''}"] if len(own) > 3 else []
         parts += [f"new {', '.join(inputs)}"] if inputs else []
         return "; ".join(parts)
 

@@ -170,7 +170,8 @@ def deviations(sweep: LoadedSweep) -> list[str]:
     rows = sweep.plan["registrations"]
     found = []
     if rows[0].get("n_results"):
-        found.append(f"The plan was first registered when {rows[0]['n_results']} results already existed.")
+        n = rows[0]["n_results"]
+        found.append(f"The plan was first registered when {n} result{'' if n == 1 else 's'} already existed.")
     for row in rows[1:]:
         when = _when(row.get("n_results", 0))
         differs = [name for name in WORDS if row.get(name) != rows[0].get(name)]
