@@ -40,7 +40,7 @@ def circles_of(below: Mapping[str, set[str]]) -> list[set[str]]:
 
 
 def floors_of(below: Mapping[str, set[str]]) -> dict[str, int]:
-    """Room → its floor, the ground being 1. Empty where there is a circle."""
+    """Room → its floor, the ground being 1. Empty if there is a circle."""
     floors: dict[str, int] = {}
     try:
         for room in TopologicalSorter(below).static_order():

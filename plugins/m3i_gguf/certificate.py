@@ -1,7 +1,7 @@
 """The certificate: does every trained tensor make the difference in llama.cpp that it makes in PEFT?
 
-Only *differences* are compared, tuned minus base in each runtime: re-quantisation alone moves logits, so a change by
-itself proves nothing. Each tensor is measured alone, then all together. An update too small to stand out from the
+Only *differences* are compared, tuned minus base in each runtime: re-quantisation alone moves logits, so a changed
+output proves nothing. Each tensor is measured alone, then all together. An update too small to stand out from the
 measured base parity is multiplied by a power of two for its measurement. Probe tokens at which a router resolves a
 near-tie differently in the two runtimes (read from both runtimes' own graphs; m3i_gguf.routing) are left out and
 counted.
@@ -283,7 +283,7 @@ class Bench:
         factor, peft = self._stand_out(names)
         measured, note = self._whole(names, factor, peft), ""
         if factor != 1.0:
-            note = f"judged at {factor:g} times the update: the update itself does not stand out from parity noise"
+            note = f"judged at {factor:g} times the update, which itself is too small to stand out from parity noise"
             exact = self._whole(names, 1.0, self._read_peft(names, 1.0))
             note += f" (at 1: PEFT {exact.peft_norm:.2g}, llama.cpp {exact.llama_norm:.2g} nats)"
         live = measured.relative_error <= self._bound and measured.llama_norm > self.parity

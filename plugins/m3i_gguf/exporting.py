@@ -292,7 +292,7 @@ def _dead_message(
         f"{len(dead)} of {len(trained)} trained tensors do not make the difference in llama.cpp that they make in "
         f"PEFT (bound {bound:.0%}); {live:.1%} of the adapter would be evaluated:\n"
         + "\n".join(lines)
-        + f"\n{remedy}, or set exporter.allow_dead=true to evaluate the live part alone"
+        + f"\n{remedy}, or set exporter.allow_dead=true to evaluate only the live part"
     )
 
 

@@ -72,7 +72,7 @@ def vocabulary(tokenizer: Any, n_vocab: int) -> dict[str, Any]:
 
 
 def pre_tokenizer(described: dict[str, Any]) -> str:
-    """llama.cpp's name for the rule that cuts text before BPE; `default` where none is known to match."""
+    """llama.cpp's name for the rule that splits text before BPE; `default` if none is known to match."""
     parts = described.get("pretokenizers", [described])
     kinds = [part.get("type") for part in parts]
     patterns = " ".join(str(part.get("pattern", {}).get("Regex", "")) for part in parts if part.get("type") == "Split")

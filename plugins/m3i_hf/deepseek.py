@@ -32,7 +32,7 @@ class DeepseekV2Lite(HfTarget):
     revision: str = ""
     """Commit on the hub, 40 hexadecimal digits; empty for the one this preset was written for."""
     family: str = "deepseek"
-    """Who made the model, so that a judge or observer of the same family is flagged."""
+    """The model's maker; a judge or observer of the same family is flagged."""
 
     def __post_init__(self) -> None:
         """Checks the values, and pins the revision."""

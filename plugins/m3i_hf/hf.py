@@ -29,7 +29,7 @@ class HfTarget(ChatTarget):
     """Commit on the hub, 40 hexadecimal digits; required for a hub id, since a branch can move. A local folder is
     identified by the hash of its files instead."""
     family: str = ""
-    """Who made the model, so that a judge or observer of the same family is flagged; guessed from its name if empty."""
+    """The model's maker, guessed from its name if empty; a judge or observer of the same family is flagged."""
 
     def __post_init__(self) -> None:
         """Checks the values."""

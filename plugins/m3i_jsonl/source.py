@@ -94,7 +94,8 @@ class JsonlProblems(Component):
         n_train = len(pool) - n_held_out if self.n_train is None else self.n_train
         if min(n_train, n_held_out) < 1:
             raise ConfigError(
-                f"{pool[0].file} has {len(pool)} problems, which leaves {n_train} train and {n_held_out} held-out ones"
+                f"{pool[0].file} has {len(pool)} problems, which leaves {n_train} train and {n_held_out} held-out "
+                "ones; lower problems.n_train or problems.n_held_out"
             )
         return split_by_hash([p.problem for p in pool], n_train, n_held_out, self.seed)
 

@@ -76,7 +76,7 @@ class LlamaCppModel(TextModel):
             raise ConfigError(f"{self.group}.model_sha256 = {self.model_sha256}, but {path} has {found}")
 
     def family(self) -> str:
-        """Who made the model, from the file's name."""
+        """The model's maker, from the file's name."""
         return family_of(self.model if self.model == BUNDLED else Path(self.model).stem)
 
     def request_options(self) -> dict[str, Any]:

@@ -52,9 +52,8 @@ class DpoLora(m3i.Component):
     alpha: int = 32
     """Scale of the update, ≥ 1: the update is multiplied by alpha / rank."""
     modules: list[str] = m3i.option(factory=lambda: ["auto"])
-    """Weights to train in each selected layer. Groups: `auto` (attention, and the router where there is one),
-    `attention`, `mla`, `router`, `mlp` (dense MLPs and shared experts); or names within a layer, e.g.
-    `self_attn.o_proj`."""
+    """Weights to train in each selected layer. Groups: `auto` (attention, and the router if there is one), `attention`,
+    `mla`, `router`, `mlp` (dense MLPs and shared experts); or names within a layer, e.g. `self_attn.o_proj`."""
     beta: float = 0.1
     """Strength of the pull towards the base model, > 0. Source: Rafailov et al. 2305.18290, equation 7."""
     nll_weight: float = 0.0

@@ -555,7 +555,7 @@ def test_a_target_is_checked_from_its_facts_alone():
     DpoLora().check(llama().info)
     with pytest.raises(ConfigError, match="no multi-head latent attention"):
         DpoLora(modules=["mla"]).check(llama().info)
-    with pytest.raises(ConfigError, match="no mixture-of-experts model"):
+    with pytest.raises(ConfigError, match="not a mixture-of-experts model"):
         DpoLora(modules=["auto", "router"]).check(llama().info)
 
 
