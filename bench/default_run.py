@@ -2,8 +2,8 @@
 
     python bench/default_run.py [--write docs/benchmarks.md] [--torch-threads 1,2] [OVERRIDES ...]
 
-Runs the experiment in processes of its own: cold (a fresh store), warm (the same again), and once more for each other
-number of llama.cpp threads, where only the answers are made anew. Reads the stages' times from result.json.
+Runs the experiment in separate processes: cold (a fresh store), warm (the same again), and once more for each other
+number of llama.cpp threads, which recomputes only the answers. Reads the stages' times from result.json.
 """
 
 import argparse
@@ -31,7 +31,7 @@ LIBRARIES = ("torch", "transformers", "peft", "trl", "llama-cpp-python")
 STARTS = {
     "`m3i plugins`": ("-m", "m3i", "plugins"),
     "`m3i --help`": ("-m", "m3i", "--help"),
-    "a wrong option": ("-m", "m3i", "trainer.rnak=1"),
+    "an unknown option": ("-m", "m3i", "trainer.rnak=1"),
     "`import torch`": ("-c", "import torch"),
     "`import torch, transformers`": ("-c", "import torch, transformers"),
     "`from trl import DPOTrainer`": ("-c", "from trl import DPOTrainer"),
@@ -67,7 +67,7 @@ def timed(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[int
 
 
 def resident(root: int) -> int:
-    """Bytes of resident memory of a process and all below it; 0 where /proc does not tell."""
+    """Bytes of resident memory of a process and all its descendants; 0 if /proc does not tell."""
     parents: dict[int, int] = {}
     sizes: dict[int, int] = {}
     for place in Path("/proc").glob("[0-9]*"):
@@ -76,7 +76,7 @@ def resident(root: int) -> int:
             parents[int(place.name)] = int(fields[1])
             sizes[int(place.name)] = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
         except (OSError, IndexError):
-            continue  # it ended meanwhile
+            continue  # it has ended in the meantime
     tree, grown = {root}, True
     while grown:
         more = {pid for pid, parent in parents.items() if parent in tree} - tree
@@ -86,26 +86,26 @@ def resident(root: int) -> int:
 
 
 def experiment(folder: Path, store: Path, overrides: Sequence[str], torch_threads: str) -> Measured:
-    """One run of m3i; ends the benchmark where it fails."""
+    """Runs m3i once; ends the benchmark if the run fails."""
     environment = dict(os.environ)
     if torch_threads:
         environment["OMP_NUM_THREADS"] = str(torch_threads)
     words = ["-m", "m3i", *overrides, f"store.root={store}", f"hydra.run.dir={folder}"]
     code, wall, peak, output = timed(words, environment)
     if code != 0:
-        sys.exit(f"{shlex.join(words)} ended with {code}:\n{output[-3000:]}")
+        sys.exit(f"{shlex.join(words)} failed with exit code {code}:\n{output[-3000:]}")
     print(f"{shlex.join(words)}: {wall:.1f} s", file=sys.stderr)
     return Measured(wall, peak, json.loads((folder / "result.json").read_text(encoding="utf-8")))
 
 
 def read(cls: type[A], measured: Measured, store: Path, stage: str, label: str = "") -> tuple[A, float]:
-    """An artifact of the run, from the store."""
+    """An artifact of the run, from the store, and the seconds it took to make."""
     row = next(s for s in measured.result["stages"] if (s["stage"], s["label"]) == (stage, label))
     return codec.read(cls, store / "objects" / stage / row["key"], id=row["key"], parents=()), row["made_in_s"]
 
 
 def stage_rows(cold: Measured, warm: Measured) -> Iterator[tuple[str, ...]]:
-    """One line a stage: seconds when made, share, peak memory, seconds when stored."""
+    """One line per stage: seconds when made, share, peak memory, seconds when stored."""
     total = sum(s["made_in_s"] for s in cold.result["stages"])
     for one, again in zip(cold.result["stages"], warm.result["stages"], strict=True):
         title = f"{one['stage']} {one['label']}".strip()
@@ -128,7 +128,7 @@ def stage_rows(cold: Measured, warm: Measured) -> Iterator[tuple[str, ...]]:
 
 
 def throughput(measured: Measured, store: Path) -> Iterator[tuple[str, int, float]]:
-    """Tokens a second, by what is done to them."""
+    """Tokens per second, by what is done to them."""
     traces, _ = read(Traces, measured, store, "trace")
     telemetry, telemetry_s = read(Telemetry, measured, store, "telemetry")
     reference, reference_s = read(ReferenceLogprobs, measured, store, "reference")
@@ -226,7 +226,7 @@ def test_suite(file: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", type=Path, help="page to write; standard output without it")
+    parser.add_argument("--write", type=Path, help="file to write the page to; default: standard output")
     parser.add_argument("--torch-threads", default="", help="further cold runs with these OMP_NUM_THREADS, e.g. 1,2")
     parser.add_argument("overrides", nargs="*", help="overrides of the experiment")
     given = parser.parse_args()
@@ -239,7 +239,7 @@ def main() -> None:
         }
         again = [s["stage"] for s in runs["warm"].result["stages"] if not s["hit"]]
         if again:
-            sys.exit(f"the warm run made {', '.join(again)} again: was the source edited meanwhile?")
+            sys.exit(f"the warm run made {', '.join(again)} again: was the source edited in the meantime?")
         used = runs["cold"].result["config"]["evaluate"]["threads"]
         evaluations: dict[int, list[float]] = {}
         for threads in sorted({used, 1, os.cpu_count() or 1}):

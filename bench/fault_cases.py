@@ -11,8 +11,8 @@ from typing import Any
 from tests.wire import faults
 
 EXPECTED = {
-    "retried": "tried again until answered",
-    "stopped": "stopped with one error; complete when started again",
+    "retried": "retried until answered",
+    "stopped": "stopped with one error; complete after a restart",
     "missing": "counted as missing",
 }
 
@@ -23,28 +23,28 @@ class Case:
 
     name: str
     ends: str
-    """What is documented: a word of EXPECTED."""
+    """The documented end: a key of EXPECTED."""
     script: tuple[faults.Fault, ...] = ()
     error: str = ""
-    """Of `stopped`: the class of the error."""
+    """For `stopped`: the class of the error."""
     missing: int = 0
-    """Of `missing`: how many items."""
+    """For `missing`: how many items."""
     ledger: dict[str, Any] = field(default_factory=dict)
-    """Options of the ledger for the attempt with the fault."""
+    """Ledger options for the attempt with the fault."""
     budget_calls: float = 0.0
-    """Instead of a large budget, as many calls' worst cases."""
+    """Instead of a large budget: the worst-case cost of this many calls."""
     model: str = ""
-    """Another model id for the attempt with the fault."""
+    """A different model id for the attempt with the fault."""
     around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-    """What happens to this machine meanwhile."""
+    """What happens to this machine during the attempt."""
     nobody: str = ""
-    """Instead of the server, at its port: `refuses`, or `accepts` nothing."""
+    """What is at the server's port instead of the server: `refuses`, or `accepts` nothing."""
     kill: bool = False
 
 
 @contextlib.contextmanager
 def jumping_clock() -> Iterator[None]:
-    """The wall clock goes a day forwards and two days back while calls are made; the monotonic clock does not."""
+    """The wall clock jumps a day ahead and two days back while calls are made; the monotonic clock does not."""
     real, began = time.time, time.monotonic()
     time.time = lambda: real() + (86_400 if (time.monotonic() - began) % 0.2 < 0.1 else -86_400)
     try:

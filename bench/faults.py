@@ -1,10 +1,10 @@
-"""What becomes of a panel of judgments when its provider fails, as a Markdown page (docs/faults.md).
+"""What happens to a panel of judgements when its provider fails, as a Markdown page (docs/faults.md).
 
     python -m bench.faults [--provider claude --provider gemini] [--fault 429] [--write docs/faults.md]
 
-The real clients of each provider ask a local server (tests/wire) through the real ledger for the same panel, once a
-fault. After the fault the same panel is asked again, as a user would start the command again. Survived means that the
-call ended as documented: `retried` to a whole panel, `stopped` with one error and a whole panel after the restart, or
+The real clients of each provider ask a local server (tests/wire) for the same panel, through the real ledger, once per
+fault. After the fault the same panel is asked again, as a user would restart the command. Survived means that the call
+ended as documented: `retried` to a complete panel, `stopped` with one error and a complete panel after the restart, or
 `missing` items counted as such and nothing else lost.
 """
 
@@ -48,13 +48,13 @@ MODELS = {"claude": "claude-sonnet-5-5", "gemini": "gemini-2.5-pro", "litellm": 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What a fault came to with one provider."""
+    """The outcome of one fault with one provider."""
 
     case: Case
     provider: str
     ended: str
     wrong: str
-    """What is not as documented; empty for a fault that was survived."""
+    """What is not as documented; empty if the fault was survived."""
     n_requests: int
     repeated: int
     lost: int
@@ -67,7 +67,7 @@ class Row:
 
 
 def pairs() -> list[BlindPair]:
-    """Comparisons with one right answer each, in turn the first and the second."""
+    """Comparisons with one correct answer each, the first and the second in turn."""
     made = []
     for i in range(N_PAIRS):
         a, b = 3 + i, 7 * (i + 1)
@@ -104,7 +104,7 @@ def judge_class(provider: str) -> type[Any]:
 
 
 def right_ballots(judgment: Judgment) -> int:
-    """How many ballots are what an honest judge says."""
+    """How many ballots are those of an honest judge."""
     wanted = ["a" if i % 2 == 0 else "b" for i in range(N_PAIRS)]
     return sum(b.choice == w for b, w in zip(judgment.ballots, wanted, strict=True))
 
@@ -186,7 +186,7 @@ def attempt(
     except M3IError as error:
         said.append(str(error))
         return type(error).__name__, None
-    except BaseException as error:  # none of ours: a fault that was not survived
+    except BaseException as error:  # not one of ours: a fault that was not survived
         if isinstance(error, KeyboardInterrupt):
             raise
         said.append(f"{error!r}")
@@ -196,7 +196,7 @@ def attempt(
 
 
 def faulty_options(case: Case, provider: str) -> dict[str, Any]:
-    """The case's options of the ledger."""
+    """The case's ledger options."""
     if not case.budget_calls:
         return case.ledger
     request = judge_class(provider)(model=MODELS[provider], max_tokens=1024).request_for(pairs()[0])
@@ -206,13 +206,13 @@ def faulty_options(case: Case, provider: str) -> dict[str, Any]:
 
 
 def prices() -> dict[str, Any]:
-    """The same for all, so that figures do not move with a price table."""
+    """The same prices for all, so that figures do not change with a price table."""
     names = [*MODELS.values(), *(case.model for case in CASES if case.model)]
     return {name: {"input": 3.0, "output": 15.0} for model in names for name in (model, f"openai/{model}")}
 
 
 def overshoot(path: Path, budget_usd: float | None) -> float:
-    """US dollars paid beyond the budget so far."""
+    """US dollars paid so far beyond the budget."""
     if budget_usd is None or not path.is_file():
         return 0.0
     db = Database(path)
@@ -225,7 +225,7 @@ def overshoot(path: Path, budget_usd: float | None) -> float:
 
 
 def kill_in_the_middle(provider: str, settings: LedgerSettings, server: WireServer, folder: Path) -> str:
-    """Ends a process of its own that runs the panel, with three answers recorded and two calls in flight."""
+    """Kills a separate process that runs the panel, with three answers recorded and two calls in flight."""
     server.script(*(faults.ok(),) * 3, *(faults.hold(),) * 2)
     words = [sys.executable, "-m", "bench.faults", "--worker", provider, str(settings.path), server.url]
     with (folder / "worker.log").open("wb") as output:
@@ -243,7 +243,7 @@ def kill_in_the_middle(provider: str, settings: LedgerSettings, server: WireServ
 
 
 def n_answers(path: Path) -> int:
-    """Recorded answers, seen from another process."""
+    """Number of recorded answers, seen from another process."""
     if not path.is_file():
         return 0
     with contextlib.closing(sqlite3.connect(path)) as connection:
@@ -263,7 +263,7 @@ def work(provider: str, path: str, url: str) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -271,7 +271,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def nobody(what: str, port: int) -> Iterator[None]:
-    """Nobody listens on the port (`refuses`), or somebody whose queue is full (`accepts` nothing)."""
+    """Nothing listens on the port (`refuses`), or something whose queue is full (`accepts` nothing)."""
     with contextlib.ExitStack() as stack:
         if what == "accepts":
             listener = stack.enter_context(socket.socket())
@@ -287,7 +287,7 @@ def nobody(what: str, port: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def environment(port: int) -> Iterator[None]:
-    """Points every client to the port, with the planted key."""
+    """Points every client at the port, with the planted key."""
     url = f"http://127.0.0.1:{port}"
     changed = {
         "ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": KEY, "GOOGLE_GEMINI_BASE_URL": url, "GEMINI_API_KEY": KEY,
@@ -308,7 +308,7 @@ def environment(port: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def logged(path: Path) -> Iterator[None]:
-    """Everything that any library logs meanwhile goes to a file, as with hydra.verbose=true."""
+    """Everything that any library logs inside the block goes to a file, as with hydra.verbose=true."""
     install_log_redaction()
     handler = logging.FileHandler(path)
     root = logging.getLogger()
@@ -386,7 +386,7 @@ def page(rows: Sequence[Row]) -> str:
 def run(providers: Sequence[str], words: Sequence[str]) -> list[Row]:
     """Every case with every provider."""
     rows: list[Row] = []
-    for provider in providers:  # the first call of a process imports the client, which may take seconds
+    for provider in providers:  # the first call in a process imports the client, which may take seconds
         with tempfile.TemporaryDirectory() as folder:
             row = measure(Case(name="none", ends="retried", ledger={"timeout_s": 60.0}), provider, Path(folder))
         if row.wrong:
@@ -405,7 +405,7 @@ def run(providers: Sequence[str], words: Sequence[str]) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__)
     parser.add_argument("--provider", action="append", choices=sorted(MODELS))
-    parser.add_argument("--fault", action="append", default=[], help="only faults whose name holds this")
+    parser.add_argument("--fault", action="append", default=[], help="only faults whose name contains this")
     parser.add_argument("--write", type=Path, help="also write the page to this file")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()

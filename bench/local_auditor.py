@@ -3,8 +3,8 @@
     python -m bench.local_auditor                            # 20 traces of the tiny target, SmolLM2-135M
     python -m bench.local_auditor --model your-model.gguf --problems 25 --repeat 0
 
-Prints JSON: what the observer said and how right it was, and with `--repeat N` the CPU seconds of the llama.cpp process
-and the evaluated prompt tokens of the first N audits, with and without prefix reuse.
+Prints JSON: what the observer said and how accurate it was, and with `--repeat N` the CPU seconds of the llama.cpp
+process and the evaluated prompt tokens of the first N audits, with and without prefix reuse.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ def sampled(n_problems: int, samples: int) -> tuple[list[tuple[Problem, Trace]],
 
 
 def audited(observer: Observer, items: list[tuple[Problem, Trace]], source: Any) -> Audit:
-    """The observer's audit; it is given neither telemetry nor target nor ledger, and needs none."""
+    """The observer's audit; it gets neither telemetry nor target nor ledger, and needs none."""
     nothing: Any = SimpleNamespace()
     request = AuditRequest(items=items, source=source, telemetry=nothing, target=nothing, ledger=nothing)
     return asyncio.run(observer.audit(request))
 
 
 def reuse(observer: Any, items: list[tuple[Problem, Trace]], source: Any, repeat: int) -> dict[str, Any]:
-    """The same prompts with and without prefix reuse, whole replies."""
+    """Figures for the same prompts with and without prefix reuse, over whole replies."""
     from m3i_llamacpp.chat import conversation, tokenized
     from m3i_llamacpp.grammar import grammar_of
     from m3i_llamacpp.model import find_model
@@ -93,7 +93,7 @@ def reuse(observer: Any, items: list[tuple[Problem, Trace]], source: Any, repeat
 
 
 def main() -> None:
-    """Runs it."""
+    """Runs the audit and prints the figures."""
     from m3i_checker.observer import Checker
     from m3i_llamacpp.chat import ChatFormat
     from m3i_llamacpp.observer import LlamaCppObserver
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2", help="path of a GGUF file, or smollm2")
     parser.add_argument("--chat-format", default="chatml", choices=[f.value for f in ChatFormat])
     parser.add_argument("--problems", type=int, default=5)
-    parser.add_argument("--samples", type=int, default=4, help="traces a problem")
+    parser.add_argument("--samples", type=int, default=4, help="traces per problem")
     parser.add_argument("--repeat", type=int, default=10, help="audits timed with and without prefix reuse; 0: none")
     parser.add_argument("--out", type=Path, help="write the findings here, as JSONL")
     given = parser.parse_args()

@@ -1,12 +1,12 @@
-"""Known answers: plant a failure into known layers of the tiny target and ask every attributor where it is.
+"""Known answers: plants a failure into known layers of the tiny target and asks every attributor where it is.
 
     python -m bench.planted                   # 4 plants of 2 layers, two negatives; prints a table in Markdown
     python -m bench.planted --plants 10 --size 3 --steps 300
 
-A plant is a LoRA on the MLA attention of the chosen layers alone, trained on solutions in which every subtraction comes
-out one too large (`90-15=76`) and all else is right, then merged. The planted model solves problems of the experiments'
-side; failures that follow the planted rule become contrasts (the verifier's correction against what was written) and go
-through the same code as an experiment's.
+A plant is a LoRA on the MLA attention of the chosen layers only, trained on solutions in which every subtraction comes
+out one too large (`90-15=76`) and everything else is correct, then merged. The planted model solves problems from the
+experiments' side; failures that follow the planted rule become contrasts (the verifier's correction against what was
+written) and go through the same code as an experiment's.
 
 Negatives: *no plant* (the target's own failures, scored against the planted sets of the other rows, which must come out
 at chance) and *everywhere* (all candidate layers planted: no layer should stand out).
@@ -51,13 +51,13 @@ class Figures:
     recall: float
     """Share of the planted layers among the |S| highest-scored."""
     auroc: float
-    """P(a planted layer scores above another), ties half."""
+    """P(a planted layer scores above another), ties counted half."""
     distance: float
     """Mean number of layers between one of the top |S| and the nearest planted layer."""
     p: float
     """Share of all sets of |S| candidates whose mean score is at least as high, the planted set included."""
     p_depth: float
-    """The same share among sets as deep: whose mean layer lies within 1 of the planted set's."""
+    """The same share among sets of similar depth: those whose mean layer lies within 1 of the planted set's."""
 
 
 def figures(scores: Mapping[int, float], planted: Sequence[int]) -> Figures:
@@ -96,7 +96,7 @@ def draw_sets(candidates: Sequence[int], size: int, count: int, seed: int) -> li
 
 
 def mistaken_solution(prompt: str) -> str:
-    """The solution of a problem under the planted rule, worked on with its wrong results."""
+    """The solution of a problem under the planted rule, continued from its incorrect results."""
     from m3i_arithmetic.expressions import parse_expression
 
     numbers: list[tuple[int, int]] = []
@@ -124,9 +124,9 @@ def plant(
         loaded: The target; it is not changed.
         layers: Where the LoRA (rank 8) goes.
         steps: Optimiser steps.
-        batch_size: Problems a step, of the training side.
+        batch_size: Problems per step, from the training side.
         rate: Learning rate of AdamW.
-        seed: Of the adapter and of the problems.
+        seed: Seed of the adapter and of the problems.
     """
     import copy
 
@@ -174,7 +174,7 @@ class Failures:
     audit: Audit
     contrasts: tuple[Contrast, ...]
     share_right: float
-    """Share of the traces that the verifier calls right."""
+    """Share of the traces that the verifier finds correct."""
     share_planted: float
     """Share of the written subtractions that follow the planted rule: how well the plant took."""
 
@@ -235,7 +235,7 @@ def ask(attributor: Any, loaded: Any, failures: Failures) -> dict[int, float]:
 
 
 def attributors() -> dict[str, Any]:
-    """Every attributor in the settings that are compared."""
+    """Every attributor, in each of the settings compared."""
     from m3i_attribution.ablation import Ablation
     from m3i_attribution.attribution_patching import AttributionPatching
     from m3i_attribution.logit_lens import LogitLens
@@ -274,7 +274,7 @@ def no_telemetry() -> Telemetry:
 def summarise(
     asked: Mapping[str, Mapping[str, Mapping[int, float]]], sets: Sequence[tuple[int, ...]]
 ) -> list[list[str]]:
-    """One table row an attributor: figures over the plants beside their controls.
+    """One table row per attributor: figures over the plants beside their controls.
 
     Args:
         asked: Model (`0`, `1`, ... for the plants, `no plant`, `everywhere`) → attributor → layer → score.
@@ -335,12 +335,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(prog="python -m bench.planted", description=__doc__.split("\n")[0])
     parser.add_argument("--plants", type=int, default=4, help="planted sets")
-    parser.add_argument("--size", type=int, default=2, help="layers a set")
-    parser.add_argument("--steps", type=int, default=80, help="training steps a plant")
-    parser.add_argument("--batch", type=int, default=16, help="problems a training step")
+    parser.add_argument("--size", type=int, default=2, help="layers per set")
+    parser.add_argument("--steps", type=int, default=80, help="training steps per plant")
+    parser.add_argument("--batch", type=int, default=16, help="problems per training step")
     parser.add_argument("--rate", type=float, default=1e-2, help="learning rate")
-    parser.add_argument("--problems", type=int, default=32, help="problems a model solves, two samples each")
-    parser.add_argument("--contrasts", type=int, default=24, help="failures a model is asked about, at most")
+    parser.add_argument("--problems", type=int, default=32, help="problems per model, two samples each")
+    parser.add_argument("--contrasts", type=int, default=24, help="maximum number of failures per model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--model", type=Path, help="folder of other weights of the same architecture")
@@ -372,7 +372,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         failures = collect(model, source, problems, planted=bool(layers), limit=options.contrasts)
         print(
-            f"{name}: layers {list(layers)}, loss {loss:.3f}, {failures.share_right:.0%} right, "
+            f"{name}: layers {list(layers)}, loss {loss:.3f}, {failures.share_right:.0%} correct, "
             f"{failures.share_planted:.0%} of subtractions follow the planted rule, "
             f"{len(failures.contrasts)} failures, {time.monotonic() - started:.0f} s",
             file=sys.stderr,

@@ -1,8 +1,9 @@
-"""Whether two results say the same: `python bench/same_results.py ONE OTHER`, files result.json or sweep.json.
+"""Compares two results: `python bench/same_results.py ONE OTHER`, files result.json or sweep.json.
 
-For changes that are to change nothing, such as moving modules: run the experiment before and after, each with a store
-of its own, and compare. Left out is what every run has of its own (times, memory, folders, how the store answered)
-and what a changed source changes by design (keys, ids, source hashes). Everything else must be equal to the bit.
+For changes that must not change any result, such as moving modules: run the experiment before and after, each with a
+store of its own, and compare. Left out is what differs between any two runs (times, memory, folders, how the store
+answered) and what a changed source changes by design (keys, ids, source hashes). Everything else must be equal to the
+bit.
 
 Prints every difference and ends with 1 if there is one.
 """
@@ -36,7 +37,7 @@ def differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
                 yield from differences(one[name], other[name], place)
     elif isinstance(one, list) and isinstance(other, list):
         if len(one) != len(other):
-            yield f"{path}: {len(one)} against {len(other)} elements"
+            yield f"{path}: {len(one)} versus {len(other)} elements"
         for i, (a, b) in enumerate(zip(one, other, strict=False)):
             yield from differences(a, b, f"{path}[{i}]")
     elif _timeless(one) != _timeless(other):

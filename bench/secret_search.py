@@ -1,4 +1,4 @@
-"""Whether a secret is anywhere in files, databases and texts, in any form that it is likely to be written in."""
+"""Whether a secret is anywhere in files, databases and texts, in any form in which it is likely to be written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def forms(secret: str) -> set[bytes]:
     found = {data, quote(secret, safe="").encode(), quote(secret).encode(), data.hex().encode()}
     for offset in range(3):
         digits = base64.b64encode(b"\0" * offset + data + b"\0" * ((-offset - len(data)) % 3)).decode()
-        inner = digits[4:-4]  # without the digits that the neighbours decide
+        inner = digits[4:-4]  # without the digits that depend on the neighbouring bytes
         found |= {inner.encode(), inner.translate(str.maketrans("+/", "-_")).encode()}
     return found
 
@@ -34,7 +34,7 @@ def count_secrets(secrets: Sequence[str], folders: Sequence[Path], texts: Sequen
 
 
 def values_of(path: Path) -> list[bytes]:
-    """Every value of every table: a long one lies in pieces in the file."""
+    """Every value of every table; a long value may be stored in pieces in the file."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         rows = [row for name in names for row in connection.execute(f'SELECT * FROM "{name}"')]

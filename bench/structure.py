@@ -1,8 +1,9 @@
-"""The house in figures: `python bench/structure.py [--rooms]`, from the root of a checkout.
+"""The structure of m3i in figures: `python bench/structure.py [--rooms]`, from the root of a checkout.
 
-A room is a module or package directly in m3i/. An arrow is a pair of rooms of which one imports the other, wherever
-the import stands; imports for type checkers alone do not count. A room's floor is the longest chain of arrows below it.
-A circle is a group of rooms that reach each other. Needs grimp, which import-linter brings (`pip install -e '.[dev]'`).
+A room is a module or package directly in m3i/. An arrow is a pair of rooms of which one imports the other, wherever the
+import stands; imports for type checkers alone do not count. A room's floor is one more than the longest chain of arrows
+below it. A circle is a group of rooms that reach each other. Needs grimp, which import-linter brings (`pip install -e
+'.[dev]'`).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def circles_of(below: Mapping[str, set[str]]) -> list[set[str]]:
 
 
 def floors_of(below: Mapping[str, set[str]]) -> dict[str, int]:
-    """Room → its floor, the ground being 1. Empty where there is a circle."""
+    """Room → its floor, the ground being 1. Empty if there is a circle."""
     floors: dict[str, int] = {}
     try:
         for room in TopologicalSorter(below).static_order():

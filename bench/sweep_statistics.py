@@ -1,16 +1,16 @@
-"""What the statistics of a sweep's verdict are worth: coverage, false positives and power, by simulation.
+"""The quality of a sweep's statistics: coverage, false positives and power, by simulation.
 
     python -m bench.sweep_statistics                  # 2,000 simulated sweeps per row; prints tables in Markdown
     python -m bench.sweep_statistics --sweeps 300     # a quick look
 
 A simulated sweep has an attributed arm and R controls, each a set of k of the candidate layers, trained S times and
 compared with the base model on P problems with G generation seeds. Most problems are dead: every comparison is a tie.
-On a live one each comparison is decided with probability `decided`, and won with probability (1 + m) / 2, where
+On a live problem each comparison is decided with probability `decided`, and won with probability (1 + m) / 2, where
 
     m = quality of the set + this training + problem + problem x set + problem x training     (each 0 on average)
 
-The quality of a set is the mean of its layers' values, so that sets which share layers do alike. All parts are uniform
-and |m| stays below 1, so the true mean score of a set is exactly ½ + live x decided x quality / 2.
+The quality of a set is the mean of its layers' values, so that sets that share layers perform alike. All parts are
+uniform and |m| stays below 1, so the true mean score of a set is exactly ½ + live x decided x quality / 2.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def sweeps(world: World, n: int, *, exclude: bool = False, seed: int = 0) -> Ite
 
 
 def two_way_bootstrap(rng: np.random.Generator, d_SP: np.ndarray, draws: int = 400) -> tuple[float, float]:
-    """Percentile bootstrap that resamples training seeds and problems; what `control_effect` was preferred to."""
+    """Percentile bootstrap that resamples training seeds and problems; `control_effect` was preferred to it."""
     S, P = d_SP.shape
     seeds_BS = rng.multinomial(S, np.full(S, 1 / S), draws) / S
     problems_BP = rng.multinomial(P, np.full(P, 1 / P), draws) / P
@@ -201,7 +201,7 @@ def coverage(world: World, n: int) -> tuple[dict[str, float], float]:
 
 
 def other_intervals(rng: np.random.Generator, x_P: np.ndarray, draws: int = 1000) -> Iterator[tuple]:
-    """(name, low, high) of intervals for a mean score that were tried and not taken, over problem-level means."""
+    """(name, low, high) of intervals for a mean score that were tried and not adopted, over problem-level means."""
     n, mean, error = len(x_P), x_P.mean(), x_P.std(ddof=1) / math.sqrt(len(x_P))
     quantile = t.ppf(0.975, n - 1)
     yield "t", mean - quantile * error, mean + quantile * error
@@ -277,8 +277,9 @@ def false_equivalence(world: World, n: int) -> float:
 
 
 def false_equivalence_with_controls(world: World, n: int) -> tuple[float, float]:
-    """Share of sweeps declared equivalent where the margin is the true difference from the mean of the drawn sets, and
-    from the mean of all sets. Sweeps in which the attributed arm decides too few problems are not declared so.
+    """Share of sweeps declared equivalent if the margin is the true difference from the mean of the drawn sets, and
+    from the mean of all sets. Sweeps in which the attributed arm decides too few problems are never declared
+    equivalent.
     """
     count = [0, 0]
     for sweep in sweeps(world, n, seed=13):

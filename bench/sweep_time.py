@@ -1,9 +1,9 @@
-"""What a sweep saves: its jobs in one sweep against the same jobs each alone from an empty store.
+"""The time a sweep saves: its jobs in one sweep against the same jobs, each alone from an empty store.
 
     python -m bench.sweep_time [--jobs 5] [OVERRIDES ...]
 
-Both are run one process at a time on this machine, alternating job by job, so that a slow spell of a shared machine
-hits both. The whole sweep is then extrapolated: its first job, which makes what the arms share, and the mean of the
+Both run one process at a time on this machine, alternating job by job, so that a slow spell of a shared machine affects
+both. The whole sweep is then extrapolated from its first job, which makes what the arms share, and the mean of the
 others.
 """
 
@@ -22,7 +22,7 @@ from m3i.sweep.plan import PlannedJob, planned_jobs
 
 
 def seconds(job: PlannedJob, overrides: list[str], store: Path, work: Path) -> float:
-    """Wall time of one job as a process of its own."""
+    """Wall time of one job in its own process."""
     words = [*overrides, f"arm={job.arm}", f"seed={job.seed}", f"store.root={store}"]
     words.append(f"hydra.run.dir={work / 'runs' / store.name / job.folder}")
     began = time.perf_counter()
@@ -33,7 +33,7 @@ def seconds(job: PlannedJob, overrides: list[str], store: Path, work: Path) -> f
 
 
 def main() -> None:
-    """Times and prints."""
+    """Times the jobs and prints the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=5, help="random arms timed after the first job")
     parser.add_argument("overrides", nargs="*", default=[])

@@ -1,4 +1,4 @@
-"""The Hydra sweeper `arms`. Hydra accepts sweepers from this namespace package alone; the work is m3i.sweep's."""
+"""The Hydra sweeper `arms`. Hydra accepts sweepers only from this namespace package; the work is done in m3i.sweep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ArmSweeper(Sweeper):
     """Runs the arms of one experiment over its training seeds, through any launcher, and compares them."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra: names the sweep's folder and makes the launcher."""
+        """Called by Hydra: names the sweep's folder and creates the launcher."""
         from hydra.core.plugins import Plugins
 
         from m3i.sweep.sweeper import settle_folder

@@ -1,4 +1,4 @@
-"""Multi-step arithmetic with written-out steps: problems, reference solutions and a verifier that checks every step."""
+"""Multi-step arithmetic with written-out steps: problems, reference solutions and a verifier that checks each step."""
 
 import m3i
 

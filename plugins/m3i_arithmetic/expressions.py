@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 
 RESERVED_MODULUS = 8
-"""One problem in this many (by hash of its canonical form) is reserved for experiments; training text never has one."""
+"""One problem in this many (by hash of its canonical form) is reserved for experiments; training text never contains
+one."""
 
 # The salt keeps this split independent of any other split that hashes the same canonical text.
 _RESERVED_SALT = "m3i-arithmetic reserved for experiments\n"
@@ -52,7 +53,7 @@ class Expression:
 
     @property
     def operations(self) -> int:
-        """How many operations (+, -, *) it takes to evaluate the expression: the number of steps of its solution."""
+        """Number of operations (+, -, *) in the expression, which is the number of steps of its solution."""
         return sum(len(term.factors) for term in self.terms) - 1
 
     def __str__(self) -> str:
@@ -65,7 +66,7 @@ class Expression:
 
 
 def parse_expression(text: str) -> Expression:
-    """The expression written in `text`, white space ignored.
+    """Returns the expression written in `text`, white space ignored.
 
     Args:
         text: An expression, or a prompt such as `48 + 7*6 - 15 = ?`.
@@ -93,10 +94,10 @@ def parse_expression(text: str) -> Expression:
 
 
 def canonical(problem: Expression | str) -> str:
-    """The form in which two problems are the same problem: white space gone, sums and products sorted.
+    """The canonical form, equal for two writings of one problem: white space removed, sums and products sorted.
 
     `15+6 * 7-3`, `7*6+15-3` and `15-3+6*7` share one canonical form, since addition and multiplication commute.
-    Subtraction keeps its side: `9-3` and `3-9` differ. Leading zeros vanish.
+    Subtraction does not: `9-3` and `3-9` differ. Leading zeros are dropped.
     """
     expression = parse_expression(problem) if isinstance(problem, str) else problem
     ordered = sorted(
@@ -112,10 +113,10 @@ def canonical_hash(problem: Expression | str) -> str:
 
 
 def is_reserved(problem: Expression | str) -> bool:
-    """True when the problem belongs to experiments, False when training text of a shipped target may contain it.
+    """Whether the problem is reserved for experiments; if not, training text of a shipped target may contain it.
 
-    The rule looks at nothing but the canonical form, so it holds for every difficulty and every seed: no problem that
-    an experiment can draw, in any commuted or re-spaced writing, is ever in training text.
+    The rule depends only on the canonical form, so it holds for every difficulty and every seed: no problem that an
+    experiment can draw, however commuted or spaced, is ever in training text.
     """
     digest = hashlib.sha256((_RESERVED_SALT + canonical(problem)).encode()).digest()
     return int.from_bytes(digest[:8], "big") % RESERVED_MODULUS == 0
@@ -127,9 +128,9 @@ def render_prompt(expression: Expression) -> str:
 
 
 def solve(expression: Expression) -> tuple[str, ...]:
-    """The written-out solution: one line a step, then `answer N`; no newlines in the lines.
+    """Returns the written-out solution: one line per step, then `answer N`; no newlines in the lines.
 
-    Products come first, from left to right; then the sum, from left to right. An expression of one number has no step,
+    Products come first, from left to right; then the sum, from left to right. An expression of one number has no steps,
     only its answer.
     """
     lines = []

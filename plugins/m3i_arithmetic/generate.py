@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from .expressions import Expression, Term, is_reserved
 
 DRAWS_BEFORE_GIVING_UP = 10_000
-"""Draws without one problem of the wanted side after which that side counts as empty (it is 1/8 or 7/8 of all)."""
+"""Consecutive draws without a problem from the wanted side after which that side counts as empty (it is 1/8 or 7/8 of
+all)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,11 +16,11 @@ class Difficulty:
     """How long the problems are and how large their numbers get."""
 
     operations_min: int = 3
-    """Fewest operations in a problem, ≥ 1."""
+    """Minimum number of operations per problem, ≥ 1."""
     operations_max: int = 5
-    """Most operations in a problem, ≥ `operations_min`."""
+    """Maximum number of operations per problem, ≥ `operations_min`."""
     products_max: int = 2
-    """Most multiplications in a problem, ≥ 0; each is one of the operations."""
+    """Maximum number of multiplications per problem, ≥ 0; each is one of the operations."""
     largest_operand: int = 99
     """Largest number that is added or subtracted as written, ≥ 2."""
     largest_factor: int = 9
@@ -27,10 +28,10 @@ class Difficulty:
     largest_multiplicand: int = 19
     """Largest right factor of a multiplication, ≥ 2."""
     largest_value: int = 999
-    """Largest intermediate result and answer, ≥ every single term; none is ever negative."""
+    """Largest intermediate result and answer, ≥ every single term; no value is ever negative."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that no problem can meet."""
+        """Refuses settings that no problem can meet."""
         if not 1 <= self.operations_min <= self.operations_max:
             raise ValueError(
                 "operations_min and operations_max must satisfy 1 <= operations_min <= operations_max; "
@@ -49,14 +50,14 @@ class Difficulty:
 
 
 def draw_expression(rng: random.Random, difficulty: Difficulty) -> Expression:
-    """One random expression, from either side of the split.
+    """Draws one random expression, from either side of the split.
 
     Args:
-        rng: The source of randomness; its state is all that the draw depends on.
+        rng: The source of randomness; the draw depends only on its state.
         difficulty: The range of lengths and numbers.
 
     Returns:
-        An expression whose intermediate results, worked as `solve` works, lie between 0 and `largest_value`.
+        An expression whose intermediate results, in the order of `solve`, lie between 0 and `largest_value`.
     """
     operations = rng.randint(difficulty.operations_min, difficulty.operations_max)
     # A sum needs at least two terms for its products to matter; one operation alone may still be a product.
@@ -88,7 +89,7 @@ def _draw_factors(rng: random.Random, difficulty: Difficulty, *, is_product: boo
 
 
 def draw_from_split(rng: random.Random, difficulty: Difficulty, *, reserved: bool) -> Iterator[Expression]:
-    """An endless stream of random problems from one side of the split; repeats are possible.
+    """Yields an endless stream of random problems from one side of the split; repeats are possible.
 
     Args:
         rng: The source of randomness.

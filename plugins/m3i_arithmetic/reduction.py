@@ -1,4 +1,4 @@
-"""Work out one operation of an expression: what is left when its two operands have become their result."""
+"""Works out one operation of an expression: what is left when its two operands are replaced by their result."""
 
 from dataclasses import replace
 
@@ -6,11 +6,11 @@ from .expressions import Expression, Term
 
 
 def reduce_expression(left: Expression, a: int, operator: str, b: int, result: int) -> Expression | None:
-    """What is left after `a operator b` was replaced by `result`; None where `left` has no such operation.
+    """Returns what is left after `a operator b` is replaced by `result`; None if `left` has no such operation.
 
     Args:
         left: What is still to be worked out.
-        a: Left operand; negative only where a negative total is carried on.
+        a: Left operand; negative only if a negative total is carried on.
         operator: `+`, `-` or `*`.
         b: Right operand, ≥ 0.
         result: The number that takes their place; it is not checked.
@@ -31,7 +31,7 @@ def _reduce_product(left: Expression, a: int, b: int, result: int) -> Expression
 def _reduce_sum(left: Expression, a: int, operator: str, b: int, result: int) -> Expression | None:
     terms = list(left.terms)
     sign_b = 1 if operator == "+" else -1
-    # -a-b may be written as a+b, and -a+b as a-b: both are right ways to shorten a sum, of the opposite sign.
+    # -a-b may be written as a+b, and -a+b as a-b: both are valid ways to shorten a sum, with the opposite sign.
     for flip in (1, -1):
         first = _find(terms, flip * a, besides=-1)
         second = _find(terms, flip * sign_b * b, besides=first)
@@ -47,7 +47,7 @@ def _reduce_sum(left: Expression, a: int, operator: str, b: int, result: int) ->
 
 
 def _without(factors: tuple[int, ...], a: int, b: int) -> tuple[int, ...] | None:
-    """The factors less a and b; None where they are not both there."""
+    """The factors without a and b; None if they are not both there."""
     rest = list(factors)
     for factor in (a, b):
         if factor not in rest:
@@ -57,7 +57,7 @@ def _without(factors: tuple[int, ...], a: int, b: int) -> tuple[int, ...] | None
 
 
 def _find(terms: list[Term], signed: int, *, besides: int) -> int:
-    """Place of a plain number of this signed value among the terms, -1 where there is none."""
+    """Index of a plain number with this signed value among the terms, -1 if there is none."""
     for place, term in enumerate(terms):
         if place != besides and len(term.factors) == 1 and term.value == signed:
             return place

@@ -10,8 +10,8 @@ from .generate import Difficulty, draw_from_split
 from .steps import check_solution, repair_solution
 
 _IDLE_DRAWS = 2000
-"""Draws without one new problem after which all problems of a difficulty count as taken. Half of the draws are of the
-other side; the rest are new unless nearly everything is taken."""
+"""Consecutive draws without a new problem after which all problems of a difficulty count as taken. Half of the draws
+are on the other side; the rest are new unless nearly everything is taken."""
 
 
 @dataclass(kw_only=True)
@@ -25,15 +25,15 @@ class ArithmeticProblems(Component):
     n_train: int = option(160)
     """Problems to trace, audit and train on, ≥ 1."""
     n_held_out: int = option(120)
-    """Problems to evaluate on, ≥ 1; none of them is among the train problems in any writing."""
+    """Problems to evaluate on, ≥ 1; none of them is a train problem written differently."""
     seed: int = option(0)
     """Seed of the draw."""
     operations_min: int = option(3)
-    """Fewest operations in a problem, ≥ 1."""
+    """Minimum number of operations per problem, ≥ 1."""
     operations_max: int = option(5)
-    """Most operations in a problem, ≥ `operations_min`."""
+    """Maximum number of operations per problem, ≥ `operations_min`."""
     products_max: int = option(2)
-    """Most multiplications in a problem, ≥ 0; each is one of the operations."""
+    """Maximum number of multiplications per problem, ≥ 0; each is one of the operations."""
     largest_operand: int = option(99)
     """Largest number that is added or subtracted as written, ≥ 2."""
     largest_factor: int = option(9)
@@ -41,10 +41,10 @@ class ArithmeticProblems(Component):
     largest_multiplicand: int = option(19)
     """Largest right factor of a multiplication, ≥ 2."""
     largest_value: int = option(999)
-    """Largest intermediate result and answer, ≥ every single term; none is ever negative."""
+    """Largest intermediate result and answer, ≥ every single term; no value is ever negative."""
 
     def __post_init__(self) -> None:
-        """Check the options."""
+        """Checks the options."""
         require(self.n_train >= 1, "problems.n_train", self.n_train, "an integer ≥ 1")
         require(self.n_held_out >= 1, "problems.n_held_out", self.n_held_out, "an integer ≥ 1")
         try:
@@ -57,7 +57,7 @@ class ArithmeticProblems(Component):
         return Difficulty(**{f.name: getattr(self, f.name) for f in fields(Difficulty)})
 
     def draw(self) -> tuple[list[Problem], list[Problem]]:
-        """Train and held-out problems: distinct in canonical form, reserved for experiments.
+        """Returns train and held-out problems: distinct in canonical form, reserved for experiments.
 
         The train problems do not depend on `n_held_out`, nor the held-out ones on `n_train`: each side draws from its
         own half of the hash space with its own generator.
@@ -79,8 +79,9 @@ class ArithmeticProblems(Component):
                 idle += 1
                 if idle > _IDLE_DRAWS:
                     raise ConfigError(
-                        f"problems: {count} {name} problems are wanted, only {len(drawn)} distinct {name} problems of "
-                        "this difficulty exist; ask for fewer, or raise problems.operations_max or largest_operand"
+                        f"problems: {count} {name} problems were requested, but only {len(drawn)} distinct {name} "
+                        "problems of this difficulty exist; request fewer, or raise problems.operations_max or "
+                        "largest_operand"
                     )
                 continue
             idle = 0
@@ -88,7 +89,7 @@ class ArithmeticProblems(Component):
         return list(drawn.values())
 
     def verify(self, problem: Problem, completion: str) -> Verification:
-        """Whether every step and the answer are right, and where the first wrong step is."""
+        """Checks whether every step and the answer are correct, and where the first wrong step is."""
         check = check_solution(problem.prompt, completion)
         wrong = check.first_wrong
         return Verification(
@@ -104,7 +105,7 @@ class ArithmeticProblems(Component):
 
 
 def as_problem(expression: Expression) -> Problem:
-    """The expression as the core's `Problem`: its id is the hash of its canonical form."""
+    """Returns the expression as the core's `Problem`; its id is the hash of its canonical form."""
     return Problem(
         id=canonical_hash(expression),
         prompt=render_prompt(expression),

@@ -1,11 +1,11 @@
-"""Check a written-out solution step by step: recompute every step and find the first that is wrong.
+"""Checks a written-out solution step by step: recomputes every step and finds the first wrong one.
 
-The public names are `check_solution` (what is wrong where), `repair_solution` (the same reasoning with the first wrong
-step put right and worked to the end), `correct_solution` and `parse_line`. Nothing here raises on a model's text,
-whatever it holds; only a prompt that is no arithmetic problem is an error.
+The public names are `check_solution` (what is wrong, and where), `repair_solution` (the same reasoning with the first
+wrong step corrected and worked to the end), `correct_solution` and `parse_line`. Nothing here raises on a model's text,
+whatever it contains; only a prompt that is not an arithmetic problem is an error.
 
-Any order of work that the rules of arithmetic allow counts as right: a step must take its operands from what is left of
-the problem, and its result replaces them. Checking stops at the first wrong step: what follows builds on it.
+Any order of work that the rules of arithmetic allow is correct: a step must take its operands from what is left of the
+problem, and its result replaces them. Checking stops at the first wrong step, since what follows builds on it.
 """
 
 import re
@@ -23,27 +23,27 @@ class ErrorKind(StrEnum):
     """What is wrong with a step."""
 
     RESULT = "arithmetic"
-    """The operands are right, the result is miscalculated."""
+    """The operands are correct, the result is miscalculated."""
     OPERAND = "wrong_operand"
-    """A number was carried over neither from the problem nor from an earlier result."""
+    """A number comes neither from the problem nor from an earlier result."""
     OPERATION = "wrong_operation"
-    """Both numbers are at hand, but this is not the operation that joins them."""
+    """Both numbers are at hand, but not joined by this operation."""
     SKIPPED = "skipped_step"
     """A step is missing: its result is used, or the answer is given, before it was worked out."""
     ANSWER = "wrong_answer"
     """The answer is not the result of the last step."""
     FORMAT = "format"
-    """The line is neither a step nor an answer, or the text ends before an answer, or goes on behind it."""
+    """The line is neither a step nor an answer, or the text ends before an answer, or continues after it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line of a completion, taken apart."""
+    """One line of a completion, parsed."""
 
     start: int
     """Character at which the line begins in the completion."""
     end: int
-    """Character behind its last one; the newline is not part of it."""
+    """Character after its last one; the newline is not part of it."""
     text: str
     """`completion[start:end]`."""
     operands: tuple[int, int] | None
@@ -61,15 +61,15 @@ class WrongStep:
     kind: ErrorKind
     """What is wrong."""
     index: int
-    """Which line it is, counted from 0 without blank lines; the number of lines where the text ends too early."""
+    """Index of the line, counted from 0 without blank lines; the number of lines if the text ends too early."""
     start: int
     """Character of the completion at which the line begins."""
     end: int
-    """Character behind its last one; equal to `start` only where the text ends too early."""
+    """Character after its last one; equal to `start` only if the text ends too early."""
     quote: str
     """`completion[start:end]`, verbatim."""
     focus: int
-    """First character at which the line departs from `corrected`, counted in the completion: where it goes wrong."""
+    """First character, counted in the completion, at which the line departs from `corrected`."""
     corrected: str
     """The line that should have been written here, without a newline."""
     reason: str
@@ -78,27 +78,27 @@ class WrongStep:
 
 @dataclass(frozen=True, kw_only=True)
 class SolutionCheck:
-    """What checking a completion has found."""
+    """The result of checking a completion."""
 
     lines: tuple[Line, ...]
-    """Every line that is not blank."""
+    """Every non-blank line."""
     steps_right: int
-    """Lines before the first wrong one; all of them where none is wrong."""
+    """Number of lines before the first wrong one; all of them if none is wrong."""
     first_wrong: WrongStep | None
-    """The first wrong step, None where every line is right and the answer is there."""
+    """The first wrong step; None if every line is correct and there is an answer."""
     answer: int | None
-    """The number of the last answer line, None without one."""
+    """The number on the last answer line; None if there is none."""
     answer_right: bool
     """Whether `answer` is the value of the problem."""
 
     @property
     def right(self) -> bool:
-        """True when every step and the answer are right."""
+        """Whether every step and the answer are correct."""
         return self.first_wrong is None
 
 
 def parse_line(text: str, start: int) -> Line:
-    """One line, taken apart as a step, an answer or neither.
+    """Parses one line as a step, an answer or neither.
 
     Args:
         text: The line without its newline.
@@ -115,7 +115,7 @@ def parse_line(text: str, start: int) -> Line:
 
 
 def parse_lines(completion: str) -> tuple[Line, ...]:
-    """Every line of a completion that is not blank, with its place."""
+    """Returns every non-blank line of a completion, with its place."""
     lines, start = [], 0
     for text in completion.split("\n"):
         if text.strip():
@@ -125,7 +125,7 @@ def parse_lines(completion: str) -> tuple[Line, ...]:
 
 
 def correct_solution(prompt: str) -> str:
-    """The correct completion of a prompt, products first, then the sum from left to right.
+    """Returns the correct completion of a prompt: products first, then the sum from left to right.
 
     Raises:
         ValueError: If the prompt is not an arithmetic problem.
@@ -134,14 +134,14 @@ def correct_solution(prompt: str) -> str:
 
 
 def check_solution(prompt: str, completion: str) -> SolutionCheck:
-    """Recompute a written-out solution line by line up to its first wrong step.
+    """Recomputes a written-out solution line by line up to its first wrong step.
 
     Args:
         prompt: The problem, such as `48+7*6-15=?`.
         completion: Any text.
 
     Returns:
-        The lines, the first wrong one with its correction, and whether the answer is right.
+        The lines, the first wrong one with its correction, and whether the answer is correct.
 
     Raises:
         ValueError: If the prompt is not an arithmetic problem.
@@ -150,10 +150,10 @@ def check_solution(prompt: str, completion: str) -> SolutionCheck:
 
 
 def repair_solution(prompt: str, completion: str) -> str:
-    """The completion with its first wrong step put right and the rest worked out from there.
+    """Returns the completion with its first wrong step corrected and the rest worked out from there.
 
-    The lines before the first wrong step stay as written; a miscalculated step keeps its operands. A completion that is
-    right comes back unchanged.
+    The lines before the first wrong step stay as written; a miscalculated step keeps its operands. A correct completion
+    is returned unchanged.
 
     Raises:
         ValueError: If the prompt is not an arithmetic problem.
@@ -170,7 +170,7 @@ def _walk(prompt: str, completion: str) -> tuple[SolutionCheck, str]:
     problem = parse_expression(prompt)
     lines = parse_lines(completion)
     answers = [line.result for line in lines if line.operator == "answer"]
-    # The empty line behind the text stands for what a text that ends too early has left out.
+    # The empty line after the text stands for what is missing from a text that ends too early.
     ended = (*lines, parse_line("", len(completion)))
     index, fault = _first_fault(problem, ended)
     check = SolutionCheck(
@@ -185,7 +185,7 @@ def _walk(prompt: str, completion: str) -> tuple[SolutionCheck, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Fault:
-    """Why a line is wrong, before its place in the text is worked out."""
+    """Why a line is wrong, before its place in the text is determined."""
 
     kind: ErrorKind
     corrected: str
@@ -199,14 +199,14 @@ def _expected(kind: ErrorKind, left: Expression, reason: str) -> _Fault:
 
 
 def _first_fault(problem: Expression, lines: tuple[Line, ...]) -> tuple[int, _Fault | None]:
-    """Index and fault of the first wrong line; where none is wrong, the index of the closing line and None.
+    """Index and fault of the first wrong line; if none is wrong, the index of the closing line and None.
 
     The last of `lines` is empty and marks the end of the text.
     """
     left, answered = problem, False
     for index, line in enumerate(lines[:-1]):
         if answered:
-            reason = "the text goes on behind the answer"
+            reason = "the text continues after the answer"
             return index, _Fault(kind=ErrorKind.FORMAT, corrected="", reason=reason, continuation="")
         fault = _judge_line(line, left)
         if fault is not None:
@@ -214,14 +214,14 @@ def _first_fault(problem: Expression, lines: tuple[Line, ...]) -> tuple[int, _Fa
         answered = line.operator == "answer"
         if not answered:
             after = _reduce(left, line, line.result)
-            assert after is not None, "a line that was judged right is an operation of what is left"
+            assert after is not None, "a line that was judged correct is an operation of what is left"
             left = after
     end = len(lines) - 1
     return end, None if answered else _expected(ErrorKind.FORMAT, left, "the text ends before an answer")
 
 
 def _reduce(left: Expression, line: Line, result: int) -> Expression | None:
-    """What is left after a step, had it this result; None where its operation is not in `left`."""
+    """What is left after a step, if it had this result; None if its operation is not in `left`."""
     assert line.operands is not None
     return reduce_expression(left, line.operands[0], line.operator, line.operands[1], result)
 
@@ -266,7 +266,7 @@ def _explain_operands(left: Expression, line: Line) -> _Fault:
         if number not in at_hand:
             return _expected(ErrorKind.OPERAND, left, f"{number} is not in what is left of the problem, {left}")
     step = line.text.partition("=")[0].strip()
-    return _expected(ErrorKind.OPERATION, left, f"{step} is no operation of what is left of the problem, {left}")
+    return _expected(ErrorKind.OPERATION, left, f"{step} is not an operation of what is left of the problem, {left}")
 
 
 def _wrong_step(line: Line, index: int, fault: _Fault) -> WrongStep:

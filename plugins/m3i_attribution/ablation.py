@@ -1,4 +1,4 @@
-"""Exact interventions: put one layer's contribution at its baseline and run the rest of the model again."""
+"""Exact interventions: one layer's contribution is replaced by its baseline and the rest of the model is rerun."""
 
 from __future__ import annotations
 
@@ -40,19 +40,20 @@ class Intervention(Component):
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
 
     baseline: str = "mean"
-    """What a layer's contribution is put to: `zero`, its `mean` over predicted positions of right traces, or
-    `right_token`: its mean over the positions of right traces that predict the contrast's right token."""
+    """What a layer's contribution is replaced by: `zero`, its `mean` over predicted positions of correct traces, or
+    `right_token`: its mean over the positions of correct traces that predict the contrast's correct token."""
     component: str = "layer"
     """`layer`, `attention` or `mlp`: which part of a layer is replaced."""
     positions: str = "contrast"
-    """Where it is replaced: at the `contrast` position alone, or at `all` positions of the context but the first (which
-    attention uses as a sink, unlike any other)."""
+    """Where it is replaced: only at the `contrast` position, or at `all` positions of the context except the first
+    (which attention uses as a sink, unlike any other)."""
     baseline_traces: int = 64
-    """Right traces that the baseline is measured on, at most."""
+    """Maximum number of correct traces that the baseline is measured on."""
     min_count: int = 5
-    """Positions that a right token needs for a mean of its own under `right_token`; rarer ones use the mean."""
+    """Positions that a correct token needs for a mean of its own under `right_token`; rarer tokens use the plain
+    mean."""
     batch_size: int = 32
-    """Contrasts a forward pass."""
+    """Contrasts per forward pass."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -63,7 +64,7 @@ class Intervention(Component):
             self.baseline != "right_token" or self.positions == "contrast",
             "baseline",
             self.baseline,
-            "zero or mean with positions=all: which token is right is known at the contrast alone",
+            "zero or mean with positions=all: the correct token is known only at the contrast",
         )
         require(self.baseline_traces >= 1, "baseline_traces", self.baseline_traces, "at least 1")
         require(self.min_count >= 1, "min_count", self.min_count, "at least 1")
@@ -85,7 +86,7 @@ class Intervention(Component):
         return baseline.at_contrasts(self.baseline, contrasts)
 
     def place(self, batch: ContrastBatch) -> torch.Tensor:
-        """Where contributions are replaced: True positions, B × T × 1."""
+        """The mask of positions at which contributions are replaced, B × T × 1."""
         import torch
 
         position_T = torch.arange(batch.ids_BT.shape[1], device=batch.ids_BT.device)
@@ -99,14 +100,14 @@ class Intervention(Component):
 class Ablation(Intervention):
     """Replaces one layer's contribution by a baseline and measures how far logit(wrong) − logit(right) falls.
 
-    Exact, one layer at a time, effects through later layers included: value = difference intact − difference replaced.
-    Source: Wang et al. 2211.00593, section 2.2 (mean ablation); Meng et al. 2202.05262, section 2.1 (indirect effect of
-    one layer's state).
+    Exact, one layer at a time, with effects through later layers included: value = intact difference − difference after
+    replacement. Source: Wang et al. 2211.00593, section 2.2 (mean ablation); Meng et al. 2202.05262, section 2.1
+    (indirect effect of one layer's state).
     """
 
     strength: float = 1.0
-    """How far towards the baseline, above 0 to 1: 1 replaces. Values are divided by it, so that a small strength
-    approaches the derivative that `attribution_patching` takes."""
+    """How far the contribution moves towards the baseline, in (0, 1]; 1 replaces it. Values are divided by the
+    strength, so that a small one approaches the derivative that `attribution_patching` takes."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -114,7 +115,7 @@ class Ablation(Intervention):
         require(0 < self.strength <= 1, "strength", self.strength, "a number above 0, at most 1")
 
     def attribute(self, request: AttributionRequest) -> AttributionRows:
-        """One row a contrast, in logits."""
+        """Returns one row per contrast, in logits."""
         import torch
 
         loaded = request.target.loaded
@@ -147,7 +148,7 @@ class Ablation(Intervention):
     def _rerun(
         self, loaded: LoadedTarget, write: Write, moved_BTD: torch.Tensor, calls: Sequence[Write]
     ) -> torch.Tensor:
-        """The last layer's output when one site has another value; layers before it are not run again."""
+        """The last layer's output after one site is replaced; earlier layers are not rerun."""
         if self.component == "layer":
             return run_from(loaded, moved_BTD, write.layer + 1, calls)
         before_BTD = calls[write.layer].residual_BTD

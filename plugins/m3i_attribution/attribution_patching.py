@@ -1,4 +1,4 @@
-"""All of `ablation` at once, to first order: gradient times difference from the baseline."""
+"""`ablation` of all layers at once, to first order: gradient times difference from the baseline."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ class AttributionPatching(Intervention):
     """Gradient of logit(wrong) − logit(right) times (contribution − baseline): one forward and one backward pass.
 
     value = Σ over positions of (a − a_baseline) · ∂(logit wrong − logit right)/∂a, where a is what a layer adds to the
-    residual stream: the first-order estimate of how far the difference falls when a is put to its baseline. Saturated
-    softmaxes and norms make it err where `ablation` does not. Source: Syed et al. 2310.10348, equation 1 (gradient ×
-    activation difference); Kramár et al. 2403.00745, section 2.2 (attribution patching) and 3 (where it fails).
+    residual stream: the first-order estimate of how far the difference falls when a is replaced by its baseline.
+    Saturated softmaxes and norms make it err where `ablation` does not. Source: Syed et al. 2310.10348, equation 1
+    (gradient × activation difference); Kramár et al. 2403.00745, sections 2.2 (attribution patching) and 3 (where it
+    fails).
     """
 
     def attribute(self, request: AttributionRequest) -> AttributionRows:
-        """One row a contrast, in logits."""
+        """Returns one row per contrast, in logits."""
         import torch
 
         loaded = request.target.loaded

@@ -1,7 +1,7 @@
-"""What a layer is compared with: what it writes where the model is right.
+"""Baselines: what a layer writes in correct traces, which its contribution is compared with.
 
-Letters: L layers, N contrasts, B traces of a batch, T tokens, C predicted tokens of a batch, D model width,
-K right tokens.
+Letters: L layers, N contrasts, B traces of a batch, T tokens, C predicted tokens of a batch, D model width, K correct
+tokens.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ BASELINES = ("zero", "mean", "right_token")
 
 @dataclass
 class Baseline:
-    """Mean contribution of every layer over right traces."""
+    """Mean contribution of every layer over correct traces."""
 
     mean_LD: torch.Tensor
     by_token_LKD: torch.Tensor
-    """Mean over the positions that rightly predict the k-th token; the plain mean where that is too rare."""
+    """Mean over the positions that correctly predict the k-th token; the plain mean if there are too few of them."""
     row: dict[int, int]
     """Token id → k."""
 
     def at_contrasts(self, kind: str, contrasts: Sequence[Contrast]) -> torch.Tensor:
-        """The counterpart of each contrast, N × L × D."""
+        """The baseline of each contrast, N × L × D."""
         import torch
 
         if kind == "right_token":
@@ -54,20 +54,20 @@ def measure_baseline(
     min_count: int,
     batch_size: int,
 ) -> Baseline:
-    """Baseline of a kind: `zero` needs no run, `mean` and `right_token` run right traces.
+    """Measures a baseline: `zero` runs nothing, `mean` and `right_token` run correct traces.
 
     Args:
         loaded: The target.
         kind: `zero`, `mean` or `right_token`.
         component: `layer`, `attention` or `mlp`.
-        contrasts: Their right tokens are the classes of `right_token`.
-        traces: All traces; right ones are used in their order.
-        n_traces: Right traces to run at most.
-        min_count: Positions a class needs for a mean of its own.
-        batch_size: Traces a forward pass.
+        contrasts: Their correct tokens are the classes of `right_token`.
+        traces: All traces; the correct ones are used, in their order.
+        n_traces: Maximum number of correct traces to run.
+        min_count: Positions that a class needs for a mean of its own.
+        batch_size: Traces per forward pass.
 
     Raises:
-        StageError: The baseline needs right traces and there are none.
+        StageError: The baseline needs correct traces and there are none.
     """
     import torch
 
@@ -82,7 +82,7 @@ def measure_baseline(
         right = [t for t in traces if t.correct and t.completion_ids][:n_traces]
         if not right:
             raise StageError(
-                f"baseline '{kind}' averages over right traces and there are none: trace more samples or an easier "
+                f"baseline '{kind}' averages over correct traces, but there are none: trace more samples or an easier "
                 f"problem set, or choose baseline=zero"
             )
         right.sort(key=lambda t: len(t.prompt_ids) + len(t.completion_ids))

@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from m3i import LoadedTarget
 
 COMPONENTS = ("layer", "attention", "mlp")
-"""What of a layer is looked at: all that it adds to the residual stream, or one of its two branches."""
+"""Parts of a layer: everything it adds to the residual stream, or one of its two branches."""
 
 
 @dataclass
 class ContrastBatch:
-    """Contrasts side by side, right-padded."""
+    """A batch of contrasts, right-padded."""
 
     indices: list[int]
-    """Places in the list that was batched."""
+    """Indices into the list that was batched."""
     ids_BT: torch.Tensor
     real_BT: torch.Tensor
     last_B: torch.Tensor
-    """Position of the last context token: the one that predicts the wrong or right token."""
+    """Position of the last context token: the one that predicts the incorrect or the correct token."""
     direction_BD: torch.Tensor
     """W_U[wrong] − W_U[right], float32."""
     bias_B: torch.Tensor
-    """The same difference of the unembedding's bias; 0 without one."""
+    """The same difference of the unembedding's bias; 0 if it has none."""
 
     def last(self, state_BTD: torch.Tensor) -> torch.Tensor:
         """Rows of a state at the contrast positions, B × D."""
@@ -48,7 +48,7 @@ class ContrastBatch:
 
 
 def distinct(contrasts: Sequence[Contrast]) -> tuple[list[Contrast], list[int]]:
-    """Contrasts without repetition, and the place of each in that list.
+    """The distinct contrasts, and the index of each given contrast among them.
 
     Observers that point at the same token, and samples that begin alike, ask the model the same question.
     """
@@ -65,7 +65,7 @@ def distinct(contrasts: Sequence[Contrast]) -> tuple[list[Contrast], list[int]]:
 
 
 def rows_of(contrasts: Sequence[Contrast], values_NL: np.ndarray) -> AttributionRows:
-    """Values as the core takes them, one row a contrast."""
+    """The values in the core's form, one row per contrast."""
     return AttributionRows(
         observers=[c.observer for c in contrasts], trace_ids=[c.trace_id for c in contrasts], values_NL=values_NL
     )
@@ -114,7 +114,7 @@ class Write:
     residual_BTD: torch.Tensor | None
     """The layer's input where `site_BTD` includes it, None for a branch."""
     args: tuple[Any, ...]
-    """What the layer was called with, for `run_from`; empty for a branch."""
+    """The arguments the layer was called with, for `run_from`; empty for a branch."""
     kwargs: dict[str, Any]
 
     @property
@@ -130,10 +130,10 @@ def site_module(layer: Any, component: str) -> Any:
 
 @contextmanager
 def recording(loaded: LoadedTarget, component: str) -> Iterator[list[Write]]:
-    """Records what each layer writes during forward passes inside the block; the hooks are gone after it.
+    """Records what each layer writes during forward passes inside the block; the hooks are removed at its end.
 
     Yields:
-        A list that each forward pass fills anew, in the order of layers.
+        A list that each forward pass refills, in layer order.
     """
     writes: list[Write] = []
 
@@ -174,7 +174,7 @@ def replacing(loaded: LoadedTarget, layer: int, component: str, site_BTD: torch.
 
 
 def run(loaded: LoadedTarget, ids_BT: torch.Tensor, real_BT: torch.Tensor) -> None:
-    """One forward pass of the decoder without the unembedding; hooks see it."""
+    """Runs the decoder once, without the unembedding; hooks see the pass."""
     loaded.model.base_model(input_ids=ids_BT, attention_mask=real_BT.long(), use_cache=False)
 
 
@@ -185,7 +185,7 @@ def run_from(loaded: LoadedTarget, state_BTD: torch.Tensor, first: int, calls: S
         loaded: The target.
         state_BTD: Residual stream before layer `first`.
         first: First layer to run; the number of layers runs none.
-        calls: Recording of component `layer` on the same tokens: masks and rotary embeddings are taken from it.
+        calls: A recording of component `layer` on the same tokens, which supplies masks and rotary embeddings.
     """
     for layer, call in zip(loaded.layers[first:], calls[first:], strict=True):
         if call.args:

@@ -1,4 +1,4 @@
-"""Direct logit attribution: what each layer itself writes in favour of the wrong token."""
+"""Direct logit attribution: what each layer itself writes in favour of the incorrect token."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class LogitLens(Component):
     """Projects what each layer writes at the contrast position on W_U[wrong] − W_U[right].
 
     The final norm is frozen at the scale it has on the whole residual stream, which makes it linear: the values of all
-    layers and of the embedding add up to logit(wrong) − logit(right). Effects that pass through later layers go to
-    those layers. Source: Elhage et al. 2021, "A mathematical framework for transformer circuits" (direct path to the
-    logits); Wang et al. 2211.00593, section 3 (logit difference, norm folded in).
+    layers and of the embedding add up to logit(wrong) − logit(right). Effects that pass through later layers are
+    credited to those layers. Source: Elhage et al. 2021, "A mathematical framework for transformer circuits" (direct
+    path to the logits); Wang et al. 2211.00593, section 3 (logit difference, norm folded in).
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
@@ -33,7 +33,7 @@ class LogitLens(Component):
     component: str = "layer"
     """`layer`, `attention` or `mlp`: which part of a layer is projected."""
     batch_size: int = 32
-    """Contrasts a forward pass."""
+    """Contrasts per forward pass."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -41,7 +41,7 @@ class LogitLens(Component):
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
 
     def attribute(self, request: AttributionRequest) -> AttributionRows:
-        """One row a contrast, in logits; the embedding's own share belongs to no layer and is dropped."""
+        """Returns one row per contrast, in logits; the embedding's own share belongs to no layer and is dropped."""
         contrasts, which = distinct(request.contrasts)
         parts = decompose(
             request.target.loaded, contrasts, self.component, batch_size=self.batch_size, tick=request.tick
@@ -67,10 +67,10 @@ def decompose(
     batch_size: int = 32,
     tick: Tick = no_tick,
 ) -> Decomposition:
-    """Every layer's direct part in the logit difference at the contrasts, in logits.
+    """Returns every layer's direct contribution to the logit difference at the contrasts, in logits.
 
     Raises:
-        ConfigError: The final norm is not linear at a frozen scale (it is no RMSNorm).
+        ConfigError: The final norm is not linear at a frozen scale (it is not an RMSNorm).
     """
     import torch
 
@@ -104,7 +104,7 @@ def frozen_norm(norm: Any, state_BD: torch.Tensor) -> torch.Tensor:
     import torch
 
     x_BD = state_BD.float()
-    # A large constant input shows the gain itself: the norm's epsilon is nothing beside 1e6.
+    # A large constant input reveals the gain: the norm's epsilon is negligible beside 1e6.
     gain_D = norm(torch.full_like(state_BD[:1], 1e3)).float()[0]
     normed_BD = norm(state_BD).float()
     gained_BD = gain_D * x_BD

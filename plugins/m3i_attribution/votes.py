@@ -1,4 +1,4 @@
-"""Layers that observers name themselves."""
+"""Layers named by the observers themselves."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from m3i import AttributionRequest, AttributionRows, Component
 
 @dataclass(kw_only=True)
 class Votes(Component):
-    """Counts the layers that observers suspect, in whatever way they came to suspect them; runs no model.
+    """Counts the layers that observers suspect, however they came to suspect them; runs no model.
 
-    A layer's value in a trace is the share of the observer's findings there that name it, so that a talkative observer
-    has no more votes than a terse one. Traces in which an observer names no layer are left out and counted.
+    A layer's value in a trace is the share of the observer's findings there that name it, so a talkative observer has
+    no more votes than a terse one. Traces in which an observer names no layer are left out and counted.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ()
 
     def attribute(self, request: AttributionRequest) -> AttributionRows:
-        """One row a (observer, trace) with at least one named layer."""
+        """Returns one row per (observer, trace) with at least one named layer."""
         n_layers = request.target.info.n_layers
         observers: list[str] = []
         trace_ids: list[str] = []

@@ -23,16 +23,17 @@ from m3i import (
 
 @dataclass(kw_only=True)
 class Checker(Component):
-    """Re-computes each written step and quotes the first wrong one; ground truth, as far as the source can verify.
+    """Recomputes each written step and quotes the first wrong one; ground truth where the source can verify.
 
-    For a source that checks answers alone, the finding quotes the wrong answer where the completion states it. A wrong
-    completion in which nothing can be quoted (no answer, cut off) is missing, with the reason, not free of failures.
+    For a source that checks only answers, the finding quotes the incorrect answer where the completion states it. An
+    incorrect completion in which nothing can be quoted (no answer, cut off) is missing, with the reason; it does not
+    count as free of failures.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ()
 
     async def audit(self, request: AuditRequest) -> Audit:
-        """At most one finding a trace: the first wrong step, or the wrong answer."""
+        """Returns at most one finding per trace: the first wrong step, or the incorrect answer."""
         findings: list[Finding] = []
         audited: list[str] = []
         missing: dict[str, str] = {}
@@ -57,13 +58,14 @@ class Checker(Component):
             missing=missing,
             notes=(
                 f"first failures by kind: {kinds}",
-                f"{by_step} of {len(findings)} findings quote a wrong step, {len(findings) - by_step} a wrong answer",
+                f"{by_step} of {len(findings)} findings quote a wrong step, {len(findings) - by_step} an incorrect "
+                "answer",
             ),
         )
 
 
 def _finding(problem: Problem, trace: Trace, verification: Verification) -> Finding:
-    """The finding of a wrong trace. Raises QuoteError, whose message is the reason, where nothing can be quoted."""
+    """The finding for an incorrect trace. Raises QuoteError, whose message is the reason, if nothing can be quoted."""
     if verification.first_error is not None:
         return _step_finding(trace, verification.first_error)
     if not verification.answer:
@@ -84,7 +86,7 @@ def _finding(problem: Problem, trace: Trace, verification: Verification) -> Find
 def _step_finding(trace: Trace, error: StepError) -> Finding:
     start, end, correction = error.start, error.end, error.corrected or None
     if start == end:
-        # Something is missing here: the quote is the line before it, up to where it ends, and has no correction.
+        # A step is missing here: the quote is the line before it, up to that line's end, without a correction.
         start = line_around(trace.text, len(trace.text[:end].rstrip()) - 1)[0] if trace.text[:end].strip() else 0
         correction = None
     return make_finding(
@@ -99,5 +101,5 @@ def _step_finding(trace: Trace, error: StepError) -> Finding:
 
 
 def _step_number(text: str, start: int) -> int:
-    """Number of the line, from 1, blank lines not counted."""
+    """Number of the line, from 1; blank lines do not count."""
     return sum(1 for line in text[:start].split("\n")[:-1] if line.strip()) + 1

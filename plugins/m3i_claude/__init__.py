@@ -1,4 +1,4 @@
-"""Observer and judge `claude`: models of Anthropic, through its own SDK."""
+"""Observer and judge `claude`: Anthropic's models, through Anthropic's own SDK."""
 
 import m3i
 

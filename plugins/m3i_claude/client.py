@@ -1,4 +1,4 @@
-"""The client of Anthropic's API: one call, and message batches."""
+"""The client for Anthropic's API: single calls, and message batches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 RESULTS_KEPT = timedelta(days=29)
 """How long Anthropic keeps a batch's results."""
 TAG = re.compile(r"-m3i[0-9a-f]{12}$")
-"""End of a custom id: says which batch it is of, as a batch has no name."""
+"""End of a custom id: says which batch it belongs to, since a batch has no name."""
 MAX_ID = 64 - 16
 
 
@@ -38,7 +38,7 @@ class AnthropicProvider:
         self._client: AsyncAnthropic | None = None
 
     def _sdk(self) -> AsyncAnthropic:
-        """The SDK's client, made at first use."""
+        """The SDK's client, created on first use."""
         if self._client is None:
             import anthropic
 
@@ -50,12 +50,12 @@ class AnthropicProvider:
         return self._client
 
     async def load_client(self) -> None:
-        """Imports the SDK, beside what the loop has in flight."""
+        """Imports the SDK without holding up calls in flight."""
         await asyncio.to_thread(importlib.import_module, "anthropic")
         self._sdk()
 
     async def send(self, request: ModelRequest, *, timeout_s: float) -> Reply:
-        """One message."""
+        """Sends one message."""
         params, client = message_params(request), self._sdk()
         async with mapped(timeout_s):
             response = await client.messages.with_raw_response.create(**params, timeout=timeouts(timeout_s))
@@ -70,7 +70,7 @@ class AnthropicProvider:
     # -- batches --
 
     async def submit(self, name: str, requests: Mapping[str, ModelRequest]) -> str:
-        """Submits a batch; its name becomes a part of every custom id, so ids have at most 48 characters."""
+        """Submits a batch; its name becomes part of every custom id, so ids have at most 48 characters."""
         assert all(len(i) <= MAX_ID for i in requests), f"ids of more than {MAX_ID} characters"
         items = [{"custom_id": i + tag(name), "params": message_params(r)} for i, r in requests.items()]
         async with mapped(BATCH_CALL_S):
@@ -80,9 +80,10 @@ class AnthropicProvider:
             return batch.id
 
     async def find(self, name: str, request_ids: frozenset[str]) -> str | None:
-        """The batch whose custom ids bear this name; else one still working, which shows its size and no ids.
+        """Returns the batch whose custom ids carry this name, else an unfinished one of the same size.
 
-        Such a guess can be another run's batch of the same size. Then it brings no results for these requests.
+        An unfinished batch shows its size but no ids, so this guess can be another run's batch of the same size. It
+        then brings no results for these requests.
         """
         guess = None
         async with mapped(BATCH_CALL_S):
@@ -107,30 +108,30 @@ class AnthropicProvider:
         return await self._sdk().messages.batches.results(batch_id, timeout=timeouts(BATCH_CALL_S))
 
     async def state(self, batch_id: str) -> BatchState:
-        """Whether it has ended."""
+        """Returns whether the batch has ended."""
         async with mapped(BATCH_CALL_S):
             batch = await self._sdk().messages.batches.retrieve(batch_id, timeout=timeouts(BATCH_CALL_S))
             return BatchState.ENDED if batch.processing_status == "ended" else BatchState.WORKING
 
     async def collect(self, batch_id: str) -> Mapping[str, Reply | CallError]:
-        """Every request's outcome under its id."""
+        """Returns every request's outcome under its id."""
         async with mapped(BATCH_CALL_S):
             return {TAG.sub("", line.custom_id): outcome(line.result) async for line in await self._results(batch_id)}
 
 
 def tag(name: str) -> str:
-    """What marks the custom ids of a batch."""
+    """The mark on the custom ids of a batch."""
     return "-m3i" + hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
 def size(batch: MessageBatch) -> int:
-    """Requests in a batch, whatever became of them."""
+    """Number of requests in a batch, whatever became of them."""
     counts = batch.request_counts
     return counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
 
 
 def outcome(result: Any) -> Reply | CallError:
-    """One line of a batch's results."""
+    """The outcome in one line of a batch's results."""
     if result.type == "succeeded":
         message = result.message.to_dict(mode="json")
         try:
@@ -139,12 +140,12 @@ def outcome(result: Any) -> Reply | CallError:
             return error
     if result.type == "errored":
         return batch_error(result.error.error.type, result.error.error.message)
-    return Transient(f"Anthropic: the batch ended before this request was worked on ({result.type})")
+    return Transient(f"Anthropic: the batch ended before this request was processed ({result.type})")
 
 
 @asynccontextmanager
 async def mapped(timeout_s: float) -> AsyncIterator[None]:
-    """Ends the call in time and turns the SDK's errors into ours."""
+    """Enforces the timeout and turns the SDK's errors into ours."""
     import anthropic
     import httpx2
 

@@ -12,12 +12,12 @@ from m3i.llm.sdk import connection_error, name_of
 KEYS = "ANTHROPIC_API_KEY (or ANTHROPIC_AUTH_TOKEN)"
 ADDRESS = "ANTHROPIC_BASE_URL, else https://api.anthropic.com"
 ACCOUNT_WORDS = ("credit balance", "usage limit", "billing")
-"""In a 400 that concerns the account and not the request."""
+"""Words in a 400 that concerns the account and not the request."""
 PASSING_TYPES = ("api_error", "overloaded_error", "rate_limit_error", "timeout_error")
 
 
 def call_error(error: Exception) -> CallError:
-    """The error of an SDK call, mapped."""
+    """Maps the error of an SDK call."""
     import anthropic
     import httpx2
 
@@ -30,38 +30,38 @@ def call_error(error: Exception) -> CallError:
     if isinstance(error, (anthropic.APIError, json.JSONDecodeError, UnicodeDecodeError)):
         return Transient(f"Anthropic: the response cannot be read as JSON ({name_of(error)})", 200, maybe_billed=True)
     # The SDK found no credentials, or could not use those it found: nothing was sent.
-    return AccountError(f"Anthropic: the SDK finds no usable key ({name_of(error)}): set {KEYS}")
+    return AccountError(f"Anthropic: the SDK found no usable key ({name_of(error)}): set {KEYS}")
 
 
 def said(body: Any) -> str:
-    """The provider's words in an error's body."""
+    """The provider's message in an error's body."""
     error = body.get("error") if isinstance(body, dict) else None
     message = error.get("message") if isinstance(error, dict) else None
     return message if isinstance(message, str) else ""
 
 
 def status_error(status: int, words: str, headers: Any) -> CallError:
-    """An HTTP status that is not 200."""
+    """The error for an HTTP status other than 200."""
     text = f"Anthropic answered {status}: {words[:500]}"
     low = words.lower()
     if status in (408, 409, 429) or status >= 500:
         return Transient(text, status=status, retry_after_s=retry_after_s(headers))
     if status in (401, 402, 403) or (status == 400 and any(mark in low for mark in ACCOUNT_WORDS)):
-        return AccountError(f"{text}. Look at {KEYS} and at the account's credit and permissions")
+        return AccountError(f"{text}. Check {KEYS} and the account's credit and permissions")
     if status == 413 or (status == 400 and ("prompt is too long" in low or "exceed context limit" in low)):
         return TooLong(text)
     if status == 404 and "model" in low:
         return RequestError(
-            f"{text}. Is the option `model` an id of this API? They are listed at "
+            f"{text}. Check that the option `model` is an id of this API; they are listed at "
             "https://platform.claude.com/docs/en/about-claude/models/overview"
         )
     return RequestError(
-        f"{text}. The model does not take the request: look at model, effort, thinking, thinking_budget"
+        f"{text}. The model does not accept the request: check model, effort, thinking, thinking_budget"
     )
 
 
 def batch_error(kind: str, words: str) -> CallError:
-    """A request that failed inside a batch: there is no status, only the provider's word for the error."""
+    """The error for a request that failed inside a batch, which has no status, only the provider's error type."""
     if kind in PASSING_TYPES:
         return Transient(f"Anthropic ({kind}, in a batch): {words[:500]}")
     status = {"authentication_error": 401, "billing_error": 402, "permission_error": 403, "not_found_error": 404}

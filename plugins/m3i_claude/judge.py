@@ -11,4 +11,4 @@ from .options import ClaudeModel
 
 @dataclass(kw_only=True)
 class ClaudeJudge(ClaudeModel, LLMJudge):
-    """Compares two answers with a model of Anthropic; the choice is structured output. Needs ANTHROPIC_API_KEY."""
+    """Compares two answers with an Anthropic model; the choice is structured output. Needs ANTHROPIC_API_KEY."""

@@ -8,7 +8,7 @@ from typing import Any
 from m3i.ledger.request import Block, ModelRequest, Reply, RequestError, Stop, Transient, Usage
 
 MAX_MARKS = 4
-"""Blocks of one request that may end a cached prefix."""
+"""Maximum number of blocks per request that may end a cached prefix."""
 
 STOPS = {
     "end_turn": Stop.END,
@@ -20,7 +20,7 @@ STOPS = {
 
 
 def message_params(request: ModelRequest) -> dict[str, Any]:
-    """Parameters of `messages.create`. Raises RequestError for a temperature, which the API no longer has."""
+    """Parameters of `messages.create`. Raises RequestError for a temperature, which the API no longer accepts."""
     if request.temperature is not None:
         raise RequestError(f"temperature = {request.temperature}: Anthropic's API takes none; leave it null")
     blocks = [*request.system, *(block for message in request.messages for block in message.blocks)]
@@ -38,7 +38,7 @@ def message_params(request: ModelRequest) -> dict[str, Any]:
 
 
 def _blocks(count: int, numbered: Any, kept: set[int]) -> list[dict[str, Any]]:
-    """The next blocks as content; the API takes none that is empty."""
+    """The next blocks as content, without empty ones, which the API refuses."""
     taken: list[tuple[int, Block]] = [next(numbered) for _ in range(count)]
     return [
         {"type": "text", "text": block.text, **({"cache_control": {"type": "ephemeral"}} if i in kept else {})}
@@ -67,7 +67,7 @@ def _options(request: ModelRequest) -> dict[str, Any]:
 
 
 def read_message(message: Any, request_id: str) -> Reply:
-    """The reply in a response's JSON. Raises Transient where it is not a message."""
+    """Returns the reply in a response's JSON. Raises Transient if it is not a message."""
     try:
         return Reply(
             text="".join(block["text"] for block in message["content"] if block["type"] == "text"),
@@ -91,5 +91,5 @@ def _usage(usage: Mapping[str, Any]) -> Usage:
 
 
 def unreadable() -> Transient:
-    """A response of status 200 that holds no message."""
+    """The error for a response of status 200 that holds no message."""
     return Transient("Anthropic: the response is not the JSON of a message", status=200, maybe_billed=True)

@@ -11,4 +11,4 @@ from .options import ClaudeModel
 
 @dataclass(kw_only=True)
 class Claude(ClaudeModel, LLMObserver):
-    """Reads each trace with a model of Anthropic; findings are structured output. Needs ANTHROPIC_API_KEY."""
+    """Reads each trace with an Anthropic model; findings are structured output. Needs ANTHROPIC_API_KEY."""

@@ -1,4 +1,4 @@
-"""Observer and judge `gemini`: models of Google, through its own SDK."""
+"""Observer and judge `gemini`: Google's models, through Google's own SDK."""
 
 import m3i
 

@@ -1,4 +1,4 @@
-"""The client of the Gemini API: one call, and batches of inlined requests."""
+"""The client for the Gemini API: single calls, and batches of inlined requests."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from google.genai import Client
 
 MAX_BATCH_BYTES = 20_000_000
-"""Most that the API takes as inlined requests."""
+"""Maximum size of inlined requests that the API accepts."""
 ID = "m3i"
 """Key of a request's id in its metadata."""
 WORKING = ("QUEUED", "PENDING", "RUNNING", "UPDATING", "PAUSED", "CANCELLING", "UNSPECIFIED")
 
 
 class GeminiProvider:
-    """Sends requests with the SDK; keys, base URL, proxies and Vertex come from its own environment variables."""
+    """Sends requests with the SDK; keys, base URL, proxies and Vertex come from the SDK's own environment variables."""
 
     name = "gemini"
 
@@ -35,7 +35,7 @@ class GeminiProvider:
         self._http: Any = None
 
     def _sdk(self) -> Client:
-        """The SDK's client, made at first use, without retries of its own."""
+        """The SDK's client, created on first use, with its own retries switched off."""
         if self._client is None:
             import httpx2
             from google import genai
@@ -52,12 +52,12 @@ class GeminiProvider:
         return self._client
 
     async def load_client(self) -> None:
-        """Imports the SDK, beside what the loop has in flight."""
+        """Imports the SDK without holding up calls in flight."""
         await asyncio.to_thread(importlib.import_module, "google.genai")
         self._sdk()
 
     async def send(self, request: ModelRequest, *, timeout_s: float) -> Reply:
-        """One generateContent. The SDK's own loops, tools and continuations, are off: one call is one request."""
+        """Sends one generateContent request; the SDK's own loops (tools, continuations) are off."""
         from google.genai import types
 
         settings = types.GenerateContentConfig(
@@ -67,7 +67,7 @@ class GeminiProvider:
             automatic_continuation=False,
             automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
         )
-        models = self._sdk().aio.models  # the SDK's import takes seconds: not of the call's time
+        models = self._sdk().aio.models  # outside the timeout: the SDK's import takes seconds
         async with mapped(timeout_s):
             answer = await models.generate_content(model=request.model, contents=contents(request), config=settings)  # type: ignore[arg-type]
             http = answer.sdk_http_response
@@ -97,7 +97,7 @@ class GeminiProvider:
         size = sum(len(item.model_dump_json(exclude_none=True).encode()) for item in items)
         if size > MAX_BATCH_BYTES:
             raise RequestError(
-                f"Gemini: {len(items)} requests of {size / 1e6:.0f} MB together, a batch takes "
+                f"Gemini: {len(items)} requests have {size / 1e6:.0f} MB together, but a batch takes at most "
                 f"{MAX_BATCH_BYTES / 1e6:.0f} MB: use mode=each, or fewer problems"
             )
         settings = types.CreateBatchJobConfig(display_name=name, http_options=batch_options())
@@ -106,7 +106,7 @@ class GeminiProvider:
             return named(job)
 
     async def find(self, name: str, request_ids: frozenset[str]) -> str | None:
-        """The batch with this display name."""
+        """Returns the batch with this display name."""
         from google.genai import types
 
         settings = types.ListBatchJobsConfig(page_size=100, http_options=batch_options())
@@ -117,7 +117,7 @@ class GeminiProvider:
         return None
 
     async def state(self, batch_id: str) -> BatchState:
-        """Whether it has ended."""
+        """Returns whether the batch has ended."""
         async with mapped(BATCH_CALL_S):
             return BatchState.WORKING if unfinished(await self._job(batch_id)) else BatchState.ENDED
 
@@ -128,7 +128,7 @@ class GeminiProvider:
         return await self._sdk().aio.batches.get(name=batch_id, config=settings)
 
     async def collect(self, batch_id: str) -> Mapping[str, Reply | CallError]:
-        """Every request's outcome under its id; nothing of a batch that failed or expired as a whole."""
+        """Returns every request's outcome under its id; empty for a batch that failed or expired as a whole."""
         async with mapped(BATCH_CALL_S):
             job = await self._job(batch_id)
         responses = (job.dest and job.dest.inlined_responses) or []
@@ -136,8 +136,8 @@ class GeminiProvider:
         known = {r.metadata[ID]: outcome(r, model) for r in responses if ID in (r.metadata or {})}
         if responses and not known:  # their order says nothing: github.com/googleapis/python-genai/issues/1909
             raise RequestError(
-                f"Gemini: {batch_id} came back without the metadata that says which request each answer is to. "
-                "Its answers cannot be used: ask with mode=each"
+                f"Gemini: {batch_id} came back without the metadata that says which request each answer belongs to, "
+                "so its answers cannot be used: use mode=each"
             )
         return known
 
@@ -150,13 +150,13 @@ def named(job: Any) -> str:
 
 
 def unfinished(job: Any) -> bool:
-    """Whether a batch is still worked on."""
+    """Whether a batch is still in progress."""
     state = getattr(job.state, "value", "") or "UNSPECIFIED"
     return state.removeprefix("JOB_STATE_").removeprefix("BATCH_STATE_") in WORKING
 
 
 def outcome(response: Any, model: str) -> Reply | CallError:
-    """One response of a batch."""
+    """The outcome in one response of a batch."""
     if response.response is not None:
         try:
             raw = response.response.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -170,7 +170,7 @@ def outcome(response: Any, model: str) -> Reply | CallError:
 
 @asynccontextmanager
 async def mapped(timeout_s: float) -> AsyncIterator[None]:
-    """Ends the call in time and turns the SDK's errors into ours."""
+    """Enforces the timeout and turns the SDK's errors into ours."""
     import httpx2
     from google.genai import errors
 
@@ -182,14 +182,14 @@ async def mapped(timeout_s: float) -> AsyncIterator[None]:
 
 
 def batch_options() -> Any:
-    """Timeout of a call about a batch."""
+    """Options with the timeout of calls about batches."""
     from google.genai import types
 
     return types.HttpOptions(timeout=round(1000 * BATCH_CALL_S))
 
 
 async def connect_sooner(request: Any) -> None:
-    """Gives the connection its own time."""
+    """Gives connecting its own, shorter timeout."""
     timeout = request.extensions.get("timeout", {})
     whole = timeout.get("connect")
     timeout["connect"] = CONNECT_S if whole is None else connect_s(whole)

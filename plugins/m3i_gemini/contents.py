@@ -16,7 +16,7 @@ REFUSALS = frozenset(
 
 
 def contents(request: ModelRequest) -> list[dict[str, Any]]:
-    """The turns. Gemini caches shared beginnings by itself: nothing is marked."""
+    """The turns. Gemini caches shared prefixes automatically, so nothing is marked."""
     return [{"role": ROLES[message.role], "parts": parts(message.blocks)} for message in request.messages]
 
 
@@ -26,7 +26,7 @@ def parts(blocks: Iterable[Block]) -> list[dict[str, Any]]:
 
 
 def config(request: ModelRequest) -> dict[str, Any]:
-    """Everything else that a request says."""
+    """All other parameters of a request."""
     found: dict[str, Any] = {"max_output_tokens": request.max_tokens}
     if system := parts(request.system):
         found["system_instruction"] = {"parts": system}
@@ -42,11 +42,11 @@ def config(request: ModelRequest) -> dict[str, Any]:
 
 
 def read_response(response: Any, model: str) -> Reply:
-    """The reply in a response's JSON. Raises Transient where it is no GenerateContentResponse.
+    """Returns the reply in a response's JSON. Raises Transient if it is not a GenerateContentResponse.
 
     Args:
         response: JSON values with the API's own names.
-        model: Who was asked, for a response that does not say who answered.
+        model: The model that was asked, for a response that does not name one.
     """
     try:
         candidates = response.get("candidates") or [{}]
@@ -73,7 +73,7 @@ def _stop(finish: str | None, block: str | None) -> Stop:
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:
-    """Gemini counts what it read from its cache into the prompt, and thoughts apart from the answer."""
+    """Gemini counts cached tokens as part of the prompt, and thoughts separately from the answer."""
     cached = int(usage.get("cachedContentTokenCount") or 0)
     return Usage(
         input_tokens=max(0, int(usage.get("promptTokenCount") or 0) - cached),
@@ -83,5 +83,5 @@ def _usage(usage: Mapping[str, Any]) -> Usage:
 
 
 def unreadable() -> Transient:
-    """A response of status 200 that holds no answer."""
+    """The error for a response of status 200 that holds no answer."""
     return Transient("Gemini: the response is not the JSON of an answer", status=200, maybe_billed=True)

@@ -11,4 +11,4 @@ from .options import GeminiModel
 
 @dataclass(kw_only=True)
 class GeminiJudge(GeminiModel, LLMJudge):
-    """Compares two answers with a model of Google; the choice is structured output. Needs GEMINI_API_KEY."""
+    """Compares two answers with a Google model; the choice is structured output. Needs GEMINI_API_KEY."""

@@ -11,4 +11,4 @@ from .options import GeminiModel
 
 @dataclass(kw_only=True)
 class Gemini(GeminiModel, LLMObserver):
-    """Reads each trace with a model of Google; findings are structured output. Needs GEMINI_API_KEY."""
+    """Reads each trace with a Google model; findings are structured output. Needs GEMINI_API_KEY."""

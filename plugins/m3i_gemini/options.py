@@ -1,4 +1,4 @@
-"""What observer and judge have in common: options that only Gemini has, and the client."""
+"""What observer and judge share: the options that only Gemini has, and the client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from m3i.llm.remote import RemoteModel
 from m3i.llm.sdk import THINKING_TOKENS
 
 VERTEX = ("GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_GENAI_USE_ENTERPRISE")
-"""Variables with which the SDK talks to Google Cloud, whose credentials are not an API key."""
+"""Variables that make the SDK use Google Cloud, whose credentials are not an API key."""
 
 
 class ThinkingLevel(Enum):
@@ -28,7 +28,7 @@ class ThinkingLevel(Enum):
 
 @dataclass(kw_only=True)
 class GeminiModel(RemoteModel):
-    """A model of the Gemini API. `GOOGLE_GEMINI_BASE_URL` and the SDK's other variables stay in force."""
+    """A model of the Gemini API; `GOOGLE_GEMINI_BASE_URL` and the SDK's other environment variables still apply."""
 
     libraries: ClassVar[tuple[str, ...]] = ("google-genai",)
     provider_name: ClassVar[str] = "gemini"
@@ -36,12 +36,12 @@ class GeminiModel(RemoteModel):
     has_batches: ClassVar[bool] = True
 
     model: str = GEMINI
-    """Model id of the Gemini API, e.g. `gemini-2.5-pro`, which the seed's run used."""
+    """Model id of the Gemini API, e.g. `gemini-2.5-pro`, which the published run used."""
     thinking_budget: int | None = None
-    """Most tokens of thinking of Gemini 2.5 models: -1 leaves it to the model, 0 is none (not every model takes it),
-    else a number < max_tokens; null sends none."""
+    """Maximum number of thinking tokens of Gemini 2.5 models, < max_tokens; -1 leaves it to the model, 0 turns thinking
+    off (not every model accepts that), null sends no budget."""
     thinking_level: ThinkingLevel | None = None
-    """The same for Gemini 3 and later: minimal, low, medium or high; null leaves it to the model."""
+    """Thinking of Gemini 3 and later: minimal, low, medium or high; null leaves it to the model."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -50,7 +50,7 @@ class GeminiModel(RemoteModel):
         if budget is not None:
             accepted = f"null or a number from -1 to max_tokens - 1 = {self.max_tokens - 1}"
             require(-1 <= budget < self.max_tokens, f"{self.group}.thinking_budget", budget, accepted)
-            accepted = "null where thinking_budget is given: a model takes one of the two"
+            accepted = "null if thinking_budget is given: a model takes only one of the two"
             require(self.thinking_level is None, f"{self.group}.thinking_level", self.thinking_level, accepted)
 
     def keys(self) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ class GeminiModel(RemoteModel):
         return () if cloud else self.key_variables
 
     def request_options(self) -> dict[str, Any]:
-        """What the client sends besides the prompt, where it is not the model's default."""
+        """The options that the client sends besides the prompt, if they are not the model's defaults."""
         options: dict[str, Any] = {}
         if self.thinking_budget is not None:
             options["thinking_budget"] = self.thinking_budget
@@ -68,7 +68,7 @@ class GeminiModel(RemoteModel):
         return options
 
     def thinking_tokens(self) -> int:
-        """Expected thinking a reply: these models think unless they are told not to."""
+        """Expected thinking tokens per reply: these models think unless told not to."""
         if self.thinking_budget is not None and self.thinking_budget >= 0:
             return min(self.thinking_budget, THINKING_TOKENS)
         return 0 if self.thinking_level is ThinkingLevel.minimal else THINKING_TOKENS

@@ -1,7 +1,7 @@
-"""A PEFT adapter as a llama.cpp LoRA file: small, but llama.cpp applies it only where its graph asks for it.
+"""A PEFT adapter as a llama.cpp LoRA file: small, but llama.cpp applies it only where its graph supports it.
 
-llama.cpp checks an adapter's names and shapes on loading, and never whether the tensor is used: a graph that multiplies
-a weight with plain `ggml_mul_mat` ignores the adapter on it in silence. The certificate measures what is applied;
+On loading, llama.cpp checks an adapter's names and shapes, but never whether a tensor is used: a graph that multiplies
+a weight with plain `ggml_mul_mat` silently ignores the adapter on it. The certificate measures what is applied;
 `applied` states what is known beforehand.
 """
 
@@ -51,17 +51,17 @@ class AdapterFile:
         self._base = base
 
     def obstacle(self, name: str) -> str:
-        """Why no adapter file can hold this update; empty when one can."""
+        """Why no adapter file can hold this update; empty if one can."""
         pieces = self._pieces[name]
         if len(pieces) > 1:
             made = " and ".join(piece.name for piece in pieces)
-            return f"the base file keeps it as {made}, which a LoRA file cannot address"
+            return f"the base file stores it as {made}, which a LoRA file cannot address"
         if pieces[0].name not in self._base.tensors:
             return f"the base file has no tensor {pieces[0].name}"
         return ""
 
     def lay(self, factors: Mapping[str, float]) -> None:
-        """Writes a file with factor · update for every parameter named with a factor that is not 0."""
+        """Writes a file with factor · update for every parameter whose factor is given and not 0."""
         import gguf
 
         writer = gguf.GGUFWriter(self.path, self._architecture.name)

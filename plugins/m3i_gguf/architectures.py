@@ -1,4 +1,4 @@
-"""How each architecture's weights lie in a GGUF file: names, shapes, and the linear maps between them.
+"""How each architecture's weights are stored in a GGUF file: names, shapes, and the linear maps between them.
 
 A `Piece` takes a Hugging Face weight (or an update of it: the maps are linear) to one GGUF tensor. Shapes are in
 numpy's order, the last axis contiguous; GGUF writes them reversed.
@@ -43,16 +43,16 @@ class Architecture:
     check: Callable[[Config], None]
     """Raises ConfigError for a configuration that llama.cpp would compute differently."""
     split: Callable[[Config, str], tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...]]
-    """Parameter → (name in gguf's vocabulary of Hugging Face names, map) of each tensor that it becomes."""
+    """Parameter → (Hugging Face name as the `gguf` package knows it, map) for each tensor that it becomes."""
     joined: Callable[[Config, str, Sequence[np.ndarray]], np.ndarray]
     """The inverse of `split`: the parameter from its tensors."""
     metadata: Callable[[Config], dict[str, Any]]
     """Keys without the architecture's prefix → values."""
     extra: Callable[[Config], dict[str, np.ndarray]]
-    """Tensors that no parameter holds."""
+    """Tensors that correspond to no parameter."""
 
     def pieces(self, config: Config, parameter: str) -> tuple[Piece, ...]:
-        """The GGUF tensors that one parameter of the transformers model becomes.
+        """Returns the GGUF tensors that one parameter of the transformers model becomes.
 
         Raises:
             ConfigError: llama.cpp has no tensor for it.
@@ -63,16 +63,16 @@ class Architecture:
         )
 
     def join(self, config: Config, parameter: str, tensors: Sequence[np.ndarray]) -> np.ndarray:
-        """The parameter from its GGUF tensors, in the order of `pieces`."""
+        """Returns the parameter from its GGUF tensors, in the order of `pieces`."""
         return self.joined(config, parameter, tensors)
 
 
 def architecture_of(architecture: str, config: Config) -> Architecture:
-    """The GGUF architecture for a transformers class, its configuration checked. Raises ConfigError."""
+    """Returns the GGUF architecture of a transformers class and checks its configuration. Raises ConfigError."""
     found = ARCHITECTURES.get(architecture)
     if found is None:
         raise ConfigError(
-            f"{architecture} cannot be exported to GGUF: this exporter writes {', '.join(ARCHITECTURES)}; "
+            f"{architecture} cannot be exported to GGUF: this exporter supports {', '.join(ARCHITECTURES)}; "
             "choose such a target, or write an exporter (docs/hooks.md)"
         )
     found.check(config)
@@ -88,7 +88,7 @@ def _name_map(architecture: str, n_layers: int) -> Any:
 
 
 def gguf_name(architecture: str, n_layers: int, parameter: str) -> str:
-    """Gguf's own name for a Hugging Face parameter. Raises ConfigError when it knows none."""
+    """The GGUF name of a Hugging Face parameter. Raises ConfigError if the `gguf` package knows none."""
     name = _name_map(architecture, n_layers).get_name(parameter, try_suffixes=(".weight", ".bias"))
     if name is None:
         raise ConfigError(f"llama.cpp's {architecture} has no tensor for the parameter {parameter}")
@@ -122,7 +122,7 @@ def _common(config: Config) -> dict[str, Any]:
 # -- DeepSeek-V2 ------------------------------------------------------------------------------
 
 LITE_LAYER_COUNTS = (26, 27)
-"""Layer counts with which llama.cpp takes a model for a 'lite' one and reads no q_lora_rank."""
+"""Layer counts at which llama.cpp treats a model as 'lite' and reads no q_lora_rank."""
 
 
 def _check_deepseek2(config: Config) -> None:
@@ -143,7 +143,7 @@ def _check_deepseek2(config: Config) -> None:
         config,
         "q_lora_rank",
         not (lite and config.get("q_lora_rank")),
-        f"llama.cpp takes every model of {LITE_LAYER_COUNTS} layers for one without a query bottleneck",
+        f"llama.cpp treats every model with {LITE_LAYER_COUNTS} layers as one without a query bottleneck",
     )
     if rope["rope_type"] == "yarn":
         same = rope.get("mscale") is not None and rope.get("mscale") == rope.get("mscale_all_dim")
@@ -160,7 +160,7 @@ def _split_deepseek2(config: Config, parameter: str) -> tuple[tuple[str, Callabl
             return weight.reshape(n_heads, -1, weight.shape[-1])  # [heads, nope + v, kv_lora]
 
         return (
-            # llama.cpp multiplies the query by k_b (MLA 'absorbed'), so k_b is kept transposed
+            # llama.cpp multiplies the query by k_b (MLA 'absorbed'), so k_b is stored transposed
             (parameter.replace("kv_b_proj", "k_b_proj"), lambda w: heads(w)[:, :nope].swapaxes(1, 2)),
             (parameter.replace("kv_b_proj", "v_b_proj"), lambda w: heads(w)[:, nope:]),
         )
@@ -235,7 +235,7 @@ def _check_llama(config: Config) -> None:
 
 
 def interleave(weight: np.ndarray, n_heads: int) -> np.ndarray:
-    """Rows of q or k from transformers' rotary layout (two halves a head) to llama.cpp's (neighbouring pairs)."""
+    """Reorders rows of q or k from transformers' rotary layout (two halves per head) to llama.cpp's adjacent pairs."""
     return weight.reshape(n_heads, 2, -1, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 

@@ -1,9 +1,10 @@
 """The certificate: does every trained tensor make the difference in llama.cpp that it makes in PEFT?
 
-Only *differences* are compared, tuned minus base in each runtime: re-quantisation alone moves logits, so a change
-proves nothing. Each tensor is measured alone, then all together. An update too small to be told from the measured
-base parity is multiplied by a power of two for its measurement. Probe tokens at which a router's near-tie falls
-differently in the two runtimes (read from both runtimes' own graphs; m3i_gguf.routing) are left out and counted.
+Only *differences* are compared, tuned minus base in each runtime: re-quantisation alone moves logits, so a changed
+output proves nothing. Each tensor is measured alone, then all together. An update too small to stand out from the
+measured base parity is multiplied by a power of two for its measurement. Probe tokens at which a router resolves a
+near-tie differently in the two runtimes (read from both runtimes' own graphs; m3i_gguf.routing) are left out and
+counted.
 """
 
 from __future__ import annotations
@@ -24,42 +25,43 @@ from .routing import flips, left_out, router_noise
 from .updates import Update
 
 SIGNAL_OVER_PARITY = 30.0
-"""An update's effect must be this many times the base parity before its relative error is judged: parity noise, were it
-all to enter the difference, would then be 3 % of it."""
+"""An update's effect must be this many times the base parity before its relative error is judged: even if all parity
+noise entered the difference, it would then be 3 % of it."""
 SMALLEST_SIGNAL, LARGEST_SIGNAL = 1e-4, 0.5
-"""Nats, root mean square. Float32 arithmetic is good to about 1e-6; beyond half a nat the model is another one."""
+"""Nats, root mean square. Float32 arithmetic is accurate to about 1e-6; beyond half a nat the model is a different
+one."""
 LARGEST_FACTOR = 2.0**30
 LARGEST_STEP, SATURATED = 8.0, 2.0
-"""An update is multiplied by at most 8 at once; when that does not even double its effect, it has saturated."""
+"""An update is multiplied by at most 8 at a time; when that does not even double its effect, it has saturated."""
 FEWEST_TOKENS = 8
-"""Probe tokens that must be left once routing flips are out."""
+"""Probe tokens that must be left after routing flips are removed."""
 
 
 class Carrier(Protocol):
     """A file that holds chosen multiples of the updates."""
 
     def files(self) -> tuple[Path, Path | None]:
-        """The model to load and the adapter over it."""
+        """Returns the model to load and the adapter on top of it."""
 
     def lay(self, factors: Mapping[str, float]) -> None:
-        """Makes the file hold factor · update for the parameters named, and none of the others."""
+        """Makes the file hold factor · update for the named parameters, and no other update."""
 
     def obstacle(self, name: str) -> str:
-        """Why the file cannot hold this update; empty when it can."""
+        """Why the file cannot hold this update; empty if it can."""
 
     def describe(self, name: str) -> TensorLiveness:
         """The tensor's entry, before any measurement."""
 
 
 class Runtime:
-    """llama.cpp, started again after a crash."""
+    """llama.cpp in a process that is restarted after a crash."""
 
     def __init__(self, n_ctx: int, n_threads: int) -> None:
         self._n_ctx, self._n_threads = n_ctx, n_threads
         self._session: LlamaSession | None = None
 
     def read(self, files: tuple[Path, Path | None], probes: Sequence[Probe], chosen_NK: np.ndarray) -> Reading:
-        """What a model says on the probes. Raises LlamaCrashed, LlamaFailed; the next call works again."""
+        """Reads a model on the probes. Raises LlamaCrashed or LlamaFailed; the next call works again."""
         model, adapter = files
         try:
             if self._session is None:
@@ -83,7 +85,7 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Difference:
-    """Tuned minus base in both runtimes, on the tokens that are no routing flips."""
+    """Tuned minus base in both runtimes, on the tokens without routing flips."""
 
     peft_norm: float
     llama_norm: float
@@ -106,11 +108,11 @@ def difference(tuned: Pair, base: Pair, lengths: Sequence[int], n_used: int, noi
         tuned: The tuned model.
         base: The base model.
         lengths: Tokens of each probe.
-        n_used: Experts a router chooses.
+        n_used: Experts that a router chooses per token.
         noise: Router noise between the runtimes, see `router_noise`.
 
     Raises:
-        StageError: Hardly a token is left once the routing flips are out.
+        StageError: Too few tokens are left after routing flips are removed.
     """
     flips_N = np.zeros(len(base.peft.logp_NK), dtype=bool)
     for pair in (tuned, base):
@@ -118,7 +120,7 @@ def difference(tuned: Pair, base: Pair, lengths: Sequence[int], n_used: int, noi
     kept_N = ~left_out(flips_N, lengths)
     if kept_N.sum() < min(FEWEST_TOKENS, len(flips_N)):
         raise StageError(
-            f"near-ties of the routers fall differently in the two runtimes at {int(flips_N.sum())} of {len(flips_N)} "
+            f"routers resolve near-ties differently in the two runtimes at {int(flips_N.sum())} of {len(flips_N)} "
             "probe tokens, too many to compare them: use a finer base (exporter.base_type=f32 or f16) or more probes"
         )
     d_peft = (tuned.peft.logp_NK - base.peft.logp_NK)[kept_N]
@@ -156,7 +158,7 @@ def certify(
     n_threads: int = 1,
     tick: Tick = no_tick,
 ) -> Findings:
-    """Measures every trained tensor alone and the live ones together; leaves the carrier with the live ones laid.
+    """Measures every trained tensor alone and the live ones together; the carrier then holds the live ones.
 
     Args:
         peft: The target wrapped in PEFT, open.
@@ -165,11 +167,11 @@ def certify(
         base: The base GGUF.
         probes: The sequences; all their completion tokens are compared.
         max_relative_error: Bound on |d_llama − d_peft| / |d_peft| for a tensor to be live.
-        n_threads: Threads of llama.cpp.
-        tick: Progress, one a tensor and one for all together.
+        n_threads: llama.cpp threads.
+        tick: Progress, once per tensor and once for all together.
 
     Raises:
-        StageError: PEFT adapts other parameters than the exporter read, or routing differs almost everywhere.
+        StageError: PEFT adapts parameters other than those the exporter read, or routing differs almost everywhere.
         LlamaCrashed, LlamaFailed: The base or the final export cannot be evaluated.
     """
     if peft.parameters() != set(updates):
@@ -204,9 +206,9 @@ def in_the_file(
     *,
     n_threads: int = 1,
 ) -> Difference:
-    """What the file's own kernels make of the live updates at factor 1, over all probe tokens; leaves them laid.
+    """Measures the live updates at factor 1 with the file's own kernels, over all probe tokens; the carrier keeps them.
 
-    No verdict hangs on it: these kernels round activations, in the base and in the tuned file alike.
+    Nothing is decided by it: these kernels round activations, in the base and in the tuned file alike.
     """
     runtime = Runtime(max(len(probe.ids) for probe in probes), n_threads)
     try:
@@ -242,7 +244,7 @@ class Bench:
         self.parity = 0.0
 
     def measure_bases(self, base: Path) -> None:
-        """The base in PEFT, the base file, and the carrier with nothing laid in it."""
+        """Measures the base in PEFT, the base file, and the carrier without any update."""
         self._peft_base = self._peft.read(self._probes, self._chosen_NK)
         self._file_base = self._runtime.read((base, None), self._probes, self._chosen_NK)
         self._carrier.lay({})
@@ -254,7 +256,7 @@ class Bench:
         self._signal = min(max(SIGNAL_OVER_PARITY * self.parity, SMALLEST_SIGNAL), LARGEST_SIGNAL)
 
     def alone(self, name: str, update: Update) -> TensorLiveness:
-        """One tensor's entry."""
+        """Measures one tensor and returns its entry."""
         if update.is_zero:
             return self._entry(name, None, 1.0, "its update is exactly zero")
         factor, peft = self._stand_out([name])
@@ -267,11 +269,11 @@ class Bench:
             llama = self._runtime.read(self._carrier.files(), self._probes, self._chosen_NK)
         except (LlamaCrashed, LlamaFailed) as error:
             return self._entry(name, alone, factor, str(error), carried=False)
-        # against the carrier with nothing laid: the types of the other tensors are the same, the update alone differs
+        # against the carrier without any update: all tensor types are the same, only the update differs
         return self._entry(name, self._difference(peft, llama, self._carrier_base), factor, "")
 
     def together(self, tensors: Sequence[TensorLiveness]) -> tuple[TensorLiveness, int]:
-        """The export as it is, against the base file; and the routing flips left out."""
+        """Measures the export as it is against the base file; also returns the number of routing flips left out."""
         names = [t.name for t in tensors]
         n_trainable = sum(t.n_trainable for t in tensors)
         types = " + ".join(dict.fromkeys(kind for t in tensors for kind in t.ggml_type.split(" + ")))
@@ -281,7 +283,7 @@ class Bench:
         factor, peft = self._stand_out(names)
         measured, note = self._whole(names, factor, peft), ""
         if factor != 1.0:
-            note = f"judged at {factor:g} times the update: the update itself is too small to tell from parity noise"
+            note = f"judged at {factor:g} times the update, which itself is too small to stand out from parity noise"
             exact = self._whole(names, 1.0, self._read_peft(names, 1.0))
             note += f" (at 1: PEFT {exact.peft_norm:.2g}, llama.cpp {exact.llama_norm:.2g} nats)"
         live = measured.relative_error <= self._bound and measured.llama_norm > self.parity
@@ -301,7 +303,7 @@ class Bench:
         return self._peft.read(self._probes, self._chosen_NK)
 
     def _stand_out(self, names: Sequence[str]) -> tuple[float, Reading]:
-        """A power of two, 1 or more, at which the updates' effect in PEFT stands out, and PEFT's reading there."""
+        """Returns a power of two, ≥ 1, at which the updates' effect in PEFT stands out, and PEFT's reading there."""
         factor, reading = 1.0, self._read_peft(names, 1.0)
         norm = rms(reading.logp_NK - self._peft_base.logp_NK)
         while norm < self._signal:
@@ -323,7 +325,7 @@ class Bench:
         notes, faithful = [entry.note, note], True
         if measured and factor != 1.0:
             notes.append(f"measured at {factor:g} times the update")
-            # what the file's type does to the update itself was not measured then, so it must be small
+            # the unscaled update was not measured then, so what the file's type does to it must be small
             faithful = entry.storage_error <= self._bound
         if measured and carried and measured.n_flips:
             notes.append(f"{measured.n_flips} routing flips left out")

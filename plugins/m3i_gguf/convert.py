@@ -17,7 +17,7 @@ from .vocabulary import vocabulary
 
 
 class FileType(str, Enum):
-    """Type of the matrices in a GGUF file; vectors and router weights stay F32 in all."""
+    """Type of the matrices in a GGUF file; vectors and router weights are F32 in every file."""
 
     F32 = "f32"
     F16 = "f16"
@@ -37,7 +37,7 @@ def convert(target: LoadedTarget, destination: Path, file_type: FileType, *, n_t
         target: Model and tokenizer; DeepseekV2ForCausalLM or LlamaForCausalLM.
         destination: The file to write.
         file_type: Q8_0 needs rows divisible by 32 and falls back to F16 elsewhere; Q4_K_M is llama.cpp's own mixture,
-            needs rows divisible by 256 and falls back as llama.cpp does. `tensor_types` tells what came out.
+            needs rows divisible by 256 and falls back as llama.cpp does. `tensor_types` lists the resulting types.
         n_threads: Threads of the K-quantiser.
 
     Raises:
@@ -85,7 +85,7 @@ def write_plain(target: LoadedTarget, destination: Path, file_type: FileType) ->
 
 
 def add_value(writer: Any, key: str, value: Any) -> None:
-    """One metadata entry, with the GGUF type that llama.cpp expects: u32 for integers, f32 for fractions."""
+    """Adds one metadata entry with the GGUF type that llama.cpp expects: u32 for integers, f32 for fractions."""
     match value:
         case bool():
             writer.add_bool(key, value)
@@ -102,7 +102,7 @@ def add_value(writer: Any, key: str, value: Any) -> None:
 
 
 def tensor_type(name: str, shape: tuple[int, ...], file_type: FileType) -> Any:
-    """GGML type of one tensor: vectors, norms and routers F32, other matrices as the file says."""
+    """The GGML type of one tensor: F32 for vectors, norms and routers, the file's type for other matrices."""
     import gguf
 
     kind = gguf.GGMLQuantizationType[file_type.name]
@@ -124,7 +124,7 @@ def tensor_types(path: Path) -> dict[str, int]:
 
 
 def expected_tensors(model: Any, architecture: str) -> dict[str, tuple[int, ...]]:
-    """GGUF name → shape (numpy's order) of every tensor a model becomes; works on the meta device."""
+    """GGUF name → shape (numpy's order) of every tensor that a model becomes; works on the meta device."""
     config = model.config.to_dict()
     found = architecture_of(architecture, config)
     return {name: values.shape for name, values in _tensors(model, found, config, only_shapes=True)}

@@ -1,4 +1,4 @@
-"""What both exporters share: the base file with its parity, the certificate, and the verdict on it."""
+"""What both exporters share: the base file with its parity, the certificate, and what follows from it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ N_PARITY_PROBES = 4
 
 
 class BaseType(str, Enum):
-    """The base file."""
+    """Type of the base file."""
 
     auto = "auto"
     f32 = "f32"
@@ -50,32 +50,33 @@ class BaseType(str, Enum):
 
 
 LARGEST_PARITY = {"F32": 0.01, "F16": 0.1, "BF16": 0.3, "Q8_0": 0.3}
-"""Commonest type of a base file → default bound on the parity, nats root mean square; 1.5 for coarser types."""
+"""Most common tensor type of a base file → default bound on the parity, nats root mean square; 1.5 for coarser
+types."""
 
 
 @dataclass(kw_only=True)
 class GGUFExporter(Component):
-    """Options that both exporters have."""
+    """Options that both exporters share."""
 
     libraries: ClassVar[tuple[str, ...]] = ("gguf", "llama-cpp-python", "peft", "torch", "transformers")
 
     base_type: BaseType = BaseType.auto
-    """Type of the base GGUF's matrices: `f32`, `f16`, `q8_0`, `q4_k_m`, or `auto`: the target's own GGUF where it has
-    one, else F32 for float32 weights and F16 for half-precision ones."""
+    """Type of the base GGUF's matrices: `f32`, `f16`, `q8_0`, `q4_k_m`, or `auto`: the target's own GGUF if it has one,
+    else F32 for float32 weights and F16 for half-precision ones."""
     max_parity: float = 0.0
-    """Largest root mean square of llama.cpp − transformers for the base, nats; 0 takes a bound by the base's type (0.01
-    for F32, 0.1 for F16, 0.3 for Q8_0, 1.5 for coarser ones). Above it the export stops."""
+    """Largest accepted root mean square of llama.cpp − transformers on the base model, nats; above it the export stops.
+    0 takes a bound by the base's type (0.01 for F32, 0.1 for F16, 0.3 for Q8_0, 1.5 for coarser ones)."""
     max_relative_error: float = 0.1
     """Bound on |d_llama − d_peft| / |d_peft|, for each trained tensor alone and for all together."""
     n_probes: int = 4
     """Traces on whose completion tokens the certificate is measured."""
     allow_dead: bool = False
-    """Go on with the live tensors alone when some are dead; the certificate names the dead and the share evaluated."""
+    """Continue with the live tensors if some are dead; the certificate names the dead ones and the share evaluated."""
     twin: bool = True
     """Measure a base that is not F32 on its F32 twin: the same values, without the narrow kernels' rounding of
-    activations, which hides small updates. Takes the disk space of an F32 file for a while."""
+    activations, which hides small updates. Temporarily takes the disk space of an F32 file."""
     n_threads: int = option(1, result_free=True)
-    """Threads of llama.cpp while measuring. More can be slower on a shared machine."""
+    """llama.cpp threads for the measurements; more can be slower on a shared machine."""
 
     def __post_init__(self) -> None:
         require(self.max_parity >= 0, "max_parity", self.max_parity, "a number ≥ 0 (0 for the default of the type)")
@@ -109,7 +110,7 @@ class GGUFExporter(Component):
             raise StageError(
                 f"llama.cpp and transformers disagree on the base model {path.name} by {parity['rms']:.3g} nats (root "
                 f"mean square over {parity['n_tokens']:.0f} tokens); the bound is {bound:g}. Use a finer base "
-                "(exporter.base_type=f16), or raise exporter.max_parity if this is known"
+                "(exporter.base_type=f16), or raise exporter.max_parity if this is expected"
             )
         return BaseModel(path=name, sha256=_sha256(path), tensor_types=types, parity=parity)
 
@@ -133,7 +134,7 @@ class GGUFExporter(Component):
         kept_N = ~left_out(flips_N, [len(probe.next_ids) for probe in probes])
         off_NK = (measured.logp_NK - reference.logp_NK)[kept_N]
         if not off_NK.size:
-            raise StageError(f"the routers' near-ties fall differently in llama.cpp at all {len(flips_N)} probe tokens")
+            raise StageError(f"routers resolve near-ties differently in llama.cpp at all {len(flips_N)} probe tokens")
         return {
             "rms": rms(off_NK),
             "mean_abs": float(np.abs(off_NK).mean()),
@@ -145,12 +146,12 @@ class GGUFExporter(Component):
         }
 
     def updates(self, request: ExportRequest) -> dict[str, Update]:
-        """What the adapter does; raises StageError for a zero update that no selection announced."""
+        """Returns the adapter's updates. Raises StageError unless they are zero exactly when the selection says so."""
         updates = read_updates(request.adapter.folder)
         if not request.selection.zero_update and all(update.is_zero for update in updates.values()):
-            raise StageError("every update of the adapter is exactly zero though it was trained; nothing to export")
+            raise StageError("every update of the adapter is exactly zero although it was trained; nothing to export")
         if request.selection.zero_update and not all(update.is_zero for update in updates.values()):
-            raise StageError("the selection asks for a zero update, and the adapter's is not zero")
+            raise StageError("the selection asks for a zero update, but the adapter's update is not zero")
         return updates
 
     def measure(
@@ -161,7 +162,8 @@ class GGUFExporter(Component):
         carrier: Carrier,
         twin_carrier: Callable[[GGUFFile], Carrier],
     ) -> tuple[Findings, FileEffect | None]:
-        """The certificate's figures, and what narrow kernels make of the whole; leaves the live tensors laid.
+        """Returns the certificate's figures and the whole update's effect in narrow kernels; the carrier keeps the live
+        tensors.
 
         Args:
             request: The export.
@@ -196,11 +198,11 @@ class GGUFExporter(Component):
     def judge(
         self, findings: Findings, in_file: FileEffect | None, identical: tuple[int, int], remedy: str
     ) -> ExportCertificate:
-        """The certificate.
+        """Returns the certificate.
 
         Raises:
-            DeadTensorError: Trained tensors make no, or another, difference, and allow_dead is off.
-            StageError: All together do not make the difference that they make in PEFT.
+            DeadTensorError: Trained tensors make no difference, or a different one, and allow_dead is off.
+            StageError: Together, the tensors do not make the difference that they make in PEFT.
         """
         trained = {t.name: t.n_trainable for t in findings.tensors}
         live = {t.name for t in findings.tensors if t.live}
@@ -240,7 +242,7 @@ class GGUFExporter(Component):
         )
 
     def vacuous(self, request: ExportRequest, updates: Mapping[str, Update], n_tensors: int) -> ExportCertificate:
-        """The certificate of a zero update: the tuned model is the base, and nothing is proved."""
+        """Returns the certificate of a zero update: the tuned model is the base, and nothing is proved."""
         tensors = tuple(
             _untouched(name, update.n_trainable, "zero update by construction") for name, update in updates.items()
         )
@@ -290,7 +292,7 @@ def _dead_message(
         f"{len(dead)} of {len(trained)} trained tensors do not make the difference in llama.cpp that they make in "
         f"PEFT (bound {bound:.0%}); {live:.1%} of the adapter would be evaluated:\n"
         + "\n".join(lines)
-        + f"\n{remedy}, or set exporter.allow_dead=true to evaluate the live part alone"
+        + f"\n{remedy}, or set exporter.allow_dead=true to evaluate only the live part"
     )
 
 

@@ -16,10 +16,10 @@ from .updates import Update
 
 @dataclass(kw_only=True)
 class GGUFAdapter(GGUFExporter):
-    """A llama.cpp LoRA file over the base GGUF: small, but on DeepSeek-V2 llama.cpp ignores most of it in silence.
+    """A small llama.cpp LoRA file over the base GGUF; on DeepSeek-V2 llama.cpp silently ignores most of it.
 
-    The certificate finds the tensors that llama.cpp ignores. Unless `allow_dead` is set the run stops there; with it
-    the file holds the live tensors alone and the report states their share.
+    The certificate finds the tensors that llama.cpp ignores. Unless `allow_dead` is set, the run stops there; with it,
+    the file holds only the live tensors and the report states their share.
     """
 
     def export(self, request: ExportRequest) -> Export:
@@ -27,8 +27,8 @@ class GGUFAdapter(GGUFExporter):
 
         Raises:
             DeadTensorError: llama.cpp does not apply some tensors, and allow_dead is off.
-            StageError: The whole does not make its difference, or an update is zero that should not be.
-            ConfigError: Adapter, base file and architecture do not fit together.
+            StageError: The whole update does not make its difference, or an update is zero that should not be.
+            ConfigError: Adapter, base file and architecture do not match.
         """
         updates = self.updates(request)
         base = GGUFFile(request.base.file())
@@ -59,21 +59,21 @@ class AdapterCarrier:
         self._empty = True
 
     def files(self) -> tuple[Path, Path | None]:
-        """The base, and the adapter once something is laid in it."""
+        """The base, and the adapter once it holds an update."""
         return self._base, None if self._empty else self._file.path
 
     def lay(self, factors: Mapping[str, float]) -> None:
-        """Writes the adapter anew."""
+        """Rewrites the adapter."""
         self._empty = not any(factors.values())
         if not self._empty:
             self._file.lay(factors)
 
     def obstacle(self, name: str) -> str:
-        """Tensors that the base file keeps in another form."""
+        """Why the file cannot hold a tensor that the base file stores in another form."""
         return self._file.obstacle(name)
 
     def describe(self, name: str) -> TensorLiveness:
-        """An F32 pair of factors."""
+        """Describes a pair of F32 factors."""
         return TensorLiveness(
             name=name,
             n_trainable=self._updates[name].n_trainable,

@@ -16,24 +16,24 @@ from .updates import Update
 
 @dataclass(kw_only=True)
 class GGUFGraft(GGUFExporter):
-    """A whole tuned GGUF: the base file with the update added to each trained tensor and every other byte as it was.
+    """A complete tuned GGUF: the base file with updates added to the trained tensors and every other byte unchanged.
 
-    Every module of every supported architecture is carried: kv_b as llama.cpp's k_b and v_b, routers, and Llama's q and
+    Every module of every supported architecture is covered: kv_b as llama.cpp's k_b and v_b, routers, and Llama's q and
     k with their rows in llama.cpp's order. The certificate names each grafted tensor's type and says how much of its
     update is smaller than half a step of that type.
     """
 
     graft_type: GraftType = GraftType.f32
     """Type of the grafted tensors: `f32` (no update is too small for it), `f16`, or `keep` for the base tensor's own
-    type, F16 where that cannot be written. Router weights are F32 always."""
+    type (F16 if that cannot be written). Router weights are always F32."""
 
     def export(self, request: ExportRequest) -> Export:
         """Writes `tuned.gguf` and its certificate.
 
         Raises:
             DeadTensorError: Tensors do not make their difference, and allow_dead is off.
-            StageError: The whole does not make its difference, or an update is zero that should not be.
-            ConfigError: Adapter, base file and architecture do not fit together.
+            StageError: The whole update does not make its difference, or an update is zero that should not be.
+            ConfigError: Adapter, base file and architecture do not match.
         """
         updates = self.updates(request)
         base, tuned = GGUFFile(request.base.file()), request.folder / "tuned.gguf"
@@ -50,7 +50,7 @@ class GGUFGraft(GGUFExporter):
 
         carrier = GraftCarrier(graft, updates, described=graft)
         findings, in_file = self.measure(request, updates, base, carrier, twin_carrier)
-        remedy = "check the architecture's mapping, a wider exporter.graft_type or a finer exporter.base_type"
+        remedy = "check the architecture's mapping, or use a wider exporter.graft_type or a finer exporter.base_type"
         certificate = self.judge(findings, in_file, count_identical(base, tuned), remedy)
         return Export(model_path=tuned.name, adapter_path=None, certificate=certificate)
 
@@ -74,7 +74,7 @@ class GraftCarrier:
         return ""
 
     def describe(self, name: str) -> TensorLiveness:
-        """Types and what they cost."""
+        """Describes the tensor's types and what they cost."""
         loss = self._described.loss(name)
         notes = []
         if loss.erased_share >= 0.001:

@@ -1,8 +1,8 @@
-"""The graft: the base GGUF with updates added to the trained tensors and every other byte as it was.
+"""The graft: the base GGUF with updates added to the trained tensors and every other byte unchanged.
 
-A grafted tensor is the *file's own* tensor, dequantised, plus scaling · B A, mapped to the file's layout. So tuned
-minus base is the update and nothing else: with the target's full-precision weights in its place a quantised tensor
-would also be repaired by the graft, which is an effect of no training.
+A grafted tensor is the *file's own* tensor, dequantised, plus scaling · B A, mapped to the file's layout, so that tuned
+minus base is the update and nothing else. If the graft started from the target's full-precision weights, it would also
+repair a quantised tensor, an effect that does not come from training.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Graft:
         architecture: Its mapping.
         config: The target's Hugging Face configuration.
         updates: Parameter → update.
-        destination: The file to write; it starts with no update laid in.
+        destination: The file to write; at first it holds no update.
         graft_type: Type of the grafted tensors; `keep` takes the base tensor's, or F16 where that cannot be written.
         twin_of: A graft whose stored values this one is to hold in F32. The destination is then the base's twin
-            (m3i_gguf.twin), and written in place.
+            (m3i_gguf.twin), and is written in place.
 
     Raises:
         ConfigError: The base file lacks a tensor, or has it in another shape.
@@ -90,7 +90,7 @@ class Graft:
         self.lay({})
 
     def lay(self, factors: Mapping[str, float]) -> None:
-        """Makes the file hold factor · update in every trained tensor; 0 for those not named."""
+        """Makes the file hold factor · update in every trained tensor; the factor is 0 for those not named."""
         for name in self._updates:
             factor = factors.get(name, 0.0)
             if self._laid[name] != factor:
@@ -108,7 +108,7 @@ class Graft:
         return " + ".join(dict.fromkeys(texts))
 
     def loss(self, name: str) -> Loss:
-        """What the type of the grafted tensors costs this update."""
+        """The cost of storing this update in the types of its grafted tensors."""
         unchanged = n_nonzero = 0
         error = norm = 0.0
         for piece in self._pieces[name]:
@@ -136,12 +136,12 @@ class Graft:
     @staticmethod
     def _place(base: GGUFFile, parameter: str, tensor: str) -> TensorPlace:
         if tensor not in base.tensors:
-            raise ConfigError(f"{base.path} has no tensor {tensor}, where {parameter} belongs; convert the base anew")
+            raise ConfigError(f"{base.path} has no tensor {tensor} for {parameter}; convert the base again")
         return base.tensors[tensor]
 
 
 def graft_kind(place: TensorPlace, graft_type: GraftType) -> Any:
-    """GGML type of a grafted tensor; routers stay F32 in every file, as llama.cpp has them."""
+    """The GGML type of a grafted tensor; routers are F32 in every file, as in llama.cpp."""
     import gguf
 
     kinds = gguf.GGMLQuantizationType

@@ -1,4 +1,4 @@
-"""GGUF files as bytes: where each tensor lies, and a copy with some tensors replaced and everything else untouched."""
+"""GGUF files as bytes: where each tensor is, and a copy with some tensors replaced and everything else untouched."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TensorPlace:
 
     name: str
     shape: tuple[int, ...]
-    """numpy's order."""
+    """In numpy's order."""
     kind: Any
     """gguf.GGMLQuantizationType."""
     offset: int
@@ -56,7 +56,7 @@ class GGUFFile:
         return str(self._reader.fields["general.architecture"].contents())
 
     def metadata_bytes(self) -> bytes:
-        """All metadata as it stands in the file."""
+        """All metadata, byte for byte as in the file."""
         first = min(int(t.field.offset) for t in self._reader.tensors)
         with self.path.open("rb") as file:
             file.seek(HEADER_BYTES)
@@ -100,9 +100,9 @@ def decode(data: bytes, shape: tuple[int, ...], kind: Any) -> np.ndarray:
 
 
 def copy_with_types(base: GGUFFile, destination: Path, kinds: Mapping[str, Any]) -> dict[str, TensorPlace]:
-    """Copies a file with room for some tensors in another type: metadata and every other tensor byte for byte.
+    """Copies a file with room for some tensors in another type; metadata and all other tensors stay byte for byte.
 
-    The tensors named in `kinds` are written as zeros; see `write_tensor`. Their order stays the base file's.
+    The tensors named in `kinds` are written as zeros; see `write_tensor`. The base file's order is kept.
 
     Returns:
         The places of all tensors in the new file.
@@ -153,7 +153,7 @@ def write_tensor(path: Path, place: TensorPlace, data: bytes) -> None:
 
 
 def count_identical(base: GGUFFile, tuned: Path) -> tuple[int, int]:
-    """(tensors of a file that equal the base's byte for byte and in type, all tensors)."""
+    """Returns (tensors equal to the base's in type and in every byte, all tensors)."""
     other = GGUFFile(tuned)
     same = sum(
         place.kind == other.tensors[name].kind and base.raw(name) == other.raw(name)

@@ -18,12 +18,12 @@ from m3i import LoadedTarget, StageError, Trace
 from m3i.models.llamacpp.session import LlamaSession
 
 N_CHOSEN = 8
-"""Tokens compared at each position: one number a position would be blind where the model is sure of itself."""
+"""Tokens compared at each position: a single number per position says little where the model is sure of itself."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one model said on all probes."""
+    """One model's output on all probes."""
 
     logp_NK: np.ndarray
     routers_MNE: np.ndarray
@@ -38,14 +38,14 @@ class Probe:
     start: int
     """Position of the first prediction: the last token of the prompt."""
     next_ids: tuple[int, ...]
-    """The token that came next at each position from start on."""
+    """The actual next token at each position from `start` on."""
 
 
 def pick(traces: Sequence[Trace], n_probes: int) -> list[Probe]:
-    """n_probes traces, evenly spaced over those given, whole. Raises StageError when there is none with two tokens."""
+    """Picks n_probes whole traces, evenly spaced over those given. Raises StageError if none is usable."""
     usable = [trace for trace in traces if trace.completion_ids and trace.prompt_ids]
     if not usable:
-        raise StageError("no trace has a prompt and a completion: nothing to compare the two runtimes on")
+        raise StageError("no trace has a prompt and a completion, so there is nothing to compare the two runtimes on")
     places = np.unique(np.linspace(0, len(usable) - 1, min(n_probes, len(usable))).round().astype(int))
     return [
         Probe(trace.prompt_ids + trace.completion_ids[:-1], len(trace.prompt_ids) - 1, trace.completion_ids)
@@ -57,8 +57,8 @@ class PeftModelProbe:
     """The target with an adapter whose tensors can be scaled one by one.
 
     Args:
-        loaded: The target; it is wrapped while the context is open and as before afterwards.
-        adapter: PEFT's folder, or None for the base alone.
+        loaded: The target; it is wrapped while the context is open and restored afterwards.
+        adapter: PEFT's folder, or None for the base model alone.
     """
 
     def __init__(self, loaded: LoadedTarget, adapter: Path | None) -> None:
@@ -66,11 +66,11 @@ class PeftModelProbe:
         self._adapter = adapter
         self._layers: dict[str, tuple[Any, float]] = {}
         self.n_used = loaded.info.n_experts_active
-        """Experts a router chooses."""
+        """Experts that a router chooses per token."""
 
     @contextmanager
     def opened(self) -> Iterator[PeftModelProbe]:
-        """Wraps the model in PEFT, and unwraps it at the end whatever happens."""
+        """Wraps the model in PEFT, and always unwraps it at the end."""
         if self._adapter is None:
             yield self
             return
@@ -95,7 +95,7 @@ class PeftModelProbe:
                 parameter.requires_grad_(wanted[name])
 
     def lay(self, factors: Mapping[str, float]) -> None:
-        """Makes the model use factor · update in every trained tensor; 0 for those not named."""
+        """Makes the model use factor · update in every trained tensor; the factor is 0 for those not named."""
         for name, (module, scaling) in self._layers.items():
             module.scaling["default"] = scaling * factors.get(name, 0.0)
 
@@ -104,7 +104,7 @@ class PeftModelProbe:
         return set(self._layers)
 
     def read(self, probes: Sequence[Probe], chosen_NK: np.ndarray) -> Reading:
-        """Log-probabilities of the chosen tokens."""
+        """Returns the log-probabilities of the chosen tokens."""
         logp, routers, done = [], [], 0
         for probe in probes:
             logp_TV, routers_MTE = self._forward(probe)
@@ -114,7 +114,7 @@ class PeftModelProbe:
         return Reading(np.concatenate(logp).astype(np.float64), np.concatenate(routers, axis=1))
 
     def choose(self, probes: Sequence[Probe]) -> np.ndarray:
-        """int64 [N, K]: the token that came next and the model's most likely others."""
+        """int64 [N, K]: the actual next token and the most likely others."""
         rows = []
         for probe in probes:
             logp_TV, _ = self._forward(probe)
@@ -164,7 +164,7 @@ def _remember(seen: dict[int, np.ndarray], layer: int) -> Any:
 
 
 def read_llama(session: LlamaSession, probes: Sequence[Probe], chosen_NK: np.ndarray) -> Reading:
-    """The same log-probabilities from llama.cpp."""
+    """Returns the same log-probabilities from llama.cpp."""
     logp, routers, done = [], [], 0
     for probe in probes:
         n = len(probe.ids) - probe.start

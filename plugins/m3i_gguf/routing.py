@@ -1,11 +1,11 @@
-"""Routing flips: tokens at which a router's near-tie falls differently in the two runtimes.
+"""Routing flips: tokens at which a router resolves a near-tie differently in the two runtimes.
 
 A mixture-of-experts layer is discontinuous: two runtimes whose router logits differ in the last digits choose different
-experts where the k-th and the next expert are as good as tied, and the outputs then differ by far more than rounding.
-Such tokens say nothing about an export. But a router whose update never arrived also chooses other experts, and that is
-just what a certificate must see. The rule: a disagreement is a flip, to be left out and counted, only where the margin
-between the k-th and the next expert in transformers is at most `TIE` times the router noise that was measured between
-the two runtimes on the base model; every other disagreement stays in the errors.
+experts where the k-th and the next expert are nearly tied, and the outputs then differ by far more than rounding. Such
+tokens say nothing about an export. But a router whose update never arrived also chooses other experts, and that is
+exactly what a certificate must see. The rule: a disagreement is a flip, to be left out and counted, only if the margin
+between the k-th and the next expert in transformers is at most `TIE` times the router noise measured between the two
+runtimes on the base model; every other disagreement stays in the errors.
 
 Letters: M layers with a router, N probe tokens, E experts.
 """
@@ -38,9 +38,10 @@ def margin(routers_MNE: np.ndarray, n_used: int) -> np.ndarray:
 
 
 def router_noise(reference_MNE: np.ndarray, other_MNE: np.ndarray) -> float:
-    """Root mean square of the logits' differences, each token's mean difference taken out (softmax does not see it).
+    """Root mean square difference of the logits, less each token's mean difference (softmax does not see it).
 
-    The median over tokens and layers of the squares' means: a token whose experts differed further down is no noise.
+    Taken as the median over tokens and layers of the mean squares: a token whose experts differ in an earlier layer is
+    not noise.
     """
     if not reference_MNE.size:
         return 0.0
@@ -52,7 +53,7 @@ def router_noise(reference_MNE: np.ndarray, other_MNE: np.ndarray) -> float:
 def flips(reference_MNE: np.ndarray, other_MNE: np.ndarray, n_used: int, noise: float) -> np.ndarray:
     """Bool [N]: tokens at which some layer's choice differs and was a near-tie in the reference.
 
-    Layers above the first disagreement see another input, so a token counts by its *first* layer that disagrees.
+    Layers above the first disagreement see another input, so a token is judged by the *first* layer that disagrees.
     """
     if not reference_MNE.size:
         return np.zeros(reference_MNE.shape[1], dtype=bool)
@@ -63,7 +64,7 @@ def flips(reference_MNE: np.ndarray, other_MNE: np.ndarray, n_used: int, noise: 
 
 
 def left_out(flips_N: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
-    """Bool [N]: the flips and the tokens after them in their trace, or the flips alone where too little would remain.
+    """Bool [N]: the flips and the tokens after them in their trace, or only the flips if too little would remain.
 
     Args:
         flips_N: The flips of all traces, one trace after the other.

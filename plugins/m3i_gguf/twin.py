@@ -1,14 +1,14 @@
 """Files and models that hold exactly the base file's values, so that a certificate sees the update and no rounding.
 
-llama.cpp's kernels for quantised weights round the *activations* to 8 bits as well, those for F16 to 16. On SmolLM2's
-Q4_1 file that alone moves log-probabilities by 0.17 nats against transformers with the very same weights, more than a
-small update does, and tuned minus base inherits it. Two things take the rounding out of the comparison without touching
-what is compared:
+llama.cpp's kernels for quantised weights also round the *activations* to 8 bits, those for F16 to 16. On SmolLM2's Q4_1
+file that alone moves log-probabilities by 0.17 nats against transformers with the very same weights, more than a small
+update does, and tuned minus base inherits it. Two things take the rounding out of the comparison without touching what
+is compared:
 
 - the *twin* of a file has each tensor dequantised to F32: the same values, the same graph, exact arithmetic;
 - the reference model in PyTorch gets the base file's values in place of its own while the certificate is measured.
 
-What the narrow kernels do to the real files is measured besides, and stated in the certificate's note.
+The effect of the narrow kernels on the real files is measured separately, and stated in the certificate's note.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def is_narrow(base: GGUFFile) -> bool:
 
 
 def write_twin(base: GGUFFile, destination: Path) -> GGUFFile:
-    """The base file with every tensor in F32. Raises StageError when the disk has no room for it."""
+    """Returns the base file with every tensor in F32. Raises StageError if the disk has no room for it."""
     import gguf
 
     f32 = gguf.GGMLQuantizationType.F32
@@ -42,9 +42,9 @@ def write_twin(base: GGUFFile, destination: Path) -> GGUFFile:
     free = shutil.disk_usage(destination.parent).free
     if needed > free:
         raise StageError(
-            f"the certificate's F32 twin of {base.path.name} needs {needed / 1e9:.1f} GB for a while, "
-            f"{free / 1e9:.1f} GB are free in {destination.parent}; make room, or set exporter.twin=false to measure "
-            "on the file as it is"
+            f"the certificate's F32 twin of {base.path.name} temporarily needs {needed / 1e9:.1f} GB, but "
+            f"{free / 1e9:.1f} GB are free in {destination.parent}; free some space, or set exporter.twin=false to "
+            "measure on the file as it is"
         )
     places = copy_with_types(base, destination, kinds)
     for name in kinds:
@@ -54,7 +54,7 @@ def write_twin(base: GGUFFile, destination: Path) -> GGUFFile:
 
 @contextmanager
 def file_values(loaded: LoadedTarget, architecture: Architecture, config: Config, base: GGUFFile) -> Iterator[int]:
-    """Puts the base file's values into the target's parameters; on leaving, its own are back, bit for bit.
+    """Puts the base file's values into the target's parameters; on exit their own values are restored bit for bit.
 
     Yields:
         The number of parameters that differed.

@@ -1,4 +1,4 @@
-"""The update that a PEFT adapter makes, read from its own files: one low-rank pair a parameter."""
+"""The update that a PEFT adapter makes, read from its own files: one low-rank pair per parameter."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Update:
 
     @property
     def n_trainable(self) -> int:
-        """Parameters of A and B."""
+        """Number of parameters of A and B."""
         return self.a.size + self.b.size
 
     @property
     def is_zero(self) -> bool:
-        """B A is exactly zero."""
+        """Whether B A is exactly zero."""
         return not (self.a.any() and self.b.any() and self.scaling)
 
     def delta(self) -> np.ndarray:
@@ -45,7 +45,7 @@ class Update:
 
 
 def read_updates(folder: Path) -> dict[str, Update]:
-    """Parameter → update, in the order of the names, from `adapter_config.json` and `adapter_model.safetensors`.
+    """Returns parameter → update, sorted by name, from `adapter_config.json` and `adapter_model.safetensors`.
 
     Raises:
         InputError: A file is missing.
@@ -66,7 +66,9 @@ def read_updates(folder: Path) -> dict[str, Update]:
         if name.endswith(".lora_B.weight"):
             continue
         if not (name.startswith(PREFIX) and name.endswith(".lora_A.weight")):
-            raise ConfigError(f"the adapter holds {name}, which is no low-rank factor; only plain LoRA can be exported")
+            raise ConfigError(
+                f"the adapter holds {name}, which is not a low-rank factor; only plain LoRA can be exported"
+            )
         module = name.removeprefix(PREFIX).removesuffix(".lora_A.weight")
         a, b = tensors[name], tensors[name.replace(".lora_A.", ".lora_B.")]
         if a.shape[0] != b.shape[1]:

@@ -1,7 +1,7 @@
 """A tokenizer's vocabulary as GGUF metadata, from the `tokenizer.json` that transformers' fast tokenizers hold.
 
-The experiment hands llama.cpp token ids alone, so the file's tokenizer is for people who use the exported model
-elsewhere; ids and texts of tokens are exact.
+The experiment hands llama.cpp only token ids, so the file's tokenizer is for people who use the exported model
+elsewhere; token ids and texts are exact.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def vocabulary(tokenizer: Any, n_vocab: int) -> dict[str, Any]:
         n_vocab: Rows of the embedding; ids without a token are named `[PAD<id>]` and marked unused.
 
     Raises:
-        ConfigError: The tokenizer is not byte-level BPE nor BPE with byte fallback, or has more ids than the model.
+        ConfigError: The tokenizer is neither byte-level BPE nor BPE with byte fallback, or has more ids than the model.
     """
     if not tokenizer.is_fast:
         raise ConfigError(f"{type(tokenizer).__name__} has no tokenizer.json; only fast tokenizers can be exported")
@@ -57,7 +57,7 @@ def vocabulary(tokenizer: Any, n_vocab: int) -> dict[str, Any]:
         keys["tokenizer.ggml.scores"] = [-float(i) for i in range(n_vocab)]
     else:
         merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
-        # llama.cpp wants at least one merge; a token that text is never cut into merges with nothing
+        # llama.cpp requires at least one merge; this one joins tokens that no text contains, so it never applies
         keys["tokenizer.ggml.merges"] = merges or [f"[PAD{n_vocab}] [PAD{n_vocab}]"]
     for name in ("bos", "eos", "unk", "pad"):
         token_id = getattr(tokenizer, f"{name}_token_id")
@@ -72,7 +72,7 @@ def vocabulary(tokenizer: Any, n_vocab: int) -> dict[str, Any]:
 
 
 def pre_tokenizer(described: dict[str, Any]) -> str:
-    """llama.cpp's name for the rule that cuts text before BPE; `default` where none is known to match."""
+    """llama.cpp's name for the rule that splits text before BPE; `default` if none is known to match."""
     parts = described.get("pretokenizers", [described])
     kinds = [part.get("type") for part in parts]
     patterns = " ".join(str(part.get("pattern", {}).get("Regex", "")) for part in parts if part.get("type") == "Split")

@@ -1,4 +1,4 @@
-"""What the targets of this plugin share: how prompts are put to the model, on which device, in which data type."""
+"""What the targets of this plugin share: how prompts reach the model, on which device, in which data type."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from m3i.models.huggingface.resources import DTYPE_BYTES
 
 @dataclass(kw_only=True)
 class ChatTarget(Component):
-    """Base of targets that may be asked through a chat template."""
+    """Base class of targets that may be prompted through a chat template."""
 
     device: str = "auto"
-    """Where the model runs: `auto` (CUDA where there is one, else the CPU), or a torch device such as `cuda:1`."""
+    """Where the model runs: `auto` (CUDA if available, else the CPU), or a torch device such as `cuda:1`."""
     dtype: str = "auto"
     """Data type of the weights: float32, bfloat16, float16 or `auto` (float32 on the CPU, else the checkpoint's)."""
     chat: bool | None = None
-    """Put prompts through the tokenizer's chat template; unset: where it has one."""
+    """Whether prompts go through the tokenizer's chat template; unset: yes if it has one."""
     system_prompt: str = ""
-    """First message of the chat; empty for the template's own."""
+    """System message that opens the chat; empty for the template's own."""
     examples: list[dict[str, str]] = option(factory=list)
     """Worked examples shown before every prompt as earlier turns of the chat: `{prompt: ..., completion: ...}` each.
-    They are the same for all problems; keep them out of the problem source (its `exclude`, where it has one)."""
+    They are the same for all problems; exclude them from the problem source (by its option `exclude`, if it has
+    one)."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -39,7 +40,7 @@ class ChatTarget(Component):
             require(not self.system_prompt, "target.system_prompt", self.system_prompt, "none with target.chat=false")
 
     def chat_options(self) -> dict[str, Any]:
-        """The options that `m3i.models.huggingface.load.load_folder` takes as they are."""
+        """The options that `m3i.models.huggingface.load.load_folder` takes unchanged."""
         return {
             "device": self.device,
             "chat": self.chat,

@@ -30,9 +30,9 @@ class DeepseekV2Lite(HfTarget):
     path: str = "deepseek-ai/DeepSeek-V2-Lite-Chat"
     """`deepseek-ai/DeepSeek-V2-Lite-Chat`, `deepseek-ai/DeepSeek-V2-Lite`, or a local copy of either."""
     revision: str = ""
-    """Commit on the hub, 40 hexadecimal digits; the one this preset was written for when empty."""
+    """Commit on the hub, 40 hexadecimal digits; empty for the one this preset was written for."""
     family: str = "deepseek"
-    """Who made the model, so that a judge or observer of the same family is flagged."""
+    """The model's maker; a judge or observer of the same family is flagged."""
 
     def __post_init__(self) -> None:
         """Checks the values, and pins the revision."""
@@ -45,12 +45,12 @@ class DeepseekV2Lite(HfTarget):
 
 
 def published_config() -> dict[str, Any]:
-    """DeepSeek-V2-Lite's `config.json` as published; the plugin holds it byte for byte."""
+    """DeepSeek-V2-Lite's `config.json` as published; the plugin ships it byte for byte."""
     return dict(json.loads((files(__package__) / "deepseek_v2_lite.json").read_text(encoding="utf-8")))
 
 
 def published_info() -> TargetInfo:
-    """What the published configuration implies, without a file of weights or the hub."""
+    """Target facts from the published configuration, without weight files or the hub."""
     name = "deepseek-ai/DeepSeek-V2-Lite"
     config = published_config()
     return describe_config(

@@ -1,4 +1,4 @@
-"""Reads a GGUF file's header in a tenth of a second; the reader of `gguf` maps each vocabulary piece and takes seconds.
+"""Reads a GGUF file's header in a tenth of a second; `gguf`'s own reader maps each vocabulary piece and takes seconds.
 
 Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (version 3, little endian).
 """
@@ -21,11 +21,11 @@ class GgufHeader:
     values: dict[str, Any]
     """Key → scalar, text, or list of these."""
     shapes: dict[str, tuple[int, ...]]
-    """Tensor → shape, rows first (the file has it the other way round)."""
+    """Tensor → shape, rows first (the file stores it reversed)."""
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
-    """The header of a file. Raises ValueError where it is no GGUF file of version 2 or 3, or is cut off."""
+    """Returns a file's header. Raises ValueError unless it is a complete GGUF file of version 2 or 3."""
     with path.open("rb") as file:
         cursor = _Cursor(file.read(64 * 1024 * 1024))
     try:
@@ -44,7 +44,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
 
 
 class _Cursor:
-    """A place in the header's bytes."""
+    """A position in the header's bytes."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -58,7 +58,7 @@ class _Cursor:
     def text(self) -> str:
         (length,) = self.unpack("Q")
         if length > len(self.data) - self.at:
-            raise struct.error("a text reaches beyond the end")
+            raise struct.error("a text extends past the end")
         self.at += length
         return self.data[self.at - length : self.at].decode()
 

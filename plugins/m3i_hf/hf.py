@@ -15,9 +15,9 @@ from .hub import is_local, pinned_snapshot
 
 @dataclass(kw_only=True)
 class HfTarget(ChatTarget):
-    """Any causal language model of an architecture that can be exported, by local path or hub id.
+    """Any causal language model whose architecture can be exported, by local path or hub id.
 
-    The folder holds `config.json`, a tokenizer and weights as safetensors. Code that a repository brings along is never
+    The folder holds `config.json`, a tokenizer and weights as safetensors. Code that ships with a repository is never
     run.
     """
 
@@ -29,7 +29,7 @@ class HfTarget(ChatTarget):
     """Commit on the hub, 40 hexadecimal digits; required for a hub id, since a branch can move. A local folder is
     identified by the hash of its files instead."""
     family: str = ""
-    """Who made the model, so that a judge or observer of the same family is flagged; guessed from its name if empty."""
+    """The model's maker, guessed from its name if empty; a judge or observer of the same family is flagged."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -56,7 +56,7 @@ class HfTarget(ChatTarget):
         return load_folder(self.describe(), **self.chat_options())
 
     def folder(self) -> Path:
-        """Where the files lie."""
+        """The folder that holds the files."""
         if is_local(self.path):
             return Path(self.path).expanduser()
         return pinned_snapshot(self.path, self.revision, device=self.device, dtype=self.dtype)

@@ -1,4 +1,4 @@
-"""A pinned snapshot of a hub repository: from the local cache, else fetched after all checks that can come first."""
+"""Pinned snapshots of hub repositories: from the local cache, or fetched after every check that can come first."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from m3i.models.huggingface.facts import (
 from m3i.models.huggingface.resources import require_disk, require_memory
 
 PATTERNS = tuple(f"*{suffix}" for suffix in HASHED_SUFFIXES)
-"""Files of a repository that make up the model; code and pickles stay where they are."""
+"""Files of a repository that make up the model; code and pickles are not fetched."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def is_local(path: str) -> bool:
-    """True where `path` means a folder: it exists, or is written as a path rather than as `owner/name`."""
+    """Whether `path` means a folder: it exists, or is written as a path rather than as `owner/name`."""
     return Path(path).expanduser().exists() or not _REPOSITORY.fullmatch(path) or path.startswith(".")
 
 
@@ -35,19 +35,19 @@ def require_commit(repository: str, revision: str) -> None:
     if not _COMMIT.fullmatch(revision):
         given = f"got {revision!r}" if revision else "none was given"
         raise ConfigError(
-            f"target.revision must pin {repository} to a commit (40 hexadecimal digits), {given}; the page "
-            f"https://huggingface.co/{repository}/commits/main lists them"
+            f"target.revision must pin {repository} to a commit (40 hexadecimal digits), {given}; commits are listed "
+            f"at https://huggingface.co/{repository}/commits/main"
         )
 
 
 def pinned_snapshot(repository: str, revision: str, *, device: str, dtype: str) -> Path:
-    """The folder of a repository's files at a commit; fetched when the local cache lacks them.
+    """Returns the folder with a repository's files at a commit, fetching them if the local cache lacks them.
 
-    Before a large file is fetched, the configuration is, and architecture, memory and disk are checked.
+    The configuration is fetched first, and architecture, memory and disk are checked before any large file is.
 
     Raises:
-        InputError: The repository cannot be reached or read, or memory or disk are too small.
-        ConfigError: The revision is no commit, or the architecture cannot be exported.
+        InputError: The repository cannot be reached or read, or memory or disk space is too small.
+        ConfigError: The revision is not a commit, or the architecture cannot be exported.
     """
     from huggingface_hub import snapshot_download
 
@@ -63,7 +63,7 @@ def pinned_snapshot(repository: str, revision: str, *, device: str, dtype: str) 
 
 
 def _cached_snapshot(repository: str, revision: str) -> Path | None:
-    """The snapshot in the local cache where it is whole, without asking the network."""
+    """The snapshot in the local cache if it is complete, without using the network."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -91,7 +91,7 @@ def _check_before_fetching(repository: str, revision: str, device: str, dtype: s
     require_memory(_described(repository, revision, config, device, dtype))
     wanted = [f for f in files if any(fnmatch.fnmatch(f.rfilename, p) for p in PATTERNS)]
     if not any(f.rfilename.endswith(".safetensors") for f in wanted):
-        raise InputError(f"{repository} at {revision} has no safetensors weights; others are not read")
+        raise InputError(f"{repository} at {revision} has no safetensors weights; other formats are not read")
     require_disk(Path(HF_HUB_CACHE), sum(f.size or 0 for f in wanted), f"fetching {repository}")
 
 

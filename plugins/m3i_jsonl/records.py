@@ -1,4 +1,4 @@
-"""Reads problems from a JSONL file; every complaint names file and line."""
+"""Reads problems from a JSONL file; every error message names file and line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIELDS = ("prompt", "answer", "steps")
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """A problem and where it stands."""
+    """A problem and its place in a file."""
 
     problem: Problem
     file: Path
@@ -29,11 +29,12 @@ class Placed:
 
 
 def read_problems(file: Path, *, names: bool) -> list[Placed]:
-    """The problems of a file, in its order. Blank lines are skipped.
+    """Returns the problems of a file, in its order. Blank lines are skipped.
 
     Args:
-        file: One JSON object a line: `prompt` (text), `answer` (text or a number), perhaps `steps` (a list of texts).
-        names: Prompts that differ in capitalised words alone are one problem.
+        file: One JSON object per line: `prompt` (text), `answer` (text or a number), optionally `steps` (a list of
+            texts).
+        names: Whether prompts that differ only in capitalised words are one problem.
 
     Raises:
         InputError: The file cannot be read or has no problem, a line is not such an object, or two lines are the same
@@ -50,13 +51,13 @@ def read_problems(file: Path, *, names: bool) -> list[Placed]:
         placed[problem.id] = Placed(problem=problem, file=file, line=line)
     if not placed:
         raise InputError(
-            f'{file}: no problems; give one JSON object a line, such as {{"prompt": "2+2=?", "answer": "4"}}'
+            f'{file}: no problems; give one JSON object per line, such as {{"prompt": "2+2=?", "answer": "4"}}'
         )
     return list(placed.values())
 
 
 def require_disjoint(train: list[Placed], held_out: list[Placed]) -> None:
-    """Raises InputError, naming every file and line, where a problem is on both sides."""
+    """Raises InputError, naming every file and line, if a problem is on both sides."""
     by_id = {p.problem.id: p for p in train}
     shared = [(by_id[p.problem.id], p) for p in held_out if p.problem.id in by_id]
     if shared:

@@ -18,11 +18,11 @@ from .records import Placed, read_problems, require_disjoint
 
 @dataclass(kw_only=True)
 class JsonlProblems(Component):
-    """Your own problems: a JSONL file with `prompt`, `answer` and perhaps `steps` on each line.
+    """Your own problems: a JSONL file with `prompt`, `answer` and optionally `steps` on each line.
 
-    Two prompts are the same problem when they agree after white space is collapsed, case folded, and plain sums and
-    products are put in order (`ignore_names` also disregards names). The same problem twice, or on both sides, is an
-    error.
+    Two prompts are the same problem if they agree after white space is collapsed, case is folded, and plain sums and
+    products are put in order (`ignore_names` also disregards names). A problem that occurs twice, or on both sides, is
+    an error.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("math-verify",)
@@ -30,28 +30,28 @@ class JsonlProblems(Component):
     path: str
     """The file; split into train and held-out problems by hash unless `held_out_path` is given."""
     held_out_path: str | None = None
-    """File of the held-out problems; then `path` holds train problems alone."""
+    """File of the held-out problems; `path` then holds only train problems."""
     n_train: int | None = None
-    """Train problems, ≥ 1; unset: all that are not held out."""
+    """Number of train problems, ≥ 1; unset: all that are not held out."""
     n_held_out: int | None = None
-    """Held-out problems, ≥ 1; unset: all of `held_out_path`, or `held_out_share` of the file."""
+    """Number of held-out problems, ≥ 1; unset: all of `held_out_path`, or `held_out_share` of the file."""
     held_out_share: float = 0.4
-    """Share of the file that is held out where no number is given, in (0, 1)."""
+    """Share of the file that is held out if no number is given, in (0, 1)."""
     seed: int = 0
-    """Seed of the split, and of the choice where fewer are wanted than there are."""
+    """Seed of the split, and of the choice if fewer problems are requested than there are."""
     compare: str = "numeric"
     """How an answer is compared with the reference: `exact` (text up to white space), `numeric` (`1,000` = `1000.0`) or
     `math_verify` (symbolic; needs the extra `math`)."""
     answer: str = "last_number"
-    """How the answer is read out of a completion: last_number, last_word, last_line, whole, boxed, tag,
-    `after:MARKER` or `pattern:REGEX`."""
+    """How the answer is read from a completion: last_number, last_word, last_line, whole, boxed, tag, `after:MARKER` or
+    `pattern:REGEX`."""
     ignore_names: bool = False
-    """Prompts that differ in capitalised words alone are the same problem."""
+    """Whether prompts that differ only in capitalised words are the same problem."""
     sha256: str = ""
-    """Hash of the file(s), so that an edited file is another experiment; filled in when empty, checked when given."""
+    """SHA-256 of the files, so that an edited file is another experiment; computed if empty, checked if given."""
 
     def __post_init__(self) -> None:
-        """Checks the values and hashes the files. Raises ConfigError, or InputError for a file that is not there."""
+        """Checks the values and hashes the files. Raises ConfigError, or InputError for a file that cannot be read."""
         require(bool(self.path), "problems.path", self.path, "a JSONL file")
         for name in ("n_train", "n_held_out"):
             value = getattr(self, name)
@@ -66,11 +66,11 @@ class JsonlProblems(Component):
         self.sha256 = found
 
     def paths(self) -> list[Path]:
-        """The files."""
+        """The problem files."""
         return [Path(path).expanduser() for path in (self.path, self.held_out_path) if path is not None]
 
     def draw(self) -> tuple[list[Problem], list[Problem]]:
-        """Train and held-out problems. Raises InputError for a file that cannot be used, naming the lines."""
+        """Returns train and held-out problems. Raises InputError for a file that cannot be used, naming the lines."""
         files = [read_problems(path, names=self.ignore_names) for path in self.paths()]
         for placed in (p for file in files for p in file):
             self._require_comparable(placed)
@@ -94,7 +94,8 @@ class JsonlProblems(Component):
         n_train = len(pool) - n_held_out if self.n_train is None else self.n_train
         if min(n_train, n_held_out) < 1:
             raise ConfigError(
-                f"{pool[0].file} has {len(pool)} problems: {n_train} train and {n_held_out} held-out ones remain"
+                f"{pool[0].file} has {len(pool)} problems, which leaves {n_train} train and {n_held_out} held-out "
+                "ones; lower problems.n_train or problems.n_held_out"
             )
         return split_by_hash([p.problem for p in pool], n_train, n_held_out, self.seed)
 
@@ -109,12 +110,12 @@ class JsonlProblems(Component):
     def _require_comparable(self, placed: Placed) -> None:
         if self.compare == "numeric" and as_number(placed.problem.answer) is None:
             raise InputError(
-                f"{placed.where}: the answer {placed.problem.answer!r} is no number; "
-                "give problems.compare=exact or math_verify"
+                f"{placed.where}: the answer {placed.problem.answer!r} is not a number; "
+                "set problems.compare=exact or math_verify"
             )
 
     def verify(self, problem: Problem, completion: str) -> Verification:
-        """Whether the answer read out of the completion equals the reference; steps are not checked."""
+        """Checks whether the answer read from the completion equals the reference; steps are not checked."""
         answer = read_answer(completion, self.answer)
         return Verification(
             correct=answer is not None and COMPARISONS[self.compare](problem.answer, answer), answer=answer

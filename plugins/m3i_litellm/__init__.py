@@ -1,4 +1,4 @@
-"""Observer and judge `litellm`: a model of any provider that litellm knows, or of a server of one's own."""
+"""Observer and judge `litellm`: a model of any provider that litellm supports, or on your own server."""
 
 import m3i
 

@@ -1,4 +1,4 @@
-"""The client: litellm as a library, one call a request."""
+"""The client: litellm as a library, one call per request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .keys import is_local, named_variables
 from .messages import call_arguments, read_response
 
 NO_KEY = "none"
-"""Sent to a server of one's own where no variable holds a key: some of litellm's clients refuse to have none."""
+"""Sent to your own server if no variable holds a key: some of litellm's clients refuse to run without one."""
 
 _open = 0
 _lock = threading.Lock()
@@ -25,7 +25,7 @@ _lock = threading.Lock()
 
 @cache
 def sdk() -> Any:
-    """The module litellm, imported at first use and made quiet: it fetches, caches, retries and logs nothing."""
+    """The module litellm, imported on first use and silenced: it fetches, caches, retries and logs nothing."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it downloads a price table
     os.environ["LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"] = "True"  # the same for a table of headers
     os.environ.setdefault("LITELLM_MODE", "PRODUCTION")  # else it reads keys from a file .env in the current folder
@@ -38,7 +38,7 @@ def sdk() -> Any:
     litellm.modify_params = False
     litellm.num_retries = 0
     litellm.cache = None
-    litellm.disable_aiohttp_transport = True  # httpx says whether a connection stood when it broke
+    litellm.disable_aiohttp_transport = True  # httpx tells whether a broken connection had been established
     for callbacks in (litellm.callbacks, litellm.input_callback, litellm.success_callback, litellm.failure_callback):
         callbacks.clear()
     _silence()  # again: the import gives its loggers handlers that write to the terminal
@@ -46,7 +46,7 @@ def sdk() -> Any:
 
 
 def _silence() -> None:
-    """Nothing of litellm's own reaches the terminal or a log: it would show whole requests."""
+    """Keeps litellm's own logs off the terminal and out of log files: they would show whole requests."""
     for name in ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
@@ -54,7 +54,7 @@ def _silence() -> None:
 
 
 class LiteLLMProvider:
-    """Sends requests through litellm; keys and what else it needs come from the provider's environment variables."""
+    """Sends requests through litellm; keys and its other settings come from the provider's environment variables."""
 
     name = "litellm"
 
@@ -62,11 +62,11 @@ class LiteLLMProvider:
         self._used = False
 
     async def load_client(self) -> None:
-        """Imports the SDK, beside what the loop has in flight."""
+        """Imports the SDK without holding up calls in flight."""
         await asyncio.to_thread(sdk)
 
     async def send(self, request: ModelRequest, *, timeout_s: float) -> Reply:
-        """One completion."""
+        """Requests one completion."""
         litellm = await asyncio.to_thread(sdk)
         self._begin()
         try:
@@ -100,7 +100,7 @@ class LiteLLMProvider:
                 _open += 1
 
     async def aclose(self) -> None:
-        """Closes connections. litellm keeps them for all callers, so the last client that was in use closes them."""
+        """Closes connections. litellm shares them among all callers, so the last client in use closes them."""
         global _open
         if not self._used:
             return

@@ -11,4 +11,4 @@ from .options import LiteLLMModel
 
 @dataclass(kw_only=True)
 class LiteLLMJudge(LiteLLMModel, LLMJudge):
-    """Compares two answers with a model that litellm reaches, by structured output. Needs the provider's key."""
+    """Compares two answers with a model that litellm reaches; the choice is structured. Needs the provider's key."""

@@ -24,7 +24,7 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "sagemaker": (),
     "vertex_ai": (),
     "vertex_ai_beta": (),
-    # servers of one's own
+    # your own servers
     "hosted_vllm": (),
     "llamafile": (),
     "lm_studio": (),
@@ -34,7 +34,8 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "vllm": (),
     "xinference": (),
 }
-"""Provider → variables, where they are not `PROVIDER_API_KEY`. Empty: no key that a look at one variable could find."""
+"""Provider → variables, if other than `PROVIDER_API_KEY`. Empty: no key that can be found by looking at one
+variable."""
 
 
 def provider_of(model: str) -> str:
@@ -46,20 +47,20 @@ def provider_of(model: str) -> str:
 
 
 def variables_of(model: str, api_base: str | None) -> tuple[str, ...]:
-    """Variables of which one must be set; none for a server on this machine or in its network."""
+    """Variables of which one must be set; none for a server on this machine or its network."""
     if api_base is not None and is_local(api_base):
         return ()
     return named_variables(model)
 
 
 def named_variables(model: str) -> tuple[str, ...]:
-    """Variables that litellm looks at for this model."""
+    """Variables that litellm reads for this model."""
     provider = provider_of(model)
     return VARIABLES.get(provider, (f"{provider.upper().replace('-', '_')}_API_KEY",))
 
 
 def is_local(api_base: str) -> bool:
-    """Whether an address is this machine's or its network's."""
+    """Whether an address is on this machine or its network."""
     host = urlsplit(api_base if "://" in api_base else f"//{api_base}").hostname or ""
     if host == "localhost" or host.endswith((".localhost", ".local")):
         return True

@@ -13,8 +13,8 @@ REQUEST_ID = ("llm_provider-x-request-id", "llm_provider-request-id", "x-request
 
 
 def call_arguments(request: ModelRequest) -> dict[str, Any]:
-    """Arguments without key and timeout."""
-    marked = family_of(request.model) == "claude"  # other providers cache by themselves
+    """The arguments, without key and timeout."""
+    marked = family_of(request.model) == "claude"  # other providers cache automatically
     system = _content(request.system, marked)
     arguments: dict[str, Any] = {
         "model": request.model,
@@ -38,7 +38,7 @@ def call_arguments(request: ModelRequest) -> dict[str, Any]:
 
 
 def _content(blocks: tuple[Block, ...], marked: bool) -> str | list[dict[str, Any]]:
-    """One text, which every server takes; for Claude its parts, with the ends of cached prefixes."""
+    """One text, which every server accepts; for Claude its parts, with the ends of cached prefixes marked."""
     if not marked:
         return "".join(block.text for block in blocks)
     return [
@@ -49,7 +49,7 @@ def _content(blocks: tuple[Block, ...], marked: bool) -> str | list[dict[str, An
 
 
 def read_response(response: Any) -> Reply:
-    """The reply in a response. Raises Transient where it is no completion."""
+    """Returns the reply in a response. Raises Transient if it is not a completion."""
     try:
         body = response.model_dump(mode="json", exclude_none=True)
         choice = body["choices"][0]
@@ -68,7 +68,7 @@ def read_response(response: Any) -> Reply:
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:
-    """The whole prompt is counted there, cached parts included."""
+    """Prompt tokens as litellm reports them include the cached parts."""
     details = usage.get("prompt_tokens_details") or {}
     read = int(details.get("cached_tokens") or usage.get("cache_read_input_tokens") or 0)
     written = int(usage.get("cache_creation_input_tokens") or details.get("cache_creation_tokens") or 0)

@@ -11,4 +11,4 @@ from .options import LiteLLMModel
 
 @dataclass(kw_only=True)
 class LiteLLM(LiteLLMModel, LLMObserver):
-    """Reads each trace with a model that litellm reaches; findings are structured output. Needs the provider's key."""
+    """Reads each trace with a model that litellm reaches; findings are structured. Needs the provider's key."""

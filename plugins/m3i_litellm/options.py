@@ -1,4 +1,4 @@
-"""What observer and judge have in common: the model, where it is, and the client."""
+"""What observer and judge share: the model, its address, and the client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .keys import variables_of
 
 @dataclass(kw_only=True)
 class LiteLLMModel(RemoteModel):
-    """A model that litellm reaches; it is used as a library alone, without its proxy, cache, retries and callbacks."""
+    """A model reached through litellm, used only as a library: without its proxy, cache, retries and callbacks."""
 
     libraries: ClassVar[tuple[str, ...]] = ("litellm",)
     provider_name: ClassVar[str] = "litellm"
@@ -23,9 +23,10 @@ class LiteLLMModel(RemoteModel):
     model: str
     """litellm's id: `provider/model`, e.g. `openai/gpt-5`, `mistral/mistral-large-latest`, `ollama_chat/qwen3`."""
     api_base: str | None = None
-    """Address of the provider's API, e.g. `http://127.0.0.1:8000/v1`; null leaves it to litellm and its variables."""
+    """Address of the provider's API, e.g. `http://127.0.0.1:8000/v1`; null leaves it to litellm and its environment
+    variables."""
     reasoning_effort: str | None = None
-    """How much a model that thinks may think: as its provider spells it (`low`, `medium`, `high`); null: not sent."""
+    """How much a reasoning model may think, in its provider's words (`low`, `medium`, `high`); null sends nothing."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -39,11 +40,11 @@ class LiteLLMModel(RemoteModel):
         require(effort is None or effort.isalpha(), f"{self.group}.reasoning_effort", effort, "null or a word")
 
     def keys(self) -> tuple[str, ...]:
-        """By provider; none for a server on this machine or in its network."""
+        """The provider's variables; none for a server on this machine or its network."""
         return variables_of(self.model, self.api_base)
 
     def request_options(self) -> dict[str, Any]:
-        """What the client sends besides the prompt, and where."""
+        """The options that the client sends besides the prompt, and the address."""
         options = {"api_base": self.api_base, "reasoning_effort": self.reasoning_effort}
         return {name: value for name, value in options.items() if value is not None}
 

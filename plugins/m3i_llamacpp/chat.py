@@ -1,4 +1,4 @@
-"""How a model expects a conversation to be written, in token ids.
+"""Conversations as a model expects them, in token ids.
 
 A chat template's control tokens are ids, not text. The frames here are tokenised with control tokens, everything else
 without: an answer that *says* `<|im_end|>` is read as those characters.
@@ -29,7 +29,7 @@ class ChatFormat(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Frames:
-    """What stands around each turn."""
+    """The text around each turn."""
 
     system: tuple[str, str]
     user: tuple[str, str]
@@ -42,7 +42,7 @@ FRAMES = {
         user=("<|im_start|>user\n", "<|im_end|>\n"),
         assistant=("<|im_start|>assistant\n", "<|im_end|>\n"),
     ),
-    ChatFormat.gemma: Frames(  # knows no system turn
+    ChatFormat.gemma: Frames(  # has no system turn
         system=("<start_of_turn>user\n", "\n\n"),
         user=("", "<end_of_turn>\n"),
         assistant=("<start_of_turn>model\n", "<end_of_turn>\n<start_of_turn>user\n"),
@@ -57,11 +57,11 @@ FRAMES = {
 
 
 def conversation(prompt: Prompt, later: Sequence[Message], chat_format: ChatFormat) -> list[Part]:
-    """Frames (no data) and what stands in them (data), up to the beginning of the model's next turn.
+    """Returns frames (not data) and their contents (data), up to the beginning of the model's next turn.
 
     Args:
         prompt: System text and first turn.
-        later: Turns after it: the model's reply and what was said to it.
+        later: The turns after it: the model's reply and the answer to that.
         chat_format: The frames.
     """
     frames = FRAMES[chat_format]
@@ -75,7 +75,7 @@ def conversation(prompt: Prompt, later: Sequence[Message], chat_format: ChatForm
 
 
 def tokenized(session: LlamaSession, parts: Sequence[Part]) -> list[int]:
-    """Token ids; only frames give control tokens."""
+    """Returns token ids; only frames produce control tokens."""
     ids: list[int] = []
     for part in parts:
         ids += session.tokenize(part.text, add_special=not ids, parse_special=not part.is_data)

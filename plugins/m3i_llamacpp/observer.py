@@ -17,15 +17,15 @@ MAX_LAYERS = 5
 class LlamaCppObserver(LlamaCppModel, LLMObserver):
     """A local GGUF model reads each trace and quotes what fails, without a key or a network.
 
-    A grammar holds its output to the form asked for, which makes it readable, not right. The default,
-    SmolLM2-135M-Instruct, is for trying the path out and finds next to nothing; see docs/providers/llamacpp.md for
-    what was measured. Give `model` a file of several billion parameters for an audit that means something.
+    A grammar forces its output into the required form, which makes it readable, not correct. The default,
+    SmolLM2-135M-Instruct, is for trying things out and finds next to nothing; docs/providers/llamacpp.md has
+    measurements. For a meaningful audit, give `model` a file of several billion parameters.
     """
 
     max_findings: int = 5
-    """Most findings of one trace."""
+    """Maximum number of findings per trace."""
     max_quote_chars: int = 120
-    """Longest quote, and longest correction, in characters."""
+    """Maximum length of a quote, and of a correction, in characters."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -34,7 +34,7 @@ class LlamaCppObserver(LlamaCppModel, LLMObserver):
         require(1 <= self.max_quote_chars < 2000, "observer.max_quote_chars", self.max_quote_chars, "1 to 1999")
 
     def limits(self) -> Mapping[str, int]:
-        """Of a reply's texts and lists."""
+        """Limits for the reply's texts and lists."""
         return {
             "findings": self.max_findings,
             "quote": self.max_quote_chars,

@@ -1,4 +1,4 @@
-"""A local model behind the same seam as a remote one, so that panels ask, repair and count alike."""
+"""A local model behind the same interface as a remote one, so that panels ask, repair and count alike."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ T = TypeVar("T")
 
 
 class Unrecorded:
-    """Stands in a ledger's place: what a local model answers costs nothing and is kept by the store alone."""
+    """Stands in for a ledger: a local model's replies cost nothing and are kept only in the store."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
 
     async def ask(self, provider: Provider, request: ModelRequest, *, purpose: str) -> Answer:
-        """The reply, one call after another."""
+        """Returns the reply; calls run one after another."""
         async with self._turn:
             reply = await provider.send(request, timeout_s=float("inf"))
         return Answer(reply=reply, cost_usd=0.0, reused=False)
@@ -38,11 +38,11 @@ class Unrecorded:
 
 @dataclass(kw_only=True)
 class LlamaCppProvider:
-    """Answers requests with one GGUF model; llama.cpp runs in a process of its own, from the first request on."""
+    """Answers requests with one GGUF model; llama.cpp runs in its own process, started by the first request."""
 
     path: Path
     prompts: Mapping[str, Prompt]
-    """Text of a request's first turn → the prompt that it was made of."""
+    """Text of a request's first turn → the prompt it was made from."""
     limits: Mapping[str, int]
     """As in `grammar_of`."""
     chat_format: ChatFormat
@@ -56,11 +56,11 @@ class LlamaCppProvider:
     """The model's name in the file's metadata."""
 
     async def send(self, request: ModelRequest, *, timeout_s: float) -> Reply:
-        """One reply. Raises TooLong where prompt and reply exceed the context."""
+        """Returns one reply. Raises TooLong if prompt and reply exceed the context."""
         return await self._run(lambda: self._reply(request))
 
     async def aclose(self) -> None:
-        """Ends the process, after the reply that it is writing."""
+        """Ends the process once it has written its current reply."""
         await self._run(self._close)
         self._thread.shutdown()
 

@@ -1,4 +1,4 @@
-"""Watching a training run: which tensor moved at which step, and that no other ever had a gradient.
+"""Watches a training run: at which step each adapter tensor moved, and that no other tensor had a gradient.
 
 Letters: O output width, I input width, R rank.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 ADAPTER = "default"
-"""The name that PEFT gives the one adapter."""
+"""PEFT's name for the only adapter."""
 
 
 @dataclass
@@ -87,7 +87,7 @@ def find_factors(model: nn.Module, prefix: str) -> list[Factors]:
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Ends the run at the step at which it is no longer what the certificate says."""
+    """Stops the run at the first step that contradicts the certificate."""
 
     def __init__(self, factors: list[Factors], tick: Callable[..., None]) -> None:
         """Watches these factors; every other parameter must stay without a gradient."""
@@ -97,19 +97,19 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.steps_without_strangers = 0
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        """After the backward pass: gradients on the adapter alone."""
+        """Checks, after the backward pass, that only the adapter has gradients."""
         strangers = [
             name for name, p in parts["model"].named_parameters() if p.grad is not None and id(p) not in self.own
         ]
         if strangers:
             raise StageError(
                 f"training step {state.global_step + 1}: {len(strangers)} tensors outside the adapter have a gradient, "
-                f"the first is {strangers[0]}; only the adapter may be trained, so the run ends here"
+                f"the first is {strangers[0]}; only the adapter may be trained, so the run stops"
             )
         self.steps_without_strangers += 1
 
     def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        """After the optimizer's step: every B has moved after the first, every A after the second.
+        """Checks that every B has moved after the first optimizer step, and every A after the second.
 
         B starts at zero, so A has no gradient in the first step. Source: Hu et al. 2106.09685, section 4.1.
         """
@@ -123,10 +123,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if still:
             raise StageError(
                 f"after training step {step}, {len(still)} of {2 * len(self.factors)} adapter tensors have not moved: "
-                f"{', '.join(still[:4])}; the model does not use these weights where the adapter changes them, so "
-                "leave them out with trainer.modules"
+                f"{', '.join(still[:4])}; the model's forward pass bypasses the adapter on these weights, so leave "
+                "them out with trainer.modules"
             )
         self.tick(step, state.max_steps)
 
 
-REMEDY = "lower trainer.learning_rate, or look for damaged weights in the target"
+REMEDY = "lower trainer.learning_rate, or check the target for damaged weights"

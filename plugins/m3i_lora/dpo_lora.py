@@ -24,11 +24,11 @@ LOG_COLUMNS = {
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
 }
-"""TRL's name → the log's."""
+"""TRL's name → the name in the log."""
 
 
 class Schedule(str, Enum):
-    """Course of the learning rate over training. Names are the values, since Hydra reads an Enum by its names."""
+    """Learning-rate schedule. Names equal values, since Hydra reads an Enum by its names."""
 
     constant = "constant"
     linear = "linear"
@@ -38,11 +38,11 @@ class Schedule(str, Enum):
 
 @dataclass(kw_only=True)
 class DpoLora(m3i.Component):
-    """Trains LoRA updates on the selected layers alone, by direct preference optimisation (TRL and PEFT).
+    """Trains LoRA updates on the selected layers only, with direct preference optimisation (TRL and PEFT).
 
     Every run is certified: each factor moves, nothing else has a gradient, and every other tensor is bit-identical
-    afterwards; a run that is not so is an error. Source: Rafailov et al. 2305.18290, equation 7 (the loss); Hu et al.
-    2106.09685 (the update).
+    afterwards; a run that fails the certificate is an error. Source: Rafailov et al. 2305.18290, equation 7 (the loss);
+    Hu et al. 2106.09685 (the update).
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "trl", "accelerate")
@@ -50,32 +50,31 @@ class DpoLora(m3i.Component):
     rank: int = 16
     """Rank r of the update W + (alpha / r) B A, ≥ 1. Source: Hu et al. 2106.09685, section 4.1."""
     alpha: int = 32
-    """Scale of the update, ≥ 1: it is multiplied by alpha / rank."""
+    """Scale of the update, ≥ 1: the update is multiplied by alpha / rank."""
     modules: list[str] = m3i.option(factory=lambda: ["auto"])
-    """Weights to train in each selected layer. Groups: `auto` (attention, and the router where there is one),
-    `attention`, `mla`, `router`, `mlp` (dense MLPs and shared experts); or names within a layer, e.g.
-    `self_attn.o_proj`."""
+    """Weights to train in each selected layer. Groups: `auto` (attention, and the router if there is one), `attention`,
+    `mla`, `router`, `mlp` (dense MLPs and shared experts); or names within a layer, e.g. `self_attn.o_proj`."""
     beta: float = 0.1
-    """Strength of the pull towards the untouched model, > 0. Source: Rafailov et al. 2305.18290, equation 7."""
+    """Strength of the pull towards the base model, > 0. Source: Rafailov et al. 2305.18290, equation 7."""
     nll_weight: float = 0.0
-    """Weight, ≥ 0, of the mean negative log-likelihood of the chosen side's tokens, added to the loss. DPO alone may
-    push down the chosen side too, as long as the rejected one falls further; this term holds it up. Source: Pang et al.
-    2404.19733, equation 1 (their alpha; their best results on reasoning have 1)."""
+    """Weight, ≥ 0, of the mean negative log-likelihood of the chosen completions' tokens, added to the loss. DPO alone
+    may lower the likelihood of the chosen completion too, as long as the rejected one's falls further; this term
+    counteracts that. Source: Pang et al. 2404.19733, equation 1 (their alpha; 1 in their best results on reasoning)."""
     learning_rate: float = 1e-4
-    """Peak learning rate of AdamW, > 0; its weight decay is 0. The default is the largest of those tried that did not
+    """Peak learning rate of AdamW (without weight decay), > 0. The default is the largest value tried that did not
     lower the accuracy of `tiny` on problems of its training side (0.64 before) when layers 3, 6 and 9 were trained:
     0.64 after 1e-4, 0.62 after 2e-4, 0.60 after 3e-4, 0.53 after 5e-4."""
     schedule: Schedule = Schedule.linear
-    """Course of the learning rate: `constant`, `linear` or `cosine`; no warm-up."""
+    """Learning-rate schedule: `constant`, `linear` or `cosine`; no warm-up."""
     epochs: int = 3
     """Passes over the pairs, ≥ 1."""
     batch_size: int = 8
-    """Pairs in an optimizer step, ≥ 1."""
+    """Pairs per optimizer step, ≥ 1."""
     max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm, > 0."""
+    """Maximum gradient norm, > 0; larger gradients are scaled down to it."""
 
     def __post_init__(self) -> None:
-        """Checks the values that need no target."""
+        """Checks the values that can be checked without a target."""
         m3i.require(self.rank >= 1, "trainer.rank", self.rank, "an integer of at least 1")
         m3i.require(self.alpha >= 1, "trainer.alpha", self.alpha, "an integer of at least 1")
         m3i.require(self.beta > 0, "trainer.beta", self.beta, "a number above 0")
@@ -98,17 +97,17 @@ class DpoLora(m3i.Component):
             )
         if "router" in self.modules and not info.n_experts:
             raise ConfigError(
-                f"trainer.modules asks for 'router', but {info.name} ({info.architecture}) is no mixture-of-experts "
+                f"trainer.modules asks for 'router', but {info.name} ({info.architecture}) is not a mixture-of-experts "
                 "model; use 'attention' or 'auto'"
             )
 
     def train(self, request: TrainRequest) -> Adapter:
         """Trains, certifies and writes the adapter into `request.folder`.
 
-        The target's model in memory is the untouched base again when this returns or raises.
+        On return, and on an error, the target's model in memory is the base model again.
 
         Raises:
-            ConfigError: Layers or modules that the target does not have, or too few pairs for two steps.
+            ConfigError: The target lacks these layers or modules, or there are too few pairs for two steps.
             StageError: The loss or the adapter is not finite, an adapter tensor does not move, or a tensor outside it
                 has a gradient or changes.
         """
@@ -171,7 +170,7 @@ class DpoLora(m3i.Component):
         )
 
     def _leave_at_zero(self, request: TrainRequest, placement: Placement) -> _Run:
-        """The sham arm: an adapter at its start, where every B is zero, so W + (alpha / r) B A is W."""
+        """The sham arm: an untrained adapter, in which every B is zero, so that W + (alpha / r) B A is W."""
         from peft import get_peft_model
 
         loaded = request.target.loaded
@@ -183,7 +182,7 @@ class DpoLora(m3i.Component):
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """What a training run leaves beside its files."""
+    """What a training run yields besides its files."""
 
     tensors: tuple[TrainedTensor, ...]
     log: tuple[dict[str, float], ...]
@@ -194,8 +193,8 @@ def _check_material(request: TrainRequest, steps: int) -> None:
     n_pairs = len(request.pairs.pairs)
     if not len(request.reference.chosen_P) == len(request.reference.rejected_P) == n_pairs:
         raise StageError(
-            f"{n_pairs} pairs came with {len(request.reference.chosen_P)} reference log-probabilities; they belong to "
-            "other pairs, so remove the reference artifact and run again"
+            f"{n_pairs} pairs came with {len(request.reference.chosen_P)} reference log-probabilities, which belong to "
+            "other pairs; remove the reference artifact and run again"
         )
     if steps < 2:
         raise ConfigError(
@@ -213,7 +212,7 @@ def _checked_factors(loaded: Any, placement: Placement) -> list[Factors]:
     got, wanted = sorted(f.name for f in factors), sorted(placement.weights)
     if got != wanted:
         differ = sorted(set(got) ^ set(wanted))
-        raise StageError(f"PEFT wrapped other weights than those selected; they differ in {', '.join(differ[:4])}")
+        raise StageError(f"PEFT wrapped weights other than those selected; they differ in {', '.join(differ[:4])}")
     return factors
 
 
@@ -222,12 +221,12 @@ def _check_untouched(before: dict[str, str], after: dict[str, str]) -> None:
     if changed:
         raise StageError(
             f"training changed {len(changed)} tensors outside the adapter, the first is {changed[0]}; the target in "
-            "memory is no longer the base model, so the run ends here"
+            "memory is no longer the base model, so the run stops"
         )
 
 
 def _write_adapter(wrapped: Any, placement: Placement, request: TrainRequest) -> None:
-    """Writes PEFT's two files: the same bytes for the same adapter, wherever the base model lies."""
+    """Writes PEFT's two files; equal adapters give equal bytes, wherever the base model is stored."""
     wrapped.save_pretrained(str(request.folder), save_embedding_layers=False)
     (request.folder / "README.md").unlink(missing_ok=True)  # a template to fill in, of no use here
     path: Path = request.folder / "adapter_config.json"

@@ -43,7 +43,8 @@ class Placement:
     modules: tuple[str, ...]
     """Linear modules by full name, for PEFT's `target_modules`."""
     parameters: tuple[str, ...]
-    """Bare parameters by full name, for PEFT's `target_parameters` (transformers' routers hold their weight so)."""
+    """Bare parameters by full name, for PEFT's `target_parameters` (this is how transformers' routers hold their
+    weight)."""
     notes: tuple[str, ...] = ()
     """What a group left out, in words."""
 
@@ -54,11 +55,11 @@ class Placement:
 
 
 def place(loaded: LoadedTarget, layers: Sequence[int], groups: Sequence[str]) -> Placement:
-    """The weights of the selected layers that the groups name.
+    """Returns the weights that the groups name in the selected layers.
 
     Args:
-        loaded: The target; nothing but the names, types and shapes of its modules is read, so a model on the `meta`
-            device does.
+        loaded: The target; only the names, types and shapes of its modules are read, so a model on the `meta` device
+            will do.
         layers: Layer numbers.
         groups: Names of `GROUPS`, or names of weights within a layer such as `self_attn.o_proj` or `mlp.gate`.
 
@@ -87,7 +88,7 @@ def place(loaded: LoadedTarget, layers: Sequence[int], groups: Sequence[str]) ->
             dense.append(i)
         for name in names:
             full = f"{prefix}.{i}.{name}"
-            # On mixture-of-experts models PEFT rewrites `gate_proj`, `up_proj` and `down_proj`, under whatever path, to
+            # On mixture-of-experts models PEFT rewrites `gate_proj`, `up_proj` and `down_proj`, whatever their path, to
             # the routed experts of every layer; it leaves parameters alone.
             rewritten = has_routers and name.endswith(("gate_proj", "up_proj", "down_proj"))
             if isinstance(here[name], torch.nn.Linear) and not rewritten:
@@ -136,7 +137,7 @@ def _names(loaded: LoadedTarget, layer: int, here: dict[str, Any], groups: Seque
 
 
 def _has_matrix(module: Any) -> bool:
-    """A module that holds a two-dimensional `weight` of its own."""
+    """Whether a module holds a two-dimensional `weight` of its own."""
     weight = getattr(module, "_parameters", {}).get("weight")
     return weight is not None and weight.dim() == 2
 
@@ -148,8 +149,8 @@ def _has_routers(loaded: LoadedTarget) -> bool:
 def _no_router(loaded: LoadedTarget, layer: int) -> str:
     if not _has_routers(loaded):
         return (
-            f"trainer.modules asks for 'router', but {loaded.info.name} ({loaded.info.architecture}) is no "
-            "mixture-of-experts model that keeps its router at mlp.gate; use 'attention' or 'auto'"
+            f"trainer.modules asks for 'router', but {loaded.info.name} ({loaded.info.architecture}) is not a "
+            "mixture-of-experts model with its router at mlp.gate; use 'attention' or 'auto'"
         )
     return (
         f"trainer.modules asks for 'router', but layer {layer} of {loaded.info.name} is dense and has none; leave the "

@@ -1,12 +1,13 @@
-"""TRL's DPO trainer, fed with token ids and with stored reference log-probabilities.
+"""TRL's DPO trainer on token ids and stored reference log-probabilities.
 
-Three methods of `trl.DPOTrainer` are replaced, nothing of its loss:
+Three methods of `trl.DPOTrainer` are overridden; its loss is unchanged:
 
 - the dataset already holds ids (`prompt_ids`, `chosen_ids`, `rejected_ids`), so there is no tokenisation, no template
   and no truncation;
 - reference log-probabilities come from the dataset's columns. TRL reads those only after `precompute_ref_log_probs`,
-  which computes them anew with a key that includes the adapter's random start, so every seed and layer set would pay;
-- a loss that is not finite ends the run at its step.
+  which recomputes them under a key that includes the adapter's random start, so every seed and layer set would pay for
+  it;
+- a loss that is not finite stops the run at that step.
 
 TRL's usage telemetry is switched off: training opens no connection.
 """
@@ -60,7 +61,7 @@ class ReferencedDPOTrainer(DPOTrainer):  # type: ignore[misc]
 
 
 def pair_rows(pairs: PreferencePairs, reference: ReferenceLogprobs) -> Dataset:
-    """One row a pair, in their order."""
+    """One row per pair, in their order."""
     return Dataset.from_dict(
         {
             "prompt_ids": [list(p.prompt_ids) for p in pairs.pairs],
@@ -83,7 +84,7 @@ def build_trainer(
     folder: Path,
 ) -> ReferencedDPOTrainer:
     """The trainer, with the adapter already in the model; writes nothing."""
-    # TRL sets a pad token; padding is masked everywhere, so which one does not matter.
+    # TRL requires a pad token; padding is masked everywhere, so any will do.
     tokenizer = copy.deepcopy(loaded.tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(loaded.stop_ids[0])

@@ -1,4 +1,4 @@
-"""Borrowing the run's one model for training, and giving it back exactly as it was."""
+"""Lends the run's only model to training and gets it back exactly as it was."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def fingerprints(model: nn.Module) -> dict[str, str]:
 
 @contextmanager
 def borrowed(model: Any, seed: int) -> Iterator[None]:
-    """The model may be wrapped and trained inside; after it, adapters, hooks and settings are as before.
+    """Lets the model be wrapped and trained inside the block; adapters, hooks and settings are restored after it.
 
     TRL and PEFT change more than weights: PEFT swaps modules and freezes parameters; TRL replaces the model's
     `forward`, its pad token, its tags and its use of the cache. Dropout is off inside, since the reference
-    log-probabilities have none. All global random generators start from `seed` inside, and their states are restored
-    after. Weights are not restored: compare `fingerprints`.
+    log-probabilities are computed without it. All global random generators start from `seed` inside, and their states
+    are restored afterwards. Weights are not restored: compare `fingerprints`.
     """
     with ExitStack() as stack:
         for owner in (model, model.config, model.config.get_text_config(), model.generation_config):
@@ -51,7 +51,7 @@ def borrowed(model: Any, seed: int) -> Iterator[None]:
 
 
 def unwrap(model: Any) -> None:
-    """Takes every adapter layer out of the model, leaving the weights beneath as they are."""
+    """Removes every adapter layer from the model and leaves the weights beneath as they are."""
     wrapped = [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
     inner = {name for name, _ in wrapped}
     for name, module in wrapped:
@@ -66,7 +66,7 @@ _WEIGHTS = {"_modules", "_parameters", "_buffers"}
 
 
 def _snapshot(owner: Any) -> dict[str, tuple[Any, Any]]:
-    """Each plain attribute of an object, with a copy of its content where that is a list or a mapping."""
+    """Each plain attribute of an object, with a copy of its content if that is a list or a mapping."""
     return {
         name: (value, copy.copy(value) if isinstance(value, (list, dict)) else None)
         for name, value in vars(owner).items()
@@ -95,7 +95,7 @@ def _restore_parameters(model: nn.Module, requires_grad: dict[str, bool], traini
 
 
 def _switch_off_dropout(model: nn.Module) -> list[tuple[nn.Module, str, float]]:
-    """Sets every dropout of the model to zero; returns what was there."""
+    """Sets every dropout of the model to zero; returns the previous values."""
     found = []
     for module in model.modules():
         name = "p" if isinstance(module, nn.Dropout) else "attention_dropout"

@@ -1,4 +1,4 @@
-"""Tracker `mlflow`: runs and sweeps in MLflow, on a server or on this machine."""
+"""The tracker `mlflow`: runs and sweeps in MLflow, on a server or on this machine."""
 
 import m3i
 

@@ -1,4 +1,4 @@
-"""Addresses of MLflow: an address with a password never enters a config, and never leaves in a message."""
+"""MLflow addresses: one with a password never enters a config and never appears in a message."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from urllib.parse import unquote, urlsplit
 
 ENVIRONMENT = "MLFLOW_TRACKING_URI"
 ACCEPTED = (
-    f"an address without user name, password or query; give one that needs them in the variable {ENVIRONMENT}, or set "
+    f"an address without user name, password or query; put one that needs them in the variable {ENVIRONMENT}, or set "
     "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 )
 ON_DISK = ("", "file", "sqlite")
-"""Schemes whose rest is a path, in which an @ is a letter like others."""
+"""Schemes followed by a path, in which an @ is an ordinary character."""
 
 
 def scheme_of(address: str) -> str:
@@ -21,7 +21,7 @@ def scheme_of(address: str) -> str:
 
 
 def holds_credentials(address: str) -> bool:
-    """Whether there is a place for a secret in the address, whatever stands there."""
+    """Whether the address has a part that may hold a secret, whatever it contains."""
     if scheme_of(address) in ON_DISK:
         _, _, rest = address.partition("://")
         host = rest.partition("/")[0] if rest else ""
@@ -30,12 +30,12 @@ def holds_credentials(address: str) -> bool:
 
 
 def in_use(address: str) -> str:
-    """The address that MLflow will be given, as far as it is known here: the option, else the variable."""
+    """The address that MLflow will use, if it is known here: the option, else the variable."""
     return address or os.environ.get(ENVIRONMENT, "")
 
 
 def without_credentials(text: str) -> str:
-    """The text without the address of the variable, its user name and its password, in the forms MLflow shows."""
+    """The text without the variable's address, user name and password, in every form in which MLflow shows them."""
     address = os.environ.get(ENVIRONMENT, "")
     if not address or not holds_credentials(address):
         return text

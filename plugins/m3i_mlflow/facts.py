@@ -33,7 +33,7 @@ class Facts:
 
     name: str
     identity: str
-    """sha256 of what the run is made from: equal for the same result logged twice."""
+    """SHA-256 of what the run is made from; equal if the same result is logged twice."""
     created_ms: int
     """Time of the run. It stamps every metric, so that logging twice gives the same points."""
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Facts:
 
 
 def key(name: str) -> str:
-    """The name as MLflow accepts it; one that had to be changed gets a hash, so that no two become one."""
+    """The name as MLflow accepts it; a name that had to be changed gets a hash, so that no two collide."""
     plain = FORBIDDEN.sub("_", name)
     if plain == name and len(plain) <= LONGEST_KEY:
         return plain
@@ -50,14 +50,14 @@ def key(name: str) -> str:
 
 
 def text(value: object, longest: int) -> str:
-    """The value as text without secrets, cut where MLflow would refuse it."""
+    """The value as text without secrets, truncated to what MLflow accepts."""
     words = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     words = redact(words).encode("utf-8", "backslashreplace").decode()
     return words if len(words) <= longest else f"{words[: longest - 1]}…"
 
 
 def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of nested mappings by its dotted path; a list is one value, and an empty mapping too."""
+    """Yields every value of nested mappings with its dotted path; a list is one value, and so is an empty mapping."""
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
             yield from leaves(inner, f"{prefix}.{name}" if prefix else str(name))
@@ -66,12 +66,12 @@ def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def numbers(value: Any, prefix: str) -> list[Metric]:
-    """Every number below a mapping as a metric; true and false as 1 and 0. What is null or a list is left out."""
+    """Every number in a nested mapping as a metric; true and false as 1 and 0. Nulls and lists are left out."""
     return [Metric(name=path, value=float(v)) for path, v in leaves(value, prefix) if isinstance(v, (bool, int, float))]
 
 
 def identity(parts: Mapping[str, Any]) -> str:
-    """sha256 of JSON values."""
+    """SHA-256 of JSON values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -48,7 +48,7 @@ def judges(result: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def accuracy(result: Mapping[str, Any]) -> list[Metric]:
-    """Share of right answers before, after, and the difference."""
+    """Share of correct answers of base and tuned model, and the difference."""
     section = result["accuracy"]
     kept = {side: _interval(section[side]) for side in ("base", "tuned", "difference")}
     rest = {"n": section["n"], "fixed": section["fixed"], "broken": section["broken"], "p": section["mcnemar"]["p"]}
@@ -75,7 +75,7 @@ def training(result: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def times(result: Mapping[str, Any]) -> Iterator[Metric]:
-    """Seconds of each stage: in this run, and when its artifact was made. Money, where it is known."""
+    """Seconds of each stage, in this run and when its artifact was made; costs, where they are known."""
     for row in result["stages"]:
         stage = ".".join(filter(None, (row["stage"], row["label"])))
         yield from numbers({"time_s": row["time_s"], "made_in_s": row["made_in_s"]}, f"stage.{stage}")
@@ -84,7 +84,7 @@ def times(result: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def tags(result: Mapping[str, Any]) -> dict[str, str]:
-    """What runs are told apart and found by."""
+    """Tags by which runs are told apart and found."""
     arm, layers = result["arm"], result["layers"]["selected"]
     found = {
         "mlflow.note.content": result["verdict"]["sentence"],

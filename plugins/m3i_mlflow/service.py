@@ -1,4 +1,4 @@
-"""MLflow itself, through its client alone: no global state, no telemetry, and no address in a message."""
+"""MLflow itself, only through its client: no global state, no telemetry, and no address in a message."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 NO_TELEMETRY = {"MLFLOW_DISABLE_TELEMETRY": "true"}
-"""Read by MLflow when it is imported: it would otherwise ask its makers for a configuration and report its use."""
+"""MLflow reads this when it is imported; otherwise it would fetch a configuration from its makers and report its
+use."""
 FEW_RETRIES = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-"""MLflow's own 7, each after twice the wait, keep every job of a sweep for minutes where no server answers. What the
-user set stays."""
+"""MLflow's own default of 7, each after twice the wait, would hold up every job of a sweep for minutes if no server
+answers. What the user has set is kept."""
 INSTALL = "pip install 'm3i[mlflow]'"
 FINISHED = "FINISHED"
 
 
 def require_mlflow(address: str) -> None:
-    """Raises ConfigError where a package that MLflow needs for this address is missing."""
+    """Raises ConfigError if a package that MLflow needs for this address is missing."""
     used = in_use(address)
     database = scheme_of(used) not in (*ON_DISK[:2], "http", "https") or not used
     for package, needed in (("mlflow", True), ("sqlalchemy", database), ("alembic", database)):
         if needed and importlib.util.find_spec(package) is None:
-            raise ConfigError(f"tracker=mlflow needs the package {package}, which is not installed: {INSTALL}")
+            raise ConfigError(f"tracker=mlflow needs the package {package}, which is not installed; run: {INSTALL}")
 
 
 @contextmanager
 def service(address: str, experiment: str) -> Iterator[Service]:
-    """MLflow at an address, with its experiment; one process at a time where the store is an SQLite file.
+    """Opens an experiment of the MLflow at an address; one process at a time if the store is an SQLite file.
 
     Raises:
         StageError: Whatever MLflow raises, without the address's user name and password.
@@ -66,7 +67,7 @@ def service(address: str, experiment: str) -> Iterator[Service]:
 
 
 def _alone(address: str) -> Any:
-    """A lock beside an SQLite file: two processes that make its tables at once would fail, and it has one writer."""
+    """A lock beside an SQLite file: it has one writer, and two processes creating its tables at once would fail."""
     if scheme_of(address) != "sqlite":
         return nullcontext()
     from filelock import FileLock
@@ -77,7 +78,7 @@ def _alone(address: str) -> Any:
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
-    """Id of the experiment of that name; made where there is none, by this process or another."""
+    """Id of the experiment with that name; created if there is none, by this process or another."""
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
@@ -89,19 +90,21 @@ def _experiment(client: MlflowClient, name: str) -> str:
             if found is None:
                 raise
     if found.lifecycle_stage != "active":
-        raise StageError(f"the experiment '{name}' was deleted there; restore it, or give tracker.ALIAS.experiment=...")
+        raise StageError(
+            f"the experiment '{name}' was deleted in MLflow; restore it, or set tracker.ALIAS.experiment=..."
+        )
     return str(found.experiment_id)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """One experiment of one MLflow."""
+    """One experiment in one MLflow."""
 
     client: MlflowClient
     experiment_id: str
 
     def begin(self, facts: Facts) -> str:
-        """Id of the run with this identity; a new one where there is none."""
+        """Id of the run with this identity; created if there is none."""
         found = self.client.search_runs([self.experiment_id], f"tags.`{IDENTITY}` = '{facts.identity}'", max_results=1)
         if found:
             return str(found[0].info.run_id)
@@ -112,12 +115,12 @@ class Service:
         return str(run.info.run_id)
 
     def is_finished(self, run_id: str) -> bool:
-        """Whether everything of the run was logged before."""
+        """Whether the run was logged completely before."""
         return bool(self.client.get_run(run_id).info.status == FINISHED)
 
     @contextmanager
     def marking(self, run_id: str) -> Iterator[None]:
-        """Marks the run finished at the end, or failed where logging it failed: then it is filled up another time."""
+        """Marks the run as finished at the end, or as failed if logging failed: a later attempt completes it."""
         try:
             yield
         except Exception:
@@ -127,7 +130,7 @@ class Service:
             self.client.set_terminated(run_id, FINISHED)
 
     def fill(self, run_id: str, facts: Facts) -> None:
-        """Logs parameters, tags and metrics, in as many requests as MLflow's limits ask for."""
+        """Logs parameters, tags and metrics, in as many requests as MLflow's limits require."""
         from mlflow.entities import Metric as Point
         from mlflow.entities import Param, RunTag
         from mlflow.utils.validation import (
@@ -153,7 +156,7 @@ class Service:
             self.client.set_tag(run_id, name, text(value, 250))
 
     def upload(self, run_id: str, files: Sequence[Path]) -> None:
-        """Uploads files into the run's folder of artifacts."""
+        """Uploads files into the run's artifact folder."""
         for file in files:
             self.client.log_artifact(run_id, str(file))
 
@@ -163,5 +166,5 @@ def _parts(rows: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def _once(metrics: Sequence[Metric]) -> list[Metric]:
-    """One value a name and step: the last."""
+    """One value per name and step: the last."""
     return list({(m.name, m.step): m for m in metrics}.values())

@@ -27,7 +27,7 @@ def facts(sweep: Mapping[str, Any], *, name: str) -> Facts:
 
     Args:
         sweep: Content of sweep.json.
-        name: Of its folder.
+        name: Name of its folder.
     """
     verdict, registered = sweep["verdict"], sweep["plan"]["registered"] or {}
     config = {k: v for k, v in sweep["run"]["config"].items() if k not in RESULT_FREE}
@@ -53,7 +53,7 @@ def facts(sweep: Mapping[str, Any], *, name: str) -> Facts:
 
 
 def metrics(sweep: Mapping[str, Any]) -> Iterator[Metric]:
-    """The test with its floor, effects with intervals, each control's T by the number of its draw, jobs and times."""
+    """Yields the test with its floor, effects with intervals, each control's T by draw number, jobs and times."""
     yield from numbers({name: sweep["design"][name] for name in OF_DESIGN}, "design")
     for prefix, endpoint in [("primary", sweep["primary"]), *_secondary(sweep)]:
         yield from numbers({name: endpoint[name] for name in OF_ENDPOINT}, prefix)

@@ -1,4 +1,4 @@
-"""The component: what is handed to MLflow, and under which identity it is found again."""
+"""The component: what is handed to MLflow, and the identity under which it is found again."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class MLflow(Component):
 
     tracking_uri: str = option("", result_free=True)
     """MLflow's address: `http://...`, `sqlite:////path/mlflow.db`, `databricks`. Empty: the variable
-    MLFLOW_TRACKING_URI, else MLflow's own default, `mlflow.db` in the working folder. No user name, password or query
-    in it: such an address goes into that variable."""
+    MLFLOW_TRACKING_URI, else MLflow's own default, `mlflow.db` in the working folder. It must hold no user name,
+    password or query; put such an address in that variable."""
     experiment: str = option("m3i", result_free=True)
-    """Name of the MLflow experiment; made where there is none."""
+    """Name of the MLflow experiment; created if there is none."""
     log_artifacts: bool = option(True, result_free=True)
     """Also upload result.json, report.html and the table of judgements (results.parquet)."""
 
@@ -47,7 +47,7 @@ class MLflow(Component):
         require(good, "experiment", self.experiment, "a name of at most 500 characters")
 
     def check(self, info: TargetInfo) -> None:
-        """Refuses, before anything expensive, to go without MLflow."""
+        """Raises ConfigError, before anything expensive, if MLflow is not installed."""
         require_mlflow(self.tracking_uri)
 
     def track_run(self, result: Mapping[str, Any], folder: Path) -> str:
@@ -57,7 +57,7 @@ class MLflow(Component):
         return f"experiment '{self.experiment}', run {run_id}"
 
     def track_sweep(self, sweep: Mapping[str, Any], folder: Path) -> str:
-        """Logs a parent run with the sweep's verdict, and puts its runs below it, logging those that are missing."""
+        """Logs a parent run with the sweep's verdict and puts its runs below it, logging those that are missing."""
         name = folder.resolve().name
         facts = sweep_facts.facts(sweep, name=name)
         with service(self.tracking_uri, self.experiment) as mlflow:
@@ -95,7 +95,7 @@ class MLflow(Component):
 
 
 def _readable(file: Path) -> Mapping[str, Any] | None:
-    """The result; None for one that cannot be read, which the sweep counts among its failures."""
+    """The result; None if it cannot be read, which the sweep counts among its failures."""
     from m3i.results.stored import OF_THE_PAGE, read_result
 
     try:

@@ -14,23 +14,23 @@ from .steps import first_wrong_step
 from .tasks import open_task
 
 _IDLE_DRAWS = 1000
-"""Draws of one task without a new problem after which its problems count as used up."""
+"""Consecutive draws of one task without a new problem after which its problems count as used up."""
 
 
 @dataclass(kw_only=True)
 class ReasoningGymProblems(Component):
-    """Problems of one or several of reasoning-gym's tasks, checked by the tasks' own verifiers.
+    """Problems from one or several of reasoning-gym's tasks, checked by the tasks' own verifiers.
 
-    A problem's side of the train / held-out split depends on its canonical text alone, whatever the seed.
-    Source: Reasoning Gym, 2505.24760.
+    A problem's side of the train / held-out split depends only on its canonical text, whatever the seed. Source:
+    Reasoning Gym, 2505.24760.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("reasoning-gym",)
 
     task: str = "chain_sum"
-    """A task of reasoning-gym, or several joined by '+' (`chain_sum+gcd`): each gives an equal share."""
+    """A task of reasoning-gym, or several joined by '+' (`chain_sum+gcd`) with equal shares."""
     config: dict[str, Any] = option(factory=dict)
-    """The task's own options, e.g. `{max_terms: 3, max_digits: 1}`; with several tasks, one such mapping a task."""
+    """The task's own options, e.g. `{max_terms: 3, max_digits: 1}`; with several tasks, one such mapping per task."""
     n_train: int = 80
     """Problems to trace, audit and train on, ≥ 1."""
     n_held_out: int = 60
@@ -40,14 +40,14 @@ class ReasoningGymProblems(Component):
     prompt: str = "{question}"
     """What the target is asked: `{question}`, and any plain field of the task's metadata, such as `{expression}`."""
     answer: str = "last_number"
-    """How the answer is read out of a completion: last_number, last_word, last_line, whole, boxed, tag,
-    `after:MARKER` or `pattern:REGEX`."""
+    """How the answer is read from a completion: last_number, last_word, last_line, whole, boxed, tag, `after:MARKER` or
+    `pattern:REGEX`."""
     min_score: float = 1.0
-    """Score of the task's verifier (0 to 1) from which an answer is right."""
+    """Minimum score (0 to 1) from the task's verifier for an answer to be correct."""
     check_steps: bool = True
-    """Recompute equations such as `15 + 9 = 24` in failing completions; the first wrong one is the first error."""
+    """Recompute equations such as `15 + 9 = 24` in incorrect completions; the first wrong one is the first error."""
     exclude: list[str] = option(factory=list)
-    """Prompts never to be drawn, in any writing: those that the target is shown as worked examples."""
+    """Prompts never to draw, however they are written: those that the target is shown as worked examples."""
 
     def __post_init__(self) -> None:
         """Checks the values; the tasks' own options are checked when problems are drawn."""
@@ -67,7 +67,7 @@ class ReasoningGymProblems(Component):
         return self.task.split("+")
 
     def draw(self) -> tuple[list[Problem], list[Problem]]:
-        """Train and held-out problems: distinct in canonical form, equal shares of every task, tasks in turn.
+        """Returns train and held-out problems: distinct in canonical form, equal shares of every task, tasks in turn.
 
         Raises:
             ConfigError: No such task or option, or a task with too few distinct problems.
@@ -96,8 +96,8 @@ class ReasoningGymProblems(Component):
             if idle > _IDLE_DRAWS:
                 raise ConfigError(
                     f"reasoning_gym task {task!r} gave only {len(drawn[0])} train and {len(drawn[1])} held-out "
-                    f"problems that differ, {counts[0]} and {counts[1]} are wanted; "
-                    "ask for fewer, or widen problems.config"
+                    f"problems that differ, but {counts[0]} and {counts[1]} were requested; "
+                    "request fewer, or widen problems.config"
                 )
         return [list(side.values()) for side in drawn]
 
@@ -119,9 +119,10 @@ class ReasoningGymProblems(Component):
         )
 
     def verify(self, problem: Problem, completion: str) -> Verification:
-        """The task's own verdict on the answer, and the first equation that does not hold.
+        """Checks the answer with the task's own verifier, and finds the first equation that does not hold.
 
-        Where the completion up to that equation, made right, answers the problem, it is the corrected completion.
+        If the completion up to that equation, with the equation corrected, answers the problem, it is the corrected
+        completion.
         """
         answer = read_answer(completion, self.answer)
         if self._is_right(problem, answer):
@@ -140,7 +141,7 @@ class ReasoningGymProblems(Component):
         entry = dataset[problem.data["index"]]
         try:
             return float(dataset.score_answer(answer, entry))
-        except Exception:  # some verifiers raise on text that is no answer at all; that is a wrong answer
+        except Exception:  # some verifiers raise on text that is not an answer at all; it is incorrect
             return 0.0
 
     def _dataset(self, task: str) -> Any:
@@ -151,5 +152,5 @@ class ReasoningGymProblems(Component):
 
 
 def _in_turn(columns: list[list[Problem]]) -> list[Problem]:
-    """One problem of each task after the other."""
+    """Takes one problem of each task after the other."""
     return [column[i] for i in range(max(map(len, columns))) for column in columns if i < len(column)]

@@ -1,4 +1,4 @@
-"""Steps that a completion writes out as equations, recomputed."""
+"""Recomputes the steps that a completion writes out as equations."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _OPERATIONS: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
 
 
 def first_wrong_step(text: str) -> StepError | None:
-    """The first equation of two numbers, such as `15 + 9 = 20`, whose right side is wrong; None where all are right.
+    """The first equation of two numbers, such as `15 + 9 = 20`, whose result is wrong; None if there is none.
 
-    Equations with more than one operation, and words, are not read.
+    Equations with more than one operation, or with words, are not read.
     """
     for match in _STEP.finditer(text):
         left, sign, right, written = match.groups()

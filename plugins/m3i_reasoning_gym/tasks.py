@@ -15,11 +15,11 @@ OURS = ("seed", "size")
 """Fields of every task's configuration that the source sets itself."""
 
 SIZE = 1 << 30
-"""reasoning-gym's datasets are endless in fact (item i is made from seed + i); a size is asked for all the same."""
+"""reasoning-gym's datasets are in fact endless (item i is made from seed + i), but a size is required."""
 
 
 def known_tasks() -> dict[str, tuple[Any, Any]]:
-    """Task → (dataset class, configuration class). Raises ConfigError where the package is not installed."""
+    """Task → (dataset class, configuration class). Raises ConfigError if the package is not installed."""
     try:
         import reasoning_gym  # noqa: F401  (registers the datasets)
         from reasoning_gym.factory import DATASETS
@@ -29,7 +29,7 @@ def known_tasks() -> dict[str, tuple[Any, Any]]:
 
 
 def open_task(task: str, config: dict[str, Any], seed: int) -> Any:
-    """The dataset of a task; equal arguments give the same object.
+    """Returns the dataset of a task; equal arguments give the same object.
 
     Raises:
         ConfigError: No such task, an option that it does not have, or a value that it refuses.

@@ -1,4 +1,4 @@
-"""Every candidate layer: what training without any choice of layers does."""
+"""All candidate layers: the control without a choice of layers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .candidates import FromCandidates, spell
 
 @dataclass(kw_only=True)
 class AllLayers(FromCandidates):
-    """All candidates; with `candidates=all` every layer of the target."""
+    """Selects all candidates; with `candidates=all`, every layer of the target."""
 
     def select(self, request: SelectionRequest) -> LayerSelection:
-        """The candidates themselves."""
+        """Returns the candidates themselves."""
         pool = self.pool(request.info)
         return LayerSelection(layers=pool, candidates=pool, reason=f"all {len(pool)} candidates: {spell(pool)}")

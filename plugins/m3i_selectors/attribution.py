@@ -11,10 +11,10 @@ from .candidates import ByScore, ranked, read_scores, spell
 
 @dataclass(kw_only=True)
 class TopLayers(ByScore):
-    """The k candidates with the highest joint score; of equal scores the lower layer is taken."""
+    """Selects the k candidates with the highest joint score; of equal scores the lower layer is taken."""
 
     def select(self, request: SelectionRequest) -> LayerSelection:
-        """Top k, with what separates the last one taken from the first one left."""
+        """Returns the top k; the reason states the scores of the last layer taken and of the next one."""
         pool = self.pool(request.info)
         scores = read_scores(self.attributor, request)
         order = ranked(scores, pool)

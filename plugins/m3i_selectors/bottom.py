@@ -11,10 +11,10 @@ from .candidates import ByScore, ranked, read_scores, spell
 
 @dataclass(kw_only=True)
 class BottomLayers(ByScore):
-    """The k candidates with the lowest joint score; of equal scores the higher layer is taken."""
+    """Selects the k candidates with the lowest joint score; of equal scores the higher layer is taken."""
 
     def select(self, request: SelectionRequest) -> LayerSelection:
-        """Bottom k of the same ranking whose top `attribution` takes."""
+        """Returns the bottom k of the ranking of which `attribution` takes the top."""
         pool = self.pool(request.info)
         scores = read_scores(self.attributor, request)
         layers = ranked(scores, pool)[-self.k :]

@@ -10,7 +10,7 @@ from m3i import Component, ConfigError, LayerScores, SelectionRequest, TargetInf
 
 @dataclass(kw_only=True)
 class FromCandidates(Component):
-    """Base of selectors that choose among candidate layers."""
+    """Base class of selectors that choose among candidate layers."""
 
     libraries: ClassVar[tuple[str, ...]] = ()
 
@@ -31,7 +31,7 @@ class FromCandidates(Component):
         self.pool(info)
 
     def pool(self, info: TargetInfo) -> tuple[int, ...]:
-        """The candidates of a target, ascending. Raises ConfigError for a layer that it does not have."""
+        """Returns the candidates of a target, ascending. Raises ConfigError for a layer that it does not have."""
         if self.candidates == "default":
             return info.default_candidates()
         if self.candidates == "all":
@@ -41,10 +41,10 @@ class FromCandidates(Component):
 
 @dataclass(kw_only=True)
 class CountFromCandidates(FromCandidates):
-    """Base of selectors that choose k of the candidates."""
+    """Base class of selectors that choose k of the candidates."""
 
     k: int = 3
-    """How many layers to select, 1 to the number of candidates."""
+    """Number of layers to select, from 1 to the number of candidates."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -52,7 +52,7 @@ class CountFromCandidates(FromCandidates):
         require(self.k >= 1, "selector.k", self.k, "at least 1")
 
     def pool(self, info: TargetInfo) -> tuple[int, ...]:
-        """The candidates of a target, at least k of them. Raises ConfigError."""
+        """Returns the candidates of a target. Raises ConfigError if there are fewer than k."""
         pool = super().pool(info)
         if self.k > len(pool):
             raise ConfigError(
@@ -65,14 +65,14 @@ class CountFromCandidates(FromCandidates):
 
 @dataclass(kw_only=True)
 class ByScore(CountFromCandidates):
-    """Base of selectors that read an attributor's joint score."""
+    """Base class of selectors that read an attributor's joint score."""
 
     attributor: str = ""
     """Name (or alias) of the attributor whose score is read; empty for the first of the panel."""
 
 
 def read_scores(attributor: str, request: SelectionRequest) -> LayerScores:
-    """The scores that a selector reads.
+    """Returns the scores that a selector reads.
 
     Raises:
         ConfigError: No such attributor ran.
@@ -83,30 +83,30 @@ def read_scores(attributor: str, request: SelectionRequest) -> LayerScores:
     if attributor not in request.scores:
         raise ConfigError(
             f"selector.attributor = '{attributor}': no such attributor ran{did_you_mean(attributor, names)} "
-            f"There is {', '.join(names) or 'none'}; add it with attributor={'+'.join([*names, attributor])}"
+            f"Those that ran: {', '.join(names) or 'none'}; add it with attributor={'+'.join([*names, attributor])}"
         )
     return _scored(request.scores[attributor])
 
 
 def _scored(scores: LayerScores) -> LayerScores:
-    """The scores. Raises ConfigError where they rest on no trace at all."""
+    """Returns the scores. Raises ConfigError if no trace contributed to them."""
     if scores.joint().n_traces == 0:
         why = "; ".join(f"{n} × {reason}" for reason, n in scores.left_out.items()) or "no finding reached it"
         raise ConfigError(
-            f"attributor '{scores.attributor}' scored no failure ({why}), and the selector reads it: choose another "
+            f"attributor '{scores.attributor}', which the selector reads, scored no failure ({why}): choose another "
             f"with selector.attributor, an observer that finds failures, or more traces"
         )
     return scores
 
 
 def ranked(scores: LayerScores, pool: tuple[int, ...]) -> list[int]:
-    """Candidates from the highest joint score down; of equal scores the lower layer comes first."""
+    """The candidates from the highest joint score down; of equal scores the lower layer comes first."""
     joint = scores.joint().scores
     return sorted(pool, key=lambda layer: (-joint[layer], layer))
 
 
 def is_layer_list(values: Any) -> bool:
-    """Whether this is a list of distinct whole numbers from 0, not empty."""
+    """Whether this is a non-empty list of distinct whole numbers from 0."""
     whole = all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values)
     return whole and len(values) > 0 and len(set(values)) == len(values)
 
@@ -123,7 +123,7 @@ def existing_layers(option: str, layers: Any, info: TargetInfo) -> tuple[int, ..
 
 
 def spell(layers: Any) -> str:
-    """Layers for a sentence, runs shortened: `1-4, 7`."""
+    """The layers as text, with runs shortened: `1-4, 7`."""
     runs: list[list[int]] = []
     for layer in sorted(layers):
         if runs and layer == runs[-1][-1] + 1:

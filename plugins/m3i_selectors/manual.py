@@ -12,7 +12,7 @@ from .candidates import existing_layers, is_layer_list, spell
 
 @dataclass(kw_only=True)
 class ManualLayers(Component):
-    """Exactly the layers given, e.g. `selector.layers=[6,7,8,10,13]`; reads no score."""
+    """Selects exactly the layers given, e.g. `selector.layers=[6,7,8,10,13]`; reads no score."""
 
     libraries: ClassVar[tuple[str, ...]] = ()
 
@@ -20,7 +20,7 @@ class ManualLayers(Component):
     """Layers to train, numbered from 0; at least one."""
 
     def __post_init__(self) -> None:
-        """Checks the values; an empty list is refused when a target is known, since it is the default."""
+        """Checks the values; an empty list, the default, is refused only once the target is known."""
         require(
             not self.layers or is_layer_list(self.layers),
             "selector.layers",
@@ -38,7 +38,7 @@ class ManualLayers(Component):
         existing_layers("selector.layers", self.layers, info)
 
     def select(self, request: SelectionRequest) -> LayerSelection:
-        """The layers, ascending."""
+        """Returns the layers, ascending."""
         self.check(request.info)
         layers = existing_layers("selector.layers", self.layers, request.info)
         return LayerSelection(

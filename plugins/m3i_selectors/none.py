@@ -1,4 +1,4 @@
-"""The sham: everything is done, with an update of zero."""
+"""The sham arm: every stage runs, with a zero update."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .candidates import ByScore, ranked, read_scores, spell
 
 @dataclass(kw_only=True)
 class ShamLayers(ByScore):
-    """A zero update on the layers that `attribution` would train, through the same graft.
+    """Applies a zero update to the layers that `attribution` would train, through the same graft.
 
-    Without any score, the first k candidates: a zero update is zero anywhere.
+    Without scores it takes the first k candidates: a zero update is zero anywhere.
     """
 
     def select(self, request: SelectionRequest) -> LayerSelection:
-        """Layers of a zero update: the export must be byte-identical to the base and every verdict a tie."""
+        """Returns the layers of a zero update: the export must equal the base, and every judgement must be a tie."""
         pool = self.pool(request.info)
         if self.attributor or request.scores:
             scores = read_scores(self.attributor, request)

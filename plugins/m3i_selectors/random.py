@@ -1,4 +1,4 @@
-"""Random layers in matched number: the control that every attribution needs."""
+"""Random layers, matched in number: the control that every attribution needs."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ EXCLUDE = ("", "attributed", "attributed_set")
 
 @dataclass(kw_only=True)
 class RandomLayers(ByScore):
-    """k random candidates; seeds 0, 1, 2, ... walk through all k-subsets in random order without repetition.
+    """Selects k random candidates; seeds 0, 1, 2, ... visit all k-subsets in random order without repetition.
 
     Since no set comes twice, R seeds are R distinct controls. A randomization test needs controls drawn from the whole
-    population of sets that the attributed one could have come from: that is the default, or `exclude=attributed_set`,
-    which skips the attributed set alone. Sets free of the attributed layers (`exclude=attributed`) are a contrast worth
-    seeing and give no valid p value.
+    population of sets that the attributed one could have come from. The default does that, and so does
+    `exclude=attributed_set`, which skips only the attributed set. Sets without any attributed layer
+    (`exclude=attributed`) are a contrast worth seeing but give no valid p value.
     """
 
     seed: int = 0
-    """Which draw, from 0; below the number of distinct sets."""
+    """Number of the draw, from 0; below the number of distinct sets."""
     exclude: str = ""
-    """What is kept out: nothing, every set with an `attributed` layer in it, or the `attributed_set` itself."""
+    """What is excluded: nothing, every set that contains an `attributed` layer, or the `attributed_set` itself."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -34,12 +34,12 @@ class RandomLayers(ByScore):
         require(self.exclude in EXCLUDE, "selector.exclude", self.exclude, "'', attributed or attributed_set")
 
     def check(self, info: TargetInfo) -> None:
-        """Refuses a seed beyond the number of distinct sets, which is known before any score is."""
+        """Refuses a seed beyond the number of distinct sets, which is known before any score."""
         n_pool = len(self.pool(info))
         self.count(n_pool - self.k if self.exclude == "attributed" else n_pool, "")
 
     def count(self, n_layers: int, why: str) -> int:
-        """Number of distinct sets of k of `n_layers` layers. Raises ConfigError where the seed is beyond it."""
+        """Returns the number of distinct sets of k of `n_layers` layers. Raises ConfigError for a seed beyond it."""
         n_sets = math.comb(n_layers, self.k) - (self.exclude == "attributed_set")
         if self.seed >= n_sets:
             raise ConfigError(
@@ -52,10 +52,10 @@ class RandomLayers(ByScore):
         return n_sets
 
     def select(self, request: SelectionRequest) -> LayerSelection:
-        """The seed's subset.
+        """Returns the seed's subset.
 
         Raises:
-            ConfigError: There are not so many distinct sets; the message says how many.
+            ConfigError: The seed is beyond the number of distinct sets, which the message states.
         """
         pool = self.pool(request.info)
         drawn_from, skipped, why = pool, -1, ""
@@ -64,10 +64,10 @@ class RandomLayers(ByScore):
             attributed = sorted(ranked(scores, pool)[: self.k])
             if self.exclude == "attributed":
                 drawn_from = tuple(layer for layer in pool if layer not in attributed)
-                why = f", none of the {self.k} attributed by {scores.attributor} ({spell(attributed)})"
+                why = f" without the {self.k} attributed by {scores.attributor} ({spell(attributed)})"
             else:
                 skipped = rank_of([pool.index(layer) for layer in attributed], len(pool))
-                why = f", never the set attributed by {scores.attributor} ({spell(attributed)})"
+                why = f", excluding the set attributed by {scores.attributor} ({spell(attributed)})"
         n_sets = self.count(len(drawn_from), why)
         index = permuted(self.seed, n_sets)
         index += skipped >= 0 and index >= skipped

@@ -1,4 +1,4 @@
-"""The observer `surprisal`: the model's own surprise, calibrated on its right traces."""
+"""The observer `surprisal`: the model's own surprise, calibrated on its correct traces."""
 
 import m3i
 

@@ -1,4 +1,4 @@
-"""Thresholds from right traces, each trace held apart from its own."""
+"""Thresholds from correct traces, cross-fitted so that no trace helps to set its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def fold_of(problem_id: str, n_folds: int) -> int:
-    """The fold of a problem: all its traces are held apart together, since samples of one prompt are alike."""
+    """The fold of a problem; all its traces share it, since samples of one prompt resemble each other."""
     return int.from_bytes(hashlib.sha256(problem_id.encode()).digest()[:8], "big") % n_folds
 
 
@@ -18,11 +18,11 @@ def conformal_threshold(calibration: Sequence[float], false_positive_rate: float
     """The threshold that a new exchangeable score exceeds with at most the given probability.
 
     Args:
-        calibration: Scores of right traces.
+        calibration: Scores of correct traces.
         false_positive_rate: In (0, 1).
 
     Returns:
-        The ⌈(n + 1)(1 − rate)⌉-th smallest of n scores; infinity where n is too small for the rate.
+        The ⌈(n + 1)(1 − rate)⌉-th smallest of n scores; infinity if n is too small for the rate.
 
     Source: Vovk et al. 2005, "Algorithmic Learning in a Random World"; Angelopoulos & Bates 2107.07511, equation 1.
     """
@@ -33,12 +33,12 @@ def conformal_threshold(calibration: Sequence[float], false_positive_rate: float
 
 
 def smallest_pool(false_positive_rate: float) -> int:
-    """Right traces that a finite threshold needs at this rate."""
+    """The number of correct traces needed for a finite threshold at this rate."""
     return math.ceil(1 / false_positive_rate - 1e-9) - 1
 
 
 def auroc(wrong: Sequence[float], right: Sequence[float]) -> float | None:
-    """P(a wrong trace scores above a right one), ties counted half; None where one side is empty."""
+    """P(an incorrect trace scores above a correct one), ties counted half; None if either side is empty."""
     if not len(wrong) or not len(right):
         return None
     from scipy.stats import rankdata

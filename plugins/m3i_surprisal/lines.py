@@ -1,4 +1,4 @@
-"""A trace as lines with a score each: where along its text the model was surprised by itself."""
+"""Scores the lines of a trace: where along its own text the model was surprised."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class Line:
     """Character span without the white space around it."""
     end: int
     score: float
-    """Nats: the largest surprisal of a token in it, or the sum over its tokens."""
+    """In nats: the largest surprisal of a token in it, or the sum over its tokens."""
     peak: int
     """Completion token with the largest surprisal."""
 
 
 def score_lines(trace: Trace, statistic: str) -> list[Line]:
-    """The lines of a trace that are not blank, in order; the newline that ends a line belongs to it.
+    """The non-blank lines of a trace, in order; a line includes the newline that ends it.
 
     Args:
-        trace: A trace with one log-probability a token.
-        statistic: `token` scores a line by its most surprising token, `line` by the surprisal of all of it.
+        trace: A trace with one log-probability per token.
+        statistic: `token` scores a line by its most surprising token, `line` by the surprisal of the whole line.
     """
     surprisal = -np.array(trace.logprobs)
     tokens_of: dict[tuple[int, int], list[int]] = {}
@@ -50,7 +50,7 @@ def score_lines(trace: Trace, statistic: str) -> list[Line]:
 
 
 def token_class(text: str) -> str:
-    """The kind of a token's text: digit, letter, space or other; decided by its first character that is no space."""
+    """The kind of a token's text: digit, letter, space or other; decided by its first non-space character."""
     stripped = text.strip()
     if not stripped:
         return "space"
@@ -64,5 +64,5 @@ def classes_of(trace: Trace) -> list[str]:
 
 
 def largest(lines: Sequence[Line]) -> float:
-    """The largest score of a trace's lines; 0 without a line (a surprisal is never below 0)."""
+    """The largest score among a trace's lines; 0 without a line (a surprisal is never below 0)."""
     return max((line.score for line in lines), default=0.0)

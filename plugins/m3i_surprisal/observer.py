@@ -16,26 +16,26 @@ from .suspects import LayerBaseline
 
 @dataclass(kw_only=True)
 class Surprisal(Component):
-    """Quotes the first line that surprised the model more than its right traces ever do, but for a stated rate.
+    """Quotes the first line that surprises the model more than its correct traces do, at a set false-positive rate.
 
     Surprisal is −log p of each sampled token under the model at temperature 1. The threshold for a trace comes from the
-    right traces of *other* problems (cross-fitting), as a conformal quantile of each trace's largest score: of right
-    traces at most `false_positive_rate` are flagged. Right or wrong is read for this calibration, and for the figures
-    in the notes, alone. An error that the model is sure of is invisible to this observer.
+    correct traces of *other* problems (cross-fitting), as a conformal quantile of each trace's largest score: at most
+    `false_positive_rate` of correct traces are flagged. Whether a trace is correct is used only for this calibration
+    and for the figures in the notes. An error that the model is sure of is invisible to this observer.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("scipy",)
 
     false_positive_rate: float = 0.05
-    """Share of right traces that may be flagged, in (0, 0.5]."""
+    """Share of correct traces that may be flagged, in (0, 0.5]."""
     statistic: str = TOKEN
     """A line's score: its most surprising `token`, or the surprisal of the whole `line`."""
     quote: str = LINE
-    """What is quoted: the `line` (a written step), or its most surprising `token` alone."""
+    """What is quoted: the `line` (a written step), or only its most surprising `token`."""
     n_folds: int = 5
-    """Parts that the problems are split into for cross-fitting."""
+    """Number of folds that the problems are split into for cross-fitting."""
     n_layers_named: int = 3
-    """Layers named in a finding, from telemetry; 0 names none. A trace that telemetry left out names none."""
+    """Layers named in a finding, from telemetry; 0 names none. Traces without telemetry name none."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -51,7 +51,7 @@ class Surprisal(Component):
         require(self.n_layers_named >= 0, "n_layers_named", self.n_layers_named, "at least 0")
 
     async def audit(self, request: AuditRequest) -> Audit:
-        """At most one finding a trace; traces that cannot be calibrated are missing."""
+        """Returns at most one finding per trace; traces that cannot be calibrated are missing."""
         traces = [trace for _, trace in request.items]
         missing = {
             t.id: f"{len(t.logprobs)} log-probabilities for {len(t.completion_ids)} tokens"
@@ -98,8 +98,8 @@ class Surprisal(Component):
             trace.text[start:end],
             start=start,
             kind="surprisal",
-            reason=f"{trace.text[a:b]!r} came with {surprisal:.2f} nats; the line scores {line.score:.2f}, right "
-            f"traces stay below {threshold:.2f}",
+            reason=f"{trace.text[a:b]!r} has a surprisal of {surprisal:.2f} nats; the line scores {line.score:.2f}, "
+            f"correct traces stay below {threshold:.2f}",
             severity=1 - math.exp(-surprisal),
             confidence=1 - self.false_positive_rate,
             layers=baseline.suspects(trace, line.peak, self.n_layers_named),
@@ -113,9 +113,9 @@ class Surprisal(Component):
         findings: Sequence[Finding],
         thresholds: Sequence[float],
     ) -> tuple[str, ...]:
-        """What the calibration came to, measured against the verifier."""
+        """How the calibration turned out, measured against the verifier."""
         if not thresholds:
-            return ("no threshold: too few right traces",)
+            return ("no threshold: too few correct traces",)
         flagged = {f.trace_id: f for f in findings}
         wrong = [t for t in audited if not t.correct]
         right = [t for t in audited if t.correct]
@@ -123,11 +123,11 @@ class Surprisal(Component):
         false = [t for t in right if t.id in flagged]
         area = auroc([largest(scored[t.id]) for t in wrong], [largest(scored[t.id]) for t in right])
         notes = [
-            f"threshold {thresholds[0]:.2f} to {thresholds[-1]:.2f} nats over {len(thresholds)} folds, each from right "
-            f"traces of other problems",
-            f"flags {len(hits)} of {len(wrong)} wrong traces (recall {_share(len(hits), len(wrong))}) and {len(false)} "
-            f"of {len(right)} right ones ({_share(len(false), len(right))}; aimed at {self.false_positive_rate:.0%} or "
-            f"less); precision {_share(len(hits), len(hits) + len(false))}",
+            f"threshold {thresholds[0]:.2f} to {thresholds[-1]:.2f} nats over {len(thresholds)} folds, each from "
+            f"correct traces of other problems",
+            f"flags {len(hits)} of {len(wrong)} incorrect traces (recall {_share(len(hits), len(wrong))}) and "
+            f"{len(false)} of {len(right)} correct ones ({_share(len(false), len(right))}; the target is "
+            f"{self.false_positive_rate:.0%} or less); precision {_share(len(hits), len(hits) + len(false))}",
             f"area under the ROC curve of a trace's largest score against the verifier: "
             f"{'undefined' if area is None else f'{area:.2f}'}",
         ]
@@ -137,12 +137,12 @@ class Surprisal(Component):
         if located:
             at_error = sum(f.start < max(e.end, e.start + 1) and f.end > e.start for f, e in located)
             notes.append(
-                f"of {len(located)} flagged wrong traces with a known first wrong step, {at_error} "
+                f"of {len(located)} flagged incorrect traces with a known first wrong step, {at_error} "
                 f"({_share(at_error, len(located))}) are flagged in that step"
             )
         if self.n_layers_named:
             named = sum(bool(f.layers) for f in findings)
-            notes.append(f"{named} of {len(findings)} findings name layers; the others' traces have no telemetry")
+            notes.append(f"{named} of {len(findings)} findings name layers; the traces of the others have no telemetry")
         return tuple(notes)
 
 

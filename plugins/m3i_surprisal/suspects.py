@@ -1,4 +1,4 @@
-"""Layers to suspect at a token: those that do something else there than in right traces.
+"""Layers to suspect at a token: those that behave differently there than in correct traces.
 
 Letters: L layers, S predicted tokens.
 """
@@ -14,18 +14,18 @@ from m3i import Telemetry, Trace
 from .lines import classes_of
 
 MIN_COLUMNS = 20
-"""Right tokens of the same class below which the baseline is all right tokens."""
+"""With fewer tokens of the same class than this in correct traces, the baseline is all of their tokens."""
 
 
 class LayerBaseline:
-    """What layers do at the tokens of right traces, and how far a token is from it.
+    """What layers do at the tokens of correct traces, and how far a given token is from that.
 
-    Of a layer's logit lens the *change* from the layer before counts, not the level: a token that the model finds
+    For the logit lens, the *change* from the previous layer counts, not the level: a token that the model finds
     unlikely has a bad rank in every late layer, and only the layer in which it got there is suspect.
     """
 
     def __init__(self, telemetry: Telemetry, right: Sequence[Trace]) -> None:
-        """Collects the columns of right traces that were measured."""
+        """Collects the measured columns of correct traces."""
         self.telemetry = telemetry
         self.measured = set(telemetry.trace_ids)
         self.features = _features(telemetry)
@@ -40,11 +40,11 @@ class LayerBaseline:
         self.classes = np.array(classes)
 
     def deviation(self, trace: Trace, token: int) -> np.ndarray | None:
-        """How far each layer is from right traces at one completion token; None without a measurement or a baseline.
+        """How far each layer is from correct traces at one completion token; None without a measurement or a baseline.
 
-        The mean of three z scores against right tokens of the same class (digit, letter, ...) at the same layer: rise
-        of the lens rank (bits) and of the lens entropy (nats) over the layer before, each only where it is worse than
-        usual, and the logarithm of the relative residual update, either way.
+        The mean of three z scores against tokens of the same class (digit, letter, ...) in correct traces, at the same
+        layer: the rise of the lens rank (bits) and of the lens entropy (nats) over the previous layer, each only where
+        it is worse than usual, and the logarithm of the relative residual update, in either direction.
         """
         if trace.id not in self.measured or len(self.columns) < MIN_COLUMNS:
             return None
@@ -54,14 +54,14 @@ class LayerBaseline:
         z = {}
         for name, values_LS in self.features.items():
             right_LS = values_LS[:, columns]
-            # A feature that never varies in right traces says nothing about how large a deviation is.
+            # A feature that never varies in correct traces gives no scale for a deviation.
             spread_L = np.maximum(right_LS.std(axis=1), 1e-3)
             z[name] = (values_LS[:, column] - right_LS.mean(axis=1)) / spread_L
         worse = np.maximum(z["rank"], 0) + np.maximum(z["entropy"], 0)
         return np.asarray((worse + np.abs(z["update"])) / 3)
 
     def suspects(self, trace: Trace, token: int, n: int) -> tuple[int, ...]:
-        """The n most deviating layers, ascending; none where nothing was measured."""
+        """The n layers that deviate most, ascending; none without a measurement or a baseline."""
         deviation_L = self.deviation(trace, token)
         if deviation_L is None:
             return ()

@@ -1,4 +1,4 @@
-"""The tiny target: a DeepSeek-V2 in miniature that this package trains on arithmetic and ships with its weights."""
+"""The tiny target: a miniature DeepSeek-V2 that this package trains on arithmetic and ships with its weights."""
 
 import m3i
 

@@ -1,4 +1,4 @@
-"""Let a tiny target answer experiment-side problems in batches, to measure it during and after training."""
+"""Lets a tiny target answer experiment-side problems in batches, to measure it during and after training."""
 
 import random
 
@@ -9,20 +9,20 @@ from .architecture import BOS_ID, CHARACTERS, EOS_ID, PAD_ID, SPECIAL_TOKENS, Ti
 from .characters import encode_characters
 
 MAX_NEW_TOKENS = 96
-"""Length limit of an answer: half as long again as the longest correct completion of the default difficulty."""
+"""Length limit of an answer: 1.5 times the longest correct completion at the default difficulty."""
 
 
 def answer_prompts(
     model: TinyModel, prompts: list[str], *, temperature: float, seed: int, batch_size: int = 128
 ) -> list[str]:
-    """The model's completions of the prompts, in their order, each without `<eos>`.
+    """Returns the model's completions of the prompts, in their order, each without `<eos>`.
 
     Args:
         model: The target; it is put into evaluation mode and stays there.
         prompts: Texts of printable ASCII and newlines.
         temperature: 0 for greedy decoding, else the temperature of plain sampling (no top-k, no top-p).
         seed: Seed of the sampling; torch's global generator is left as it was.
-        batch_size: Prompts generated at once; changes the random draws.
+        batch_size: Prompts per batch; affects the random draws.
     """
     import torch
 
@@ -56,13 +56,13 @@ def decode_completion(ids: list[int]) -> str:
 
 
 def experiment_problems(count: int, seed: int) -> list[Expression]:
-    """Distinct-by-draw problems from the experiments' side, of the default difficulty: what accuracy is measured on."""
+    """Returns problems drawn from the experiments' side at the default difficulty, to measure accuracy on."""
     stream = draw_from_split(random.Random(seed), Difficulty(), reserved=True)
     return [next(stream) for _ in range(count)]
 
 
 def greedy_accuracy(model: TinyModel, problems: list[Expression]) -> float:
-    """Share of the problems whose greedy completion ends in the right answer line."""
+    """Share of the problems whose greedy completion ends in the correct answer line."""
     completions = answer_prompts(model, [render_prompt(p) for p in problems], temperature=0.0, seed=0)
     right = [c.endswith(f"\nanswer {p.value}\n") for c, p in zip(completions, problems, strict=True)]
     model.train()

@@ -1,6 +1,6 @@
 """The shape of the tiny target: DeepSeek-V2 in miniature, in transformers' native class.
 
-Every part of DeepSeek-V2-Lite is here in small: MLA without a query bottleneck, a dense first layer, then
+Every part of DeepSeek-V2-Lite is here on a small scale: MLA without a query bottleneck, a dense first layer, then
 mixture-of-experts layers with shared experts and a greedy softmax top-k router whose weights are not renormalised.
 Widths are multiples of 32, so every weight row fits GGUF's quantisation blocks of 32.
 """

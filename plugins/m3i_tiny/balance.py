@@ -14,7 +14,7 @@ class RouterWatch:
     """Collects the router outputs of a forward pass, for the load-balancing loss and the expert load."""
 
     def __init__(self, model: TinyModel) -> None:
-        """Hook every router of the model."""
+        """Hooks every router of the model."""
         self.outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
         for layer in model.model.layers[model.config.first_k_dense_replace :]:
             layer.mlp.gate.register_forward_hook(self._collect)
@@ -24,7 +24,7 @@ class RouterWatch:
         self.outputs.append((logits_NE, chosen_NK))
 
     def balance_loss(self, keep_N: "torch.Tensor") -> "tuple[torch.Tensor, list[list[float]]]":
-        """The load-balancing loss and each layer's load of each expert; the collected outputs are dropped.
+        """Returns the load-balancing loss and each layer's load of each expert; drops the collected outputs.
 
         The loss is E · Σ_e f_e · P_e, averaged over layers: f_e is the share of choices that went to expert e, P_e its
         mean probability. It is 1 when perfectly balanced. Source: DeepSeek-V2, 2405.04434, equations 23 to 25.

@@ -15,7 +15,7 @@ def build_vocabulary() -> dict[str, int]:
 
 
 def encode_characters(text: str) -> list[int]:
-    """Ids of a text of known characters, without `<bos>`: what the saved tokenizer answers, only faster.
+    """Ids of a text of known characters, without `<bos>`: the same as the saved tokenizer's, but faster.
 
     Raises:
         ValueError: If a character has no token of its own.
@@ -30,7 +30,7 @@ _ID_OF_CHARACTER = {character: place for place, character in enumerate(CHARACTER
 
 
 def save_tokenizer(folder: Path) -> None:
-    """Write `tokenizer.json` and `tokenizer_config.json` so that `AutoTokenizer` loads them from `folder`.
+    """Writes `tokenizer.json` and `tokenizer_config.json` so that `AutoTokenizer` loads them from `folder`.
 
     A prompt is encoded with `<bos>` in front; a character outside the vocabulary becomes `<unk>`, once per byte.
     """

@@ -1,7 +1,7 @@
-"""Print the model card's figures: `python -m m3i_tiny.evaluate [--model DIR] [--count N]`.
+"""Prints the model card's figures: `python -m m3i_tiny.evaluate [--model DIR] [--count N]`.
 
-Accuracy on the experiments' side of the split, greedy and sampled, with Wilson intervals; what the wrong answers get
-wrong, as the step verifier sees it; and how evenly the routers use their experts.
+Accuracy on the experiments' side of the split, greedy and sampled, with Wilson intervals; where incorrect answers first
+go wrong, according to the step verifier; and how evenly the routers use their experts.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from .target import MODEL_FOLDER
 from .training_text import pack_batch
 
 EVALUATION_SEED = 7
-"""Seed of the problems and of the sampling behind the card's figures; training watched other problems."""
+"""Seed of the problems and of the sampling behind the card's figures; training was measured on other problems."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +29,14 @@ class Measurement:
     count: int
     """Problems answered."""
     right: int
-    """Completions in which every step and the answer are right."""
+    """Completions in which every step and the answer are correct."""
     kinds: Counter[ErrorKind]
-    """First wrong step of each other completion, by kind."""
+    """First wrong step of each incorrect completion, by kind."""
     lines: Counter[int]
-    """First wrong step of each other completion, by line counted from 1."""
+    """First wrong step of each incorrect completion, by line counted from 1."""
 
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the share that is right."""
+        """Wilson's 95 % interval of the share that is correct."""
         from scipy.stats import binomtest
 
         bounds = binomtest(self.right, self.count).proportion_ci(method="wilson")
@@ -58,11 +58,11 @@ def load_model(folder: Path) -> TinyModel:
 
 
 def measure(model: TinyModel, problems: list[Expression], *, temperature: float, seed: int) -> Measurement:
-    """Let the model answer each problem once and check every step.
+    """Lets the model answer each problem once and checks every step.
 
     Args:
         model: The target.
-        problems: What to ask.
+        problems: The problems to answer.
         temperature: 0 for greedy decoding.
         seed: Seed of the sampling.
     """
@@ -90,12 +90,12 @@ def expert_loads(model: TinyModel, problems: list[Expression]) -> list[list[floa
 
 
 def main() -> None:
-    """Command line: print the figures as Markdown tables."""
+    """Command line: prints the figures as Markdown tables."""
     import torch
 
     parser = argparse.ArgumentParser(prog="python -m m3i_tiny.evaluate", description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL_FOLDER, help="folder of the model")
-    parser.add_argument("--count", type=int, default=1000, help="problems for each figure")
+    parser.add_argument("--count", type=int, default=1000, help="problems per figure")
     parser.add_argument("--threads", type=int, default=2, help="torch threads")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -104,7 +104,7 @@ def main() -> None:
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {model.config.num_hidden_layers} layers\n")
     temperatures = (0.0, 0.8, 1.0)
     found = {t: measure(model, problems, temperature=t, seed=EVALUATION_SEED) for t in temperatures}
-    print("| decoding | right | of | share | 95 % interval |\n|---|---|---|---|---|")
+    print("| decoding | correct | of | share | 95 % interval |\n|---|---|---|---|---|")
     for t, m in found.items():
         low, high = m.interval()
         name = "greedy" if t == 0 else f"temperature {t}"

@@ -19,7 +19,7 @@ MODEL_FOLDER = Path(__file__).parent / "model"
 class TinyTarget(Component):
     """A DeepSeek-V2 of 2.4 million parameters that works out arithmetic step by step; its weights come with M3I.
 
-    12 layers with MLA, the first dense, the others mixtures of experts; trained by `python -m m3i_tiny.train` on
+    12 layers with MLA, the first dense, the others mixtures of experts; trained with `python -m m3i_tiny.train` on
     correct solutions of problems that no experiment can draw. Its mistakes are its own.
     """
 
@@ -31,7 +31,7 @@ class TinyTarget(Component):
     """Data type of the weights in memory: float32, bfloat16 or float16."""
 
     def __post_init__(self) -> None:
-        """Check the options."""
+        """Checks the options."""
         require(bool(self.device), "target.device", self.device, "cpu, auto, cuda, cuda:0, ...")
         require(self.dtype in DTYPE_BYTES, "target.dtype", self.dtype, ", ".join(DTYPE_BYTES))
 

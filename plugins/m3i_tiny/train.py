@@ -1,7 +1,7 @@
-"""Train the tiny target from scratch: `python -m m3i_tiny.train --out DIR`.
+"""Trains the tiny target from scratch: `python -m m3i_tiny.train --out DIR`.
 
-The committed defaults are those that made the shipped weights. The learning rate warms up, stays level and decays
-linearly at the end, so that runs of different `--steps` agree until the shorter one starts to decay; `--stop-after`
+The committed defaults are those that produced the shipped weights. The learning rate warms up, stays level and decays
+linearly at the end, so that runs with different `--steps` agree until the shorter one starts to decay; `--stop-after`
 cuts a run short without changing its schedule.
 """
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Recipe:
-    """Everything that decides what the trained weights are, apart from versions and the machine's arithmetic."""
+    """Everything that decides the trained weights, apart from library versions and the machine's arithmetic."""
 
     steps: int = 1000
-    """Optimiser steps, ≥ 1; chosen so that 55 to 85 % of experiment-side problems come out right."""
+    """Optimiser steps, ≥ 1; chosen so that 55 to 85 % of experiment-side problems are solved correctly."""
     batch_size: int = 32
-    """Problems in a step."""
+    """Problems per step."""
     learning_rate: float = 2e-3
     """Peak learning rate of AdamW."""
     warmup_steps: int = 150
     """Steps of linear warm-up."""
     decay_fraction: float = 0.3
-    """Last part of the run over which the learning rate falls linearly to zero, in (0, 1]."""
+    """Last fraction of the run, over which the learning rate falls linearly to zero, in (0, 1]."""
     weight_decay: float = 0.05
     """Decoupled weight decay on matrices; norms have none."""
     balance_weight: float = 0.003
@@ -48,7 +48,7 @@ class Recipe:
     seed: int = 20261122
     """Seed of the initial weights and of the training text."""
     threads: int = 1
-    """torch threads; sums split differently over another number, so the last digits depend on it."""
+    """torch threads; sums are split differently with another number, so the last digits depend on it."""
 
 
 def learning_rate_at(step: int, recipe: Recipe) -> float:
@@ -76,7 +76,7 @@ def take_step(
     learning_rate: float,
     recipe: Recipe,
 ) -> dict[str, float]:
-    """One optimiser step; returns its loss (nats a completion token), balance loss and largest expert load."""
+    """Takes one optimiser step; returns its loss (nats per completion token), balance loss and largest expert load."""
     import torch
 
     for group in optimizer.param_groups:
@@ -99,14 +99,14 @@ def take_step(
 
 
 def train(out: Path, recipe: Recipe, *, stop_after: int, evaluate_every: int, checkpoint_every: int) -> None:
-    """Train by the recipe and write what ships (weights, configuration, tokenizer, log) into `out/model`.
+    """Trains by the recipe and writes what ships (weights, configuration, tokenizer, log) into `out/model`.
 
     Args:
-        out: Working folder: every step's figures (`steps.jsonl`) and the checkpoints. A run that was cut off goes on
+        out: Working folder with every step's figures (`steps.jsonl`) and the checkpoints. An interrupted run continues
             from the newest checkpoint in it.
         recipe: What to train.
         stop_after: Steps to take, at most `recipe.steps`.
-        evaluate_every: Steps between measurements of greedy accuracy on 128 experiment-side problems; the end is
+        evaluate_every: Steps between measurements of greedy accuracy on 128 experiment-side problems; the last step is
             measured too.
         checkpoint_every: Steps between checkpoints (`checkpoint-N.pt`, all kept).
     """
@@ -142,7 +142,7 @@ def train(out: Path, recipe: Recipe, *, stop_after: int, evaluate_every: int, ch
 
 
 def _resume(out: Path, model: TinyModel, optimizer: "torch.optim.AdamW") -> list[dict[str, float]]:
-    """Load the newest checkpoint in `out`, if any; returns the rows of the log up to its step."""
+    """Loads the newest checkpoint in `out`, if any; returns the log's rows up to its step."""
     import torch
 
     steps = sorted(int(path.stem.removeprefix("checkpoint-")) for path in out.glob("checkpoint-*.pt"))
@@ -157,13 +157,13 @@ def _resume(out: Path, model: TinyModel, optimizer: "torch.optim.AdamW") -> list
 
 
 def write_log(rows: list[dict[str, float]], recipe: Recipe, path: Path) -> None:
-    """Write the log that ships: the recipe, then every step of the first 300 and every tenth after, in JSON lines."""
+    """Writes the log that ships: the recipe, then every step of the first 300 and every tenth after, in JSON lines."""
     kept = [row for row in rows if row["step"] <= 300 or row["step"] % 10 == 0 or "accuracy" in row]
     path.write_text("".join(json.dumps(row) + "\n" for row in [{"recipe": asdict(recipe)}, *kept]))
 
 
 def save_rounded(model: TinyModel, folder: Path) -> None:
-    """Write the model and its tokenizer, weights rounded to float16: the file is small and loads exactly as saved."""
+    """Writes the model and its tokenizer, weights rounded to float16: the file is small and loads exactly as saved."""
     import torch
 
     model.eval()
@@ -176,7 +176,7 @@ def main() -> None:
     """Command line of the training script."""
     recipe = Recipe()
     parser = argparse.ArgumentParser(prog="python -m m3i_tiny.train", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the result")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
     parser.add_argument("--steps", type=int, default=recipe.steps, help="length of the schedule")
     parser.add_argument("--stop-after", type=int, help="stop after this step of the schedule")
     parser.add_argument("--learning-rate", type=float, default=recipe.learning_rate)

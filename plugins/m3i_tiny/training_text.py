@@ -39,7 +39,7 @@ class Batch:
 def training_batches(seed: int, batch_size: int) -> Iterator[Batch]:
     """The endless, seeded sequence of training batches.
 
-    All problems of a batch have the same number of operations (drawn anew for each batch), so that little of it is
+    All problems of a batch have the same number of operations (drawn anew for each batch), so that there is little
     padding.
     """
     rng = random.Random(seed)

@@ -309,7 +309,7 @@ def test_no_contrast_gives_no_row(loaded, cls):
 
 @pytest.mark.parametrize("cls", [AttributionPatching, Ablation])
 def test_a_baseline_without_right_traces_is_an_error(loaded, cls):
-    with pytest.raises(StageError, match="baseline 'mean' averages over right traces and there are none"):
+    with pytest.raises(StageError, match="baseline 'mean' averages over correct traces, but there are none"):
         cls().attribute(request_for(loaded, make_contrasts(1), make_traces(correct=False)))
 
 

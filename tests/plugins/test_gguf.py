@@ -631,7 +631,7 @@ def test_small_update_is_measured_larger(gqa, tmp_path):
     found = GGUFGraft().export(request(gqa.session, gqa.base, small, tmp_path / "out")).certificate
     assert all(t.live and t.factor > 1 and "times the update" in t.note for t in found.tensors)
     assert found.together.factor > 1
-    assert "too small to tell from parity noise" in found.together.note
+    assert "too small to stand out from parity noise" in found.together.note
 
 
 def test_update_under_half_a_step_of_f16_is_reported(gqa, tmp_path):

@@ -89,7 +89,7 @@ GOOD = {"prompt": "1+1=?", "answer": "2"}
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ([], "no problems; give one JSON object a line"),
+        ([], "no problems; give one JSON object per line"),
         (["", "  "], "no problems"),
         (
             [GOOD, '{"prompt": "x", "answer"}'],
@@ -108,7 +108,7 @@ GOOD = {"prompt": "1+1=?", "answer": "2"}
         ([{**GOOD, "steps": [1]}], "line 1: 'steps' must be a list of texts"),
         (
             [GOOD, {"prompt": "x", "answer": "two"}],
-            "line 2: the answer 'two' is no number; give problems.compare=exact",
+            "line 2: the answer 'two' is not a number; set problems.compare=exact",
         ),
         ([GOOD, {"prompt": "y", "answer": 3}, GOOD], r"lines 1 and 3: the same problem twice \(equal prompts\)"),
         (

@@ -57,7 +57,7 @@ def test_verifier_right_beats_wrong_and_everything_else_ties():
     assert [v.outcome for v in verdicts.verdicts] == [Outcome.TUNED, Outcome.BASE, Outcome.TIE, Outcome.TIE]
     assert verdicts.n_equal == 1
     assert not any(v.outcome is Outcome.SPLIT for v in verdicts.verdicts)
-    assert verdicts.verdicts[2].reason == "both are wrong"
+    assert verdicts.verdicts[2].reason == "both are incorrect"
 
 
 def test_verifier_trusts_the_source_not_the_recorded_flag():

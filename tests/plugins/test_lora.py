@@ -534,7 +534,7 @@ def test_auto_says_that_a_dense_layer_has_no_router(tmp_path):
         (deepseek, (-1,), ["auto"], r"layers \[-1\] cannot be trained"),
         (deepseek, (), ["auto"], "no layer was selected"),
         (deepseek, (0, 1), ["router"], "layer 0 of small deepseek_v2 is dense and has none"),
-        (llama, (1,), ["router"], "asks for 'router', but small llama .* is no mixture-of-experts model"),
+        (llama, (1,), ["router"], "asks for 'router', but small llama .* is not a mixture-of-experts model"),
         (llama, (1,), ["mla"], "asks for 'mla', but small llama .* has no multi-head latent attention"),
         (deepseek, (1,), ["self_attn.k_proj"], r"has no weight matrix 'self_attn\.k_proj'; it has self_attn\.q_proj"),
         (llama, (1,), ["mlp.act_fn"], "has no weight matrix"),
@@ -555,7 +555,7 @@ def test_a_target_is_checked_from_its_facts_alone():
     DpoLora().check(llama().info)
     with pytest.raises(ConfigError, match="no multi-head latent attention"):
         DpoLora(modules=["mla"]).check(llama().info)
-    with pytest.raises(ConfigError, match="no mixture-of-experts model"):
+    with pytest.raises(ConfigError, match="not a mixture-of-experts model"):
         DpoLora(modules=["auto", "router"]).check(llama().info)
 
 

@@ -160,7 +160,7 @@ def test_a_failure_says_where_the_results_are(tracker, client, tmp_path):
     client.delete_experiment(client.get_experiment_by_name(tracker.experiment).experiment_id)
     with pytest.raises(TrackingError) as caught:
         track_run({"mlflow": tracker}, result, tmp_path / "run", overrides=["tracker=mlflow", "seed=1"])
-    assert "was deleted there; restore it" in str(caught.value)
+    assert "was deleted in MLflow; restore it" in str(caught.value)
     assert f"to track them later: m3i track {tmp_path / 'run'} tracker=mlflow" in str(caught.value)
 
 

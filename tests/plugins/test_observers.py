@@ -198,7 +198,7 @@ def test_the_line_that_surprised_the_model_is_quoted():
     assert len(second) >= 17  # the first line's noise comes first in a few
     assert sum(t.correct and t.id in flagged for _, t in items) <= 12
     assert len(audit.audited) == 80
-    assert "flags 20 of 20 wrong traces (recall 100%)" in audit.notes[1]
+    assert "flags 20 of 20 incorrect traces (recall 100%)" in audit.notes[1]
     assert "are flagged in that step" in audit.notes[3]
     assert run(Surprisal(), items) == audit
 
@@ -209,8 +209,8 @@ def test_the_figures_in_the_notes_are_those_of_the_findings():
     correct = {t.id: t.correct for _, t in items}
     false = sum(correct[f.trace_id] for f in audit.findings)
     hits = len(audit.findings) - false
-    assert f"flags {hits} of 20 wrong traces" in audit.notes[1]
-    assert f"and {false} of 60 right ones" in audit.notes[1]
+    assert f"flags {hits} of 20 incorrect traces" in audit.notes[1]
+    assert f"and {false} of 60 correct ones" in audit.notes[1]
     assert f"precision {hits / len(audit.findings):.0%}" in audit.notes[1]
 
 
@@ -233,7 +233,7 @@ def test_too_few_right_traces_leave_everything_missing():
     assert audit.findings == ()
     assert set(audit.missing) == {f"t{i}" for i in range(9)}
     assert "false_positive_rate=0.1 needs 9" in audit.missing["t0"]
-    assert audit.notes == ("no threshold: too few right traces",)
+    assert audit.notes == ("no threshold: too few correct traces",)
 
 
 def test_a_token_may_be_quoted_instead_of_its_line():

@@ -163,7 +163,7 @@ def test_a_step_is_wrong_exactly_when_it_is(a: int, b: int, sign: str, written: 
             {"task": "simple_equations", "config": {"operators": ["+"]}},
             "refuses its configuration .*weights",
         ),
-        ({"config": {"max_terms": 2, "max_digits": 1}, "n_train": 500}, "gave only .* 500 and 60 are wanted"),
+        ({"config": {"max_terms": 2, "max_digits": 1}, "n_train": 500}, "gave only .* 500 and 60 were requested"),
     ],
 )
 def test_errors_when_drawing(options: dict, message: str):

@@ -141,7 +141,7 @@ def test_random_may_keep_out_the_attributed_layers():
     assert sorted(found) == list(itertools.combinations(range(1, 9), 3))
     with pytest.raises(
         ConfigError,
-        match=re.escape("there are 56 distinct sets of 3 of 8 layers, none of the 3 attributed by lens (9-11)"),
+        match=re.escape("there are 56 distinct sets of 3 of 8 layers without the 3 attributed by lens (9-11)"),
     ):
         RandomLayers(seed=56, exclude="attributed").select(ONE)
     with pytest.raises(ConfigError, match="there is no set of 6 of 5 layers"):
