@@ -119,7 +119,7 @@ def _citations(alias: str, citations: Mapping[str, Any]) -> Iterator[Caveat]:
     if citations["ambiguous"]:
         yield caveat(
             "ambiguous_quotes",
-            f"Observer '{alias}' gave an ambiguous quote {count(citations['ambiguous'], 'time')}",
-            "The quote occurs more than once in the trace, and the finding names no step that tells which is meant. "
-            "Those findings were dropped.",
+            f"Observer '{alias}' gave {count(citations['ambiguous'], 'ambiguous quote')}",
+            "Such a quote occurs more than once in its trace, and the finding names no step that tells which place is "
+            "meant. Those findings were dropped.",
         )

@@ -154,12 +154,12 @@ def thin(sweep: Section) -> Found:
         return
     found, kind = sweep["primary"]["effect"]["difference"], sweep["primary"]["kind"]
     if found["degenerate"] or found["low"] <= 0 <= found["high"]:
-        span = "no interval" if found["degenerate"] else interval(kind, found)
+        span = ", without an interval" if found["degenerate"] else f" ({interval(kind, found)})"
         yield caveat(
             "thin",
             "Significant by rank, but the difference may be zero",
             f"p says how rarely a random set would rank this way on these problems and in these training runs. The "
-            f"difference, {shift(kind, found['value'])}, has {span} over other problems and training runs.",
+            f"difference itself, over other problems and training runs, is {shift(kind, found['value'])}{span}.",
             major=True,
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from m3i.statistics import TIE
-from m3i.wording.formats import count, p_phrase, percent
+from m3i.wording.formats import POINTS, count, p_phrase, percent
 from m3i.wording.sweep.numbers import magnitude, shift
 
 Section = Mapping[str, Any]
@@ -27,7 +27,7 @@ def harm(sweep: Section) -> str:
     estimate = training["difference"]
     who = f"the mean over the {n} tested arms" if n > 1 else "the mean of the only tested arm"
     interval = (
-        f"{percent(estimate['level'])} interval over problems {shift(kind, estimate['low'])} to "
+        f"{percent(estimate['level'])} interval over problems {shift(kind, estimate['low']).removesuffix(POINTS)} to "
         f"{shift(kind, estimate['high'])}; not among the registered tests"
     )
     words = f"{who} lies {magnitude(kind, estimate['value'])} below the base model's ({interval})"
@@ -93,7 +93,7 @@ def wide_margin(primary: Section) -> str:
 def interval_words(primary: Section) -> str:
     """The interval of the difference from the controls that the equivalence test uses."""
     tested, kind = primary["equivalence"]["controls"], primary["kind"]
-    interval = f"{shift(kind, tested['low'])} to {shift(kind, tested['high'])}"
+    interval = f"{shift(kind, tested['low']).removesuffix(POINTS)} to {shift(kind, tested['high'])}"
     return f"{percent(1 - 2 * tested['alpha'])} interval of the difference is {interval}"
 
 
