@@ -156,7 +156,7 @@ def change(row: Mapping[str, Any]) -> str:
 
 
 def marked(text: str, findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The text cut at the findings' ends: pieces, each with the numbers (from 1) of findings that cover it or end it."""
+    """The text cut at the findings' ends: pieces with the numbers (from 1) of findings that cover or end them."""
     edges = {0, len(text)}
     for finding in findings:
         edges |= {min(max(finding["start"], 0), len(text)), min(max(finding["end"], 0), len(text))}
