@@ -90,7 +90,7 @@ def takes_as_many_layers_as_asked_for(subject: Subject) -> None:
 
 
 def draws_the_same_problems_and_keeps_its_sides_apart(subject: Subject) -> None:
-    """Equal options give equal problems, as many as asked for, none twice or on both sides; another seed gives others."""
+    """Equal options give equal problems, as many as asked for, none twice or on both sides; another seed, others."""
     size = _size(subject)
     train, held_out = _make(subject, **size).draw()
     if (list(train), list(held_out)) != tuple(map(list, _make(subject, **size).draw())):

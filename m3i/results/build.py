@@ -203,7 +203,7 @@ def to_json(result: Mapping[str, Any]) -> str:
 
 
 def matched(base: Answers, tuned: Answers) -> tuple[list[Answer], list[Answer]]:
-    """Both models' answers to the same questions, in the order of the base answers. Raises StageError if they differ."""
+    """Both models' answers to the same questions, in the base order. Raises StageError if they do not match."""
     table = {(a.problem_id, a.seed): a for a in tuned.answers}
     keys = [(a.problem_id, a.seed) for a in base.answers]
     if set(keys) != set(table):
