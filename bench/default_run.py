@@ -179,7 +179,7 @@ def page(
         [(name, f"{m.wall_s:.1f}", f"{m.peak_bytes / MIB:.0f}") for name, m in runs.items()],
     )
     text += f"\nThe warm run takes {warm.wall_s / cold.wall_s:.1%} of the cold one.\n"
-    text += "\n## Stages\n\nPeak memory is that of the main process; llama.cpp runs in a process of its own.\n\n"
+    text += "\n## Stages\n\nPeak memory is that of the main process; llama.cpp runs in a separate process.\n\n"
     text += table(("stage", "made in, s", "share", "peak MiB", "from the store, s"), stage_rows(cold, warm))
     text += "\n## Throughput\n\n" + table(
         ("what", "tokens", "s", "tokens/s"),
@@ -197,14 +197,15 @@ def page(
     best = max(evaluations, key=lambda n: sum(evaluations[n]))
     text += (
         f"\nThe run uses `evaluate.threads={used}`; here {best} is fastest. llama.cpp's threads wait for each other by "
-        f"spinning, so on shared cores, and for a small model, more of them can be slower. torch takes "
-        f"`OMP_NUM_THREADS` ({os.environ.get('OMP_NUM_THREADS', 'unset: one a core')} here).\n"
+        f"spinning, so on shared cores, or with a small model, more threads can be slower. torch uses "
+        f"`OMP_NUM_THREADS` ({os.environ.get('OMP_NUM_THREADS', 'unset: one thread per core')}) here.\n"
     )
     text += "\n## Start-up\n\n" + table(("command", "s (best of 3)"), [(n, f"{s:.2f}") for n, s in starts.items()])
     text += (
-        f"\nOf the cold run's {cold.wall_s:.1f} s, {outside:.1f} s ({outside / cold.wall_s:.1%}) lie outside the "
-        f"stages: interpreter, Hydra, plugins, report. `m3i --help` alone takes {first:.2f} s. In stages, importing "
-        f"torch and transformers costs about {imports:.1f} s once a run ({imports / cold.wall_s:.1%}).\n"
+        f"\nOf the cold run's {cold.wall_s:.1f} s, {outside:.1f} s ({outside / cold.wall_s:.1%}) are spent "
+        f"outside the stages: interpreter, Hydra, plugins, report. `m3i --help` alone takes {first:.2f} s. Inside the "
+        f"stages, importing torch and transformers takes about {imports:.1f} s once per run "
+        f"({imports / cold.wall_s:.1%}).\n"
     )
     return text
 
@@ -215,6 +216,12 @@ def best_of(n: int, arguments: Sequence[str]) -> float:
         _, wall, _, _ = timed(arguments, {**os.environ, "HYDRA_FULL_ERROR": "0"})
         times.append(wall)
     return min(times)
+
+
+def test_suite(file: Path) -> str:
+    """The page's section on the tests, which is written by hand."""
+    _, heading, section = file.read_text(encoding="utf-8").partition("\n## The test suite\n")
+    return heading + section
 
 
 def main() -> None:
@@ -247,7 +254,7 @@ def main() -> None:
         command = shlex.join(["python", "bench/default_run.py", *sys.argv[1:]])
         text = page(command, runs, store, evaluations, starts)
     if given.write:
-        given.write.write_text(text, encoding="utf-8")
+        given.write.write_text(text + test_suite(given.write), encoding="utf-8")
     else:
         print(text)
 

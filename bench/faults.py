@@ -334,20 +334,20 @@ Written by
 python -m bench.faults --write docs/faults.md
 ```
 
-The real clients of each provider ask a local server that speaks its wire format for the same {N_PAIRS} judgments,
-through the real ledger, two at a time. The server (or this machine) fails as named; then the same panel is asked again,
-as a user would start the command again. A fault is survived when the run ends as documented, every ballot of the second
-run is right or counted as missing, no answer that was delivered is paid for again, and no key is found anywhere.
+Each provider's real client asks a local server that speaks its wire format for the same {N_PAIRS} ballots, through the
+real ledger, two at a time. The server (or this machine) fails as named; then the same panel is asked again, as if the
+user repeated the command. A fault is survived if the run ends as documented, every ballot of the second run is correct
+or counted as missing, no delivered answer is paid for again, and no key is found anywhere.
 
-- requests: of both runs together; {N_PAIRS} is what a run without a fault takes.
+- requests: in both runs together; a run without a fault takes {N_PAIRS}.
 - repeated: answers delivered in full for a request that had been answered in full before.
-- lost: items without a ballot and without a reason, and answers delivered that the ledger does not hold.
-- uncertain: the worst case of attempts that were sent, have no answer and may have been billed. It counts against the
-  budget.
+- lost: items that have neither a ballot nor a reason, and delivered answers that are not in the ledger.
+- uncertain: the worst-case cost of attempts that were sent, got no answer and may have been billed. It counts against
+  the budget.
 
-A killed process loses the calls that are in flight: they are sent again, and the first attempts are booked as
-uncertain. The kill here falls while two calls wait for their answers. A reply that arrives in the milliseconds before a
-kill and is not yet on disk is such a call too: at most `ledger.concurrency` calls, never one that was recorded.
+A killed process loses the calls in flight: they are sent again, and the first attempts are booked as uncertain. Here
+the kill comes while two calls wait for their answers. A reply that arrives milliseconds before the kill and is not yet
+on disk counts as in flight too; this affects at most `ledger.concurrency` calls, never one that was recorded.
 """
 
 

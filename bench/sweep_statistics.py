@@ -1,6 +1,6 @@
 """What the statistics of a sweep's verdict are worth: coverage, false positives and power, by simulation.
 
-    python -m bench.sweep_statistics                  # 2,000 simulated sweeps a row; prints tables in Markdown
+    python -m bench.sweep_statistics                  # 2,000 simulated sweeps per row; prints tables in Markdown
     python -m bench.sweep_statistics --sweeps 300     # a quick look
 
 A simulated sweep has an attributed arm and R controls, each a set of k of the candidate layers, trained S times and
@@ -174,10 +174,10 @@ def intervals(rng: np.random.Generator, world: World, sweep: Sweep, ids: dict[in
     wins, losses = int((first_PG[:, 0] == 1).sum()), int((first_PG[:, 0] == 0).sum())
     test = sign_test(wins=wins, losses=losses)
     share = (1 + sweep.run_AS[0, 0]) / 2
-    yield "share of decided, one answer a problem: `sign_test` (exact, at least 95 %)", share, test.low, test.high
+    yield "share of decided, one answer per problem: `sign_test` (exact, at least 95 %)", share, test.low, test.high
     tango = paired_difference(fixed=wins, broken=losses, n=world.problems)
     true = 2 * world.scale * sweep.run_AS[0, 0]
-    yield "paired difference, one answer a problem: `paired_difference`", true, tango.low, tango.high
+    yield "paired difference, one answer per problem: `paired_difference`", true, tango.low, tango.high
     mean_ASP = sweep.scores_ASPG.mean(axis=3)
     true = world.scale * (sweep.quality_A[0] - sweep.quality_A[1:].mean())
     effect = control_effect(attributed_SP=mean_ASP[0], controls_RSP=mean_ASP[1:]).difference
@@ -224,7 +224,7 @@ def other_intervals(rng: np.random.Generator, x_P: np.ndarray, draws: int = 1000
 
 def method_page(n: int) -> Iterator[str]:
     n = max(1, n // 2)
-    yield f"\n### Other intervals for the mean score\n\nOne training, {n:,} runs a column, ± {noise(0.95, n):.3f};"
+    yield f"\n### Other intervals for the mean score\n\nOne training, {n:,} runs per column, ± {noise(0.95, n):.3f};"
     yield "about 8, 9, 6 and 3 decided problems.\n"
     sparse = replace(WORLDS[1], controls=1, seeds=1)
     worlds = (
@@ -329,7 +329,7 @@ def noise(p: float, n: int) -> float:
 
 
 def coverage_page(n: int) -> Iterator[str]:
-    yield f"### Coverage at nominal 95 %\n\n{n:,} sweeps a column, ± {noise(0.95, n):.3f}; the aim is 0.93 to 0.97."
+    yield f"### Coverage at nominal 95 %\n\n{n:,} sweeps per column, ± {noise(0.95, n):.3f}; the aim is 0.93 to 0.97."
     yield "200 problems, 3 training seeds, 2 generation seeds, 3 of 11 layers, 19 controls.\n"
     yield from coverage_table(WORLDS, n)
     yield "\nThe same for other sizes; with 60 problems a sparse run has about three decided ones.\n"
@@ -356,7 +356,7 @@ def coverage_table(worlds: Sequence[World], n: int) -> Iterator[str]:
 
 
 def false_positive_page(n: int) -> Iterator[str]:
-    yield f"\n### False positives of the verdict\n\nShare of {n:,} sweeps with p ≤ 0.05 where attribution tells nothing"
+    yield f"\n### False positives of the verdict\n\nShare of {n:,} sweeps with p ≤ 0.05 if attribution is uninformative"
     yield f"(the attributed set is a random one), 19 controls; ± {noise(0.05, n):.3f} around 0.05.\n"
     yield "| world | layers | controls from all sets | controls free of attributed layers |\n|---|---:|---:|---:|"
     quiet = (replace(QUIET, k=k, n_layers=n_layers) for k, n_layers in ((3, 11), (4, 11), (5, 12), (5, 26), (10, 26)))
@@ -367,7 +367,7 @@ def false_positive_page(n: int) -> Iterator[str]:
 
 
 def power_page(n: int) -> Iterator[str]:
-    yield f"\n### Power of the verdict\n\nAttributed set raised by a shift of the mean score; {n:,} sweeps a row.\n"
+    yield f"\n### Power of the verdict\n\nAttributed set raised by a shift of the mean score; {n:,} sweeps per row.\n"
     yield "| world | shift | power | `power_randomization` |\n|---|---:|---:|---:|"
     for world in (WORLDS[0], WORLDS[3]):
         inside = within(world, max(200, n // 4))
@@ -390,7 +390,7 @@ def fixed_or_drawn(shift: float, spread: float, inside: float) -> float:
 
 
 def rest_page(n: int) -> Iterator[str]:
-    yield "\n### Equivalence\n\nShare declared equivalent where the true shift equals the margin: at most 0.05.\n"
+    yield "\n### Equivalence\n\nShare declared equivalent if the true shift equals the margin: at most 0.05.\n"
     yield "| world | margin | false equivalence |\n|---|---:|---:|"
     for world in (replace(WORLDS[0], lift=0.5), replace(WORLDS[1], lift=0.5), WORLDS[2]):
         yield f"| {world.name} | {world.scale * world.lift:.4f} | {false_equivalence(world, n):.3f} |"
@@ -417,7 +417,7 @@ def rest_page(n: int) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sweeps", type=int, default=2000, help="simulated sweeps a row")
+    parser.add_argument("--sweeps", type=int, default=2000, help="simulated sweeps per row")
     n = parser.parse_args().sweeps
     if n < 1:
         parser.error(f"--sweeps {n}: expected 1 or more")

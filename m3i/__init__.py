@@ -1,8 +1,8 @@
 """M3I: which layers carry a model's reasoning failures, does training only those help, and how sure can one be.
 
-Everything that a plugin author or a script needs is here: `import m3i`, then `m3i.Component`, `m3i.TrainRequest`,
-`m3i.run(m3i.Experiment.compose("arm=random-3"))`. Names are looked up when they are first used, so that importing
-m3i loads neither Hydra nor torch.
+Everything that a plugin or a script needs is here: `import m3i`, then `m3i.Component`, `m3i.TrainRequest`,
+`m3i.run(m3i.Experiment.compose("arm=random-3"))`. Names are imported on first use, so importing m3i loads neither
+Hydra nor torch.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What makes a dataclass a component: options with documentation, and a declared share in the store's key."""
+"""What makes a dataclass a component: documented options, and a declared part of the store's key."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ RESULT_FREE = "m3i_result_free"
 
 @dataclasses.dataclass(kw_only=True)
 class Component:
-    """Base of every component: a dataclass whose fields are its options."""
+    """Base class of every component: a dataclass whose fields are its options."""
 
     libraries: ClassVar[tuple[str, ...]] = ()
-    """Distributions whose versions change the result; they enter the store's key."""
+    """Distributions whose versions can change the result; they enter the store's key."""
 
     reads_with_model: ClassVar[bool] = False
-    """A language model reads text of the target here: it can be misled by it, so a judge is shown canaries."""
+    """Whether a language model reads the target's text here; the text can mislead it, so a judge is shown canaries."""
     uses_ledger: ClassVar[bool] = False
-    """Its results come from calls that the ledger keeps: a new recording makes them anew."""
+    """Whether its results come from calls that the ledger keeps; a new recording makes them again."""
 
     def check(self, info: TargetInfo) -> None:
-        """Refuses, with a ConfigError, a target that this component cannot work on, before anything expensive."""
+        """Raises ConfigError for a target that this component cannot handle, before anything expensive runs."""
 
 
 def option(default: Any = dataclasses.MISSING, *, factory: Any = dataclasses.MISSING, result_free: bool = False) -> Any:
-    """A dataclass field that is an option.
+    """Returns a dataclass field that is an option.
 
     Args:
-        default: Its default value.
+        default: The option's default value.
         factory: Makes the default, for lists and mappings.
-        result_free: The value cannot change any result (a worker count, a path for scratch files): it stays out of
-            the store's key. Every such field is listed in docs/reference.md and tested.
+        result_free: Whether the value cannot change any result (a worker count, a path for scratch files) and so stays
+            out of the store's key. Every such field is listed in docs/reference.md and tested.
     """
     metadata = {RESULT_FREE: result_free}
     if factory is not dataclasses.MISSING:
@@ -55,7 +55,7 @@ def option(default: Any = dataclasses.MISSING, *, factory: Any = dataclasses.MIS
 
 
 def resolved_fields(component: Any) -> dict[str, Any]:
-    """Every option that can change the result, as JSON values: what enters the store's key."""
+    """Returns every option that can change the result, as JSON values: the options that enter the store's key."""
     return {
         f.name: plain(getattr(component, f.name))
         for f in dataclasses.fields(component)
@@ -64,7 +64,7 @@ def resolved_fields(component: Any) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """The JSON form of an option's value."""
+    """Returns the JSON form of an option's value."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Path):
@@ -77,17 +77,17 @@ def plain(value: Any) -> Any:
         return [plain(v) for v in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"an option holds a {type(value).__name__}, which has no JSON form")
+    raise TypeError(f"an option holds a value of type {type(value).__name__}, which has no JSON form")
 
 
 def require(condition: bool, name: str, got: object, expected: str) -> None:
-    """Checks one option in `__post_init__`. Raises ConfigError naming the option, the value and what is accepted."""
+    """Checks one option in `__post_init__`. Raises ConfigError with the option, its value and what is accepted."""
     if not condition:
         raise ConfigError(f"{name} = {got!r}: expected {expected}")
 
 
 def field_docs(cls: type[Any]) -> dict[str, str]:
-    """Option → the string beneath it in the source, base classes included."""
+    """Returns each option's docstring (the string beneath it in the source), base classes included."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if base is object or not dataclasses.is_dataclass(base):
@@ -104,7 +104,7 @@ def field_docs(cls: type[Any]) -> dict[str, str]:
 
 @cache
 def library_version(distribution: str) -> str:
-    """Installed version of a distribution, `absent` where there is none."""
+    """Returns the installed version of a distribution, or `absent`."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -17,7 +17,7 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 Register = Callable[[str, type[Any]], None]
-"""`register(name, cls)`: `name` is the option's value, `cls` a dataclass that is its own config."""
+"""`register(name, cls)`: `name` is what selects the component, `cls` a dataclass that is its own config."""
 
 
 @hookspec
@@ -27,7 +27,7 @@ def register_targets(register: Register) -> None:
 
 @hookspec
 def register_problems(register: Register) -> None:
-    """Offer sources of checkable problems: `register("arithmetic", ArithmeticProblems)`."""
+    """Offer sources of verifiable problems: `register("arithmetic", ArithmeticProblems)`."""
 
 
 @hookspec
@@ -42,12 +42,12 @@ def register_attributors(register: Register) -> None:
 
 @hookspec
 def register_selectors(register: Register) -> None:
-    """Offer rules that pick the layers to train."""
+    """Offer rules that select the layers to train."""
 
 
 @hookspec
 def register_trainers(register: Register) -> None:
-    """Offer methods that train the selected layers alone."""
+    """Offer methods that train only the selected layers."""
 
 
 @hookspec
@@ -57,12 +57,12 @@ def register_exporters(register: Register) -> None:
 
 @hookspec
 def register_judges(register: Register) -> None:
-    """Offer pairwise judges of two answers to one problem."""
+    """Offer judges that compare two answers to one problem."""
 
 
 @hookspec
 def register_trackers(register: Register) -> None:
-    """Offer experiment trackers, which are handed finished results: `register("mlflow", MLflow)`."""
+    """Offer experiment trackers, which receive finished results: `register("mlflow", MLflow)`."""
 
 
 @hookspec

@@ -1,9 +1,9 @@
-"""The interfaces that plugins implement, and what each is handed.
+"""The interfaces that plugins implement, and the requests they receive.
 
-Six interfaces (Observer, Attributor, LayerSelector, Trainer, Exporter, Judge) and two inputs
-(Target, ProblemSource), each with one principal method, and one way out (Tracker). A component
-is a dataclass: its fields are its Hydra options, its docstring is its help, `__post_init__` checks
-the values. It holds no state between calls. See docs/hooks.md.
+Two inputs (Target, ProblemSource), six steps (Observer, Attributor, LayerSelector, Trainer,
+Exporter, Judge), each with one principal method, and one output (Tracker). A component is a
+dataclass: its fields are its Hydra options, its docstring is its help text, and `__post_init__`
+checks the values. It keeps no state between calls. See docs/hooks.md.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from m3i.models.target import LoadedTarget
 
 Tick = Callable[..., None]
-"""`tick(done, total)`: tells the progress display how far a component is. Never required to be called."""
+"""`tick(done, total)` tells the progress display how far a component has got. Calling it is optional."""
 
 
 def no_tick(done: int, total: int) -> None:
-    """A tick that shows nothing."""
+    """Shows nothing."""
 
 
 @runtime_checkable
@@ -50,13 +50,13 @@ class Target(Protocol):
     """A causal language model to audit and train."""
 
     libraries: ClassVar[tuple[str, ...]]
-    """Distributions whose versions change the result; they enter the store's key."""
+    """Distributions whose versions can change the result; they enter the store's key."""
 
     def describe(self) -> TargetInfo:
-        """Facts from the configuration alone: no weights, no torch; raises InputError without weights on disk."""
+        """Returns facts from the configuration alone, without torch; raises InputError if no weights are on disk."""
 
     def load(self) -> LoadedTarget:
-        """The model and its tokenizer, in memory, in evaluation mode."""
+        """Returns the model and its tokenizer, in memory, in evaluation mode."""
 
 
 @runtime_checkable
@@ -66,44 +66,44 @@ class ProblemSource(Protocol):
     libraries: ClassVar[tuple[str, ...]]
 
     def draw(self) -> tuple[Sequence[Problem], Sequence[Problem]]:
-        """Train and held-out problems, disjoint in canonical form."""
+        """Returns train and held-out problems, disjoint in canonical form."""
 
     def verify(self, problem: Problem, completion: str) -> Verification:
-        """Whether a completion answers the problem, and where its steps first go wrong. Never raises on text."""
+        """Returns whether a completion is correct and where its steps first go wrong. Must not raise on any text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditRequest:
-    """What an observer is handed: traces to audit, each alone."""
+    """What an observer receives: traces, each to be audited separately."""
 
     items: Sequence[tuple[Problem, Trace]]
     source: ProblemSource
     telemetry: Telemetry
     target: TargetSession
     ledger: Ledger
-    """Every remote call goes through it (m3i.ledger): answered calls are kept, counted and never paid for twice."""
+    """Takes every remote call (m3i.ledger), so that answers are kept, counted and never paid for twice."""
     tick: Tick = no_tick
 
 
 @runtime_checkable
 class Observer(Protocol):
-    """Audits traces and says *where* each fails."""
+    """Audits traces and points out *where* each one fails."""
 
     libraries: ClassVar[tuple[str, ...]]
 
     async def audit(self, request: AuditRequest) -> Audit:
-        """Findings as verbatim quotes (see `m3i.artifacts.Finding`); a trace that got no valid answer is `missing`."""
+        """Returns findings with verbatim quotes (see `Finding`); a trace without a valid reply is `missing`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttributionRequest:
-    """What an attributor is handed."""
+    """What an attributor receives."""
 
     target: TargetSession
     contrasts: Sequence[Contrast]
-    """One a (observer, trace): the position where the trace goes wrong, the wrong and the right token."""
+    """One per (observer, trace): the position where the trace goes wrong, the wrong token and the correct one."""
     audits: Mapping[str, Audit]
-    """Observer's alias → its audit, for attributors that read what observers say themselves."""
+    """Observer's alias → its audit, for attributors that use the observers' own statements."""
     traces: Sequence[Trace]
     telemetry: Telemetry
     tick: Tick = no_tick
@@ -111,15 +111,15 @@ class AttributionRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class AttributionRows:
-    """What an attributor returns: one row of layer values a (observer, trace) that it could score.
+    """What an attributor returns: one row of layer values per (observer, trace) that it could score.
 
-    The core averages rows to scores per observer and joint, with a bootstrap over traces.
+    The core averages the rows into joint scores and scores per observer, with a bootstrap over traces.
     """
 
     observers: Sequence[str]
     trace_ids: Sequence[str]
     values_NL: Any
-    """numpy float array, rows × layers. Higher means: this layer carries more of the failure."""
+    """numpy float array, rows × layers. A higher value means that the layer carries more of the failure."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Reason → number of findings or contrasts that gave no row."""
 
@@ -131,12 +131,12 @@ class Attributor(Protocol):
     libraries: ClassVar[tuple[str, ...]]
 
     def attribute(self, request: AttributionRequest) -> AttributionRows:
-        """Layer values for each audited failure."""
+        """Returns layer values for each audited failure."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionRequest:
-    """What a selector is handed."""
+    """What a selector receives."""
 
     info: TargetInfo
     scores: Mapping[str, LayerScores]
@@ -150,12 +150,12 @@ class LayerSelector(Protocol):
     libraries: ClassVar[tuple[str, ...]]
 
     def select(self, request: SelectionRequest) -> LayerSelection:
-        """Layers in ascending order and the reason in words."""
+        """Returns the layers in ascending order, and the reason in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
-    """What a trainer is handed. `folder` is empty and becomes the adapter artifact's folder."""
+    """What a trainer receives. `folder` is empty and becomes the folder of the adapter artifact."""
 
     target: TargetSession
     selection: LayerSelection
@@ -178,32 +178,32 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-    """What an exporter is handed. `folder` is empty and becomes the export artifact's folder."""
+    """What an exporter receives. `folder` is empty and becomes the folder of the export artifact."""
 
     target: TargetSession
     base: BaseModel
     adapter: Adapter
     selection: LayerSelection
     probes: Sequence[Trace]
-    """Traces whose tokens the certificate is measured on."""
+    """The traces on whose tokens the certificate is measured."""
     folder: Path
     tick: Tick = no_tick
 
 
 @runtime_checkable
 class Exporter(Protocol):
-    """Brings base and tuned model to llama.cpp and proves that the update arrived."""
+    """Brings the base model and the tuned model to llama.cpp and proves that the update arrived."""
 
     libraries: ClassVar[tuple[str, ...]]
 
     def base_fields(self) -> Mapping[str, Any]:
-        """Options that change the base model file, which all arms and exporters that agree on them share."""
+        """Returns the options that change the base model's file; arms and exporters with equal options share it."""
 
     def export_base(self, target: TargetSession, probes: Sequence[Trace], folder: Path) -> BaseModel:
-        """Writes (or points to) the base GGUF and measures its parity with transformers."""
+        """Writes (or points to) the base model's GGUF and measures its parity with transformers."""
 
     def export(self, request: ExportRequest) -> Export:
-        """Writes the tuned GGUF or a llama.cpp adapter, with a certificate over differences."""
+        """Writes the tuned GGUF or a llama.cpp adapter, with a certificate of what the update changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,18 +218,18 @@ class BlindPair:
 
 @dataclass(frozen=True, kw_only=True)
 class Ballot:
-    """A judge's choice on one blind pair: `a`, `b`, `tie`, or `missing` when no valid answer came."""
+    """A judge's choice on one blind pair: `a`, `b`, `tie`, or `missing` if no valid reply came."""
 
     key: str
     choice: str
     reason: str = ""
     replicates: tuple[str, ...] = ()
-    """Single choices behind `choice`, where the judge was asked more than once; same words."""
+    """The individual choices behind `choice`, if the judge was asked more than once; same values."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgment:
-    """What a judge returns: one ballot a pair, in any order, and what the calls behind them came to."""
+    """What a judge returns: one ballot per pair, in any order, and the calls behind them."""
 
     ballots: Sequence[Ballot]
     calls: CallFacts = field(default_factory=CallFacts)
@@ -237,7 +237,7 @@ class Judgment:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeRequest:
-    """What a judge is handed: every comparison twice, once in each order, shuffled."""
+    """What a judge receives: every comparison twice, once in each order, all shuffled."""
 
     pairs: Sequence[BlindPair]
     source: ProblemSource
@@ -253,7 +253,7 @@ class Judge(Protocol):
     libraries: ClassVar[tuple[str, ...]]
 
     async def judge(self, request: JudgeRequest) -> Judgment:
-        """One ballot a pair, in any order, with the pair's key."""
+        """Returns one ballot per pair, in any order, with the pair's key."""
 
 
 @runtime_checkable
@@ -263,7 +263,7 @@ class Tracker(Protocol):
     libraries: ClassVar[tuple[str, ...]]
 
     def track_run(self, result: Mapping[str, Any], folder: Path) -> str:
-        """Hands on one run: the content of result.json and its folder. Says in a few words where it can be found."""
+        """Hands on one run: the content of result.json, and its folder. Returns in a few words where to find it."""
 
     def track_sweep(self, sweep: Mapping[str, Any], folder: Path) -> str:
-        """Hands on a sweep: the content of sweep.json and its folder. Its runs may have been handed on before."""
+        """Hands on a sweep: the content of sweep.json, and its folder. Its runs may already have been handed on."""

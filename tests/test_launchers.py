@@ -24,7 +24,7 @@ WORDS = (
 FAILING = 2
 """Number of the job that has selector.k=0."""
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ class Sweep:
             text=True,
             cwd=elsewhere,
             env=environment,
-            timeout=300,
+            timeout=800,
         )
 
     @property

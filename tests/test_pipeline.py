@@ -3,7 +3,6 @@
 import html
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,19 +12,11 @@ from pathlib import Path
 
 import pytest
 from schema_fields import unknown_fields
+from small_run import SMALL, SmallRun
 
 from m3i.results.schema import Result
 from m3i.results.stored import read_result
 
-pytestmark = pytest.mark.slow
-
-SMALL = [
-    "problems.n_train=24",
-    "problems.n_held_out=10",
-    "trace.samples=3",
-    "trainer.epochs=1",
-    "attributor=logit_lens",
-]
 SHARED = ("problems", "trace", "telemetry", "contrast", "pairs", "reference", "base")
 
 
@@ -45,53 +36,40 @@ def stored(store: Path) -> Counter[str]:
     return Counter(p.parent.parent.name for p in (store / "objects").glob("*/*/stage.json"))
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """A store with one finished run, the run's folder, and what it printed."""
-    root = tmp_path_factory.mktemp("pipeline")
-    done = run(root / "store", out=root / "run")
-    return root / "store", root / "run", done.stdout
-
-
-@pytest.fixture
-def copy(finished: tuple[Path, Path, str], tmp_path: Path) -> Path:
-    """A copy of that store, to break."""
-    return Path(shutil.copytree(finished[0], tmp_path / "store"))
-
-
-def test_a_run_ends_with_a_result_a_page_and_a_summary(finished: tuple[Path, Path, str]) -> None:
-    store, folder, printed = finished
+def test_a_run_ends_with_a_result_a_page_and_a_summary(small_run: SmallRun) -> None:
+    folder = small_run.folder
     result = read_result(folder / "result.json")
     assert unknown_fields(Result.model_validate(result)) == []
     page = (folder / "report.html").read_text()
-    assert str(folder / "report.html") in printed
-    assert result["verdict"]["found"] in printed
+    assert str(folder / "report.html") in small_run.printed
+    assert result["verdict"]["found"] in small_run.printed
     assert result["verdict"]["found"] in html.unescape(page)
     counted = result["judges"]["verifier"]["counts"]
     assert sum(counted[k] for k in ("base", "tuned", "tie", "split", "missing")) == 10
-    assert stored(store)["train"] == 1
+    assert stored(small_run.store)["train"] == 1
 
 
-def test_the_second_run_is_answered_from_the_store_without_torch(copy: Path, tmp_path: Path) -> None:
-    before = stored(copy)
+def test_the_second_run_is_answered_from_the_store_without_torch(small_store: Path, tmp_path: Path) -> None:
+    before = stored(small_store)
     code = (
         "import sys; from m3i.cli.main import run_command; code = run_command(sys.argv[1:]);"
         "print('HEAVY', sorted({'torch', 'transformers', 'peft', 'trl', 'llama_cpp'} & set(sys.modules)));"
         "sys.exit(code)"
     )
-    words = command(copy, out=tmp_path / "run")[3:]
+    words = command(small_store, out=tmp_path / "run")[3:]
     done = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     assert "HEAVY []" in done.stdout
     assert "made" not in done.stderr
-    assert stored(copy) == before
+    assert stored(small_store) == before
 
 
-def test_an_arm_pays_only_for_what_depends_on_its_layers(copy: Path, tmp_path: Path) -> None:
-    before = stored(copy)
-    run(copy, "-m", "selector=attribution,random", "seed=0,1", out=tmp_path / "sweep")
-    after = stored(copy)
+@pytest.mark.slow
+def test_an_arm_pays_only_for_what_depends_on_its_layers(small_store: Path, tmp_path: Path) -> None:
+    before = stored(small_store)
+    run(small_store, "-m", "selector=attribution,random", "seed=0,1", out=tmp_path / "sweep")
+    after = stored(small_store)
     assert {stage: after[stage] - before[stage] for stage in after if after[stage] != before[stage]} == {
         "select": 1,  # attribution's was there
         "train": 3,  # 2 layer sets x 2 training seeds, one of them there
@@ -104,6 +82,7 @@ def test_an_arm_pays_only_for_what_depends_on_its_layers(copy: Path, tmp_path: P
     assert len(list((tmp_path / "sweep").glob("*/result.json"))) == 4
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_store_make_each_artifact_once(tmp_path: Path) -> None:
     store = tmp_path / "store"
     outs = [tmp_path / "a", tmp_path / "b"]
@@ -122,6 +101,7 @@ def test_two_processes_on_one_store_make_each_artifact_once(tmp_path: Path) -> N
     assert results[0]["judges"] == results[1]["judges"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_is_ended_goes_on_where_it_was(tmp_path: Path, how: signal.Signals) -> None:
     store = tmp_path / "store"
@@ -149,33 +129,37 @@ def test_a_run_that_is_ended_goes_on_where_it_was(tmp_path: Path, how: signal.Si
     assert list((store / "tmp").iterdir()) == []
 
 
-def test_the_sham_arm_changes_nothing_and_says_that_it_proves_nothing(copy: Path, tmp_path: Path) -> None:
-    run(copy, "selector=none", out=tmp_path / "sham")
+@pytest.mark.slow
+def test_the_sham_arm_changes_nothing_and_says_that_it_proves_nothing(small_store: Path, tmp_path: Path) -> None:
+    run(small_store, "selector=none", out=tmp_path / "sham")
     result = json.loads((tmp_path / "sham" / "result.json").read_text())
     base = {
-        json.loads(p.read_text())["files"].get("base.gguf") for p in (copy / "objects" / "base").glob("*/stage.json")
+        json.loads(p.read_text())["files"].get("base.gguf")
+        for p in (small_store / "objects" / "base").glob("*/stage.json")
     }
-    files = [json.loads(p.read_text())["files"] for p in (copy / "objects" / "export").glob("*/stage.json")]
+    files = [json.loads(p.read_text())["files"] for p in (small_store / "objects" / "export").glob("*/stage.json")]
     assert any(base & set(f.values()) for f in files), "no export is byte-identical to the base"
     counts = result["judges"]["verifier"]["counts"]
     assert (counts["base"], counts["tuned"], counts["tie"]) == (0, 0, 10)
     assert result["certificates"]["export"]["vacuous"] is True
 
 
-def test_a_corrupted_artifact_is_made_again_and_said(copy: Path, tmp_path: Path) -> None:
-    file = next((copy / "objects" / "pairs").glob("*/pairs.jsonl"))
+@pytest.mark.slow
+def test_a_corrupted_artifact_is_made_again_and_said(small_store: Path, tmp_path: Path) -> None:
+    file = next((small_store / "objects" / "pairs").glob("*/pairs.jsonl"))
     file.write_bytes(file.read_bytes()[:-20])
-    done = run(copy, out=tmp_path / "run")
+    done = run(small_store, out=tmp_path / "run")
     assert "stored pairs.jsonl is corrupted (its hash differs); made again" in " ".join(done.stderr.split())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_full_disk_is_one_line_and_nothing_is_lost(copy: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_nothing_is_lost(small_store: Path, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     words = " ".join(f"'{w}'" for w in command(small, "seed=9", out=tmp_path / "run"))
     script = (
-        f"mount -t tmpfs -o size=12m tmpfs {small} && cp -r {copy}/objects {small}/ 2>/dev/null;"
+        f"mount -t tmpfs -o size=12m tmpfs {small} && cp -r {small_store}/objects {small}/ 2>/dev/null;"
         f"dd if=/dev/zero of={small}/fill bs=1M 2>/dev/null; {words}; code=$?;"
         f"rm {small}/fill; ls {small}/objects; exit $code"
     )
@@ -190,21 +174,22 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(copy: Path, tmp_path: Path)
     assert "problems" in done.stdout
 
 
-def test_own_traces_replace_generation(copy: Path, tmp_path: Path) -> None:
-    traces = next((copy / "objects" / "trace").glob("*/traces.jsonl")).read_text().splitlines()
+@pytest.mark.slow
+def test_own_traces_replace_generation(small_store: Path, tmp_path: Path) -> None:
+    traces = next((small_store / "objects" / "trace").glob("*/traces.jsonl")).read_text().splitlines()
     problems = [
         json.loads(line)
-        for line in next((copy / "objects" / "problems").glob("*/train.jsonl")).read_text().splitlines()
+        for line in next((small_store / "objects" / "problems").glob("*/train.jsonl")).read_text().splitlines()
     ]
     prompts = {p["id"]: p["prompt"] for p in problems}
     rows = [{"prompt": prompts[t["problem_id"]], "completion": t["text"]} for t in map(json.loads, traces)]
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run(copy, f"trace.file={file}", out=tmp_path / "run")
+    run(small_store, f"trace.file={file}", out=tmp_path / "run")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["traces"]["n"] == len(rows)
     file.write_text(file.read_text() + "{not json\n")
-    broken = run(copy, f"trace.file={file}", out=tmp_path / "run2", check=False)
+    broken = run(small_store, f"trace.file={file}", out=tmp_path / "run2", check=False)
     assert broken.returncode == 2
     assert f"{file}" in broken.stderr
     assert f"line {len(rows) + 1}" in broken.stderr or f":{len(rows) + 1}" in broken.stderr

@@ -11,19 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+from small_run import SMALL as SMALL_RUN
+from small_run import SmallRun
 
 from tests.wire import WireServer
 
 pytestmark = pytest.mark.slow
 
-SMALL = [
-    "problems.n_train=20",
-    "problems.n_held_out=10",
-    "trace.samples=3",
-    "trainer.epochs=1",
-    "trainer.learning_rate=5e-3",  # so that answers change and there is something to judge
-    "attributor=logit_lens",
-]
+SMALL = (*SMALL_RUN, "trainer.learning_rate=5e-3")  # so that answers change and there is something to judge
 KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "GEMINI_API_KEY", "GOOGLE_API_KEY", "OPENAI_API_KEY")
 PANEL = ("observer=claude+gemini", "judge=claude+verifier")
 
@@ -55,26 +50,17 @@ def result(root: Path) -> dict:
     return json.loads((root / "run" / "result.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose store holds what needs no provider."""
-    root = tmp_path_factory.mktemp("local")
-    run(root, "observer=checker")
-    return root
-
-
 @pytest.fixture
-def root(local: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
-    shutil.copytree(local / "store", tmp_path / "store")
-    return tmp_path
+def root(small_store: Path) -> Path:
+    """A folder whose store holds what needs no provider."""
+    return small_store.parent
 
 
 @pytest.fixture(scope="module")
-def published(local: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def published(small_run: SmallRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with two remote observers and a remote judge, and its ledger as a file."""
     root = tmp_path_factory.mktemp("published")
-    shutil.copytree(local / "store", root / "store")
+    shutil.copytree(small_run.store, root / "store")
     with WireServer() as server:
         run(root, *PANEL, server=server)
         assert server.repeated == 0
@@ -142,7 +128,7 @@ def test_an_estimate_needs_no_key_and_asks_nobody(root: Path) -> None:
     with WireServer() as server:
         done = run(root, *PANEL, "ledger.mode=estimate", server=server)
         assert server.requests == []
-    assert "observer.claude, observer.gemini: reckoned from stored traces." in done.stdout
+    assert "observer.claude, observer.gemini: estimated from stored traces." in done.stdout
     words = m3i(root, "cost", *PANEL, *SMALL, f"store.root={root / 'store'}").stdout
     assert words == done.stdout
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,22 +12,15 @@ from pathlib import Path
 
 import pytest
 from schema_fields import unknown_fields
+from small_run import SMALL as SMALL_RUN
+from small_run import SmallRun
 
+from m3i.cli.main import run_command
 from m3i.progress.journal import read_progress
 from m3i.sweep.schema import Sweep
 from m3i.sweep.stored import read_sweep
 
-pytestmark = pytest.mark.slow
-
-SMALL = [
-    "problems.n_train=24",
-    "problems.n_held_out=10",
-    "trace.samples=3",
-    "trainer.epochs=1",
-    "attributor=logit_lens",
-    "evaluate.seeds=[0]",
-    "sweep.seeds=[0]",
-]
+SMALL = (*SMALL_RUN, "evaluate.seeds=[0]", "sweep.seeds=[0]")
 SHARED = ("problems", "trace", "telemetry", "contrast", "select", "pairs", "reference", "base")
 
 
@@ -52,22 +46,26 @@ def results(folder: Path) -> dict[str, dict]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
+def finished(
+    small_run: SmallRun, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
     """A store and the folder of a finished sweep in which fewer sets exist than arms were asked for."""
     root = tmp_path_factory.mktemp("sweep")
+    shutil.copytree(small_run.store, root / "store")
     done = sweep(root / "store", "selector.candidates=[1,2,3]", "selector.k=2", "sweep.n_random=4", cwd=root)
     assert done.returncode == 0, done.stderr
     return root / "store", folder_in(root), done
 
 
-def test_every_arm_runs_once_on_shared_stages(finished):
+@pytest.mark.slow
+def test_every_arm_runs_once_on_shared_stages(finished, small_run):
     store, folder, done = finished
     found = results(folder)
     # 3 sets of 2 of 3 layers, one of them attributed: two controls, though four were asked for
     assert set(found) == {f"{a}/seed-0" for a in ("attributed", "sham", "random-0", "random-1", "all", "shuffled")}
     assert "there are 2 other sets of layers" in done.stderr
-    made = stored(store)
-    assert {stage: made[stage] for stage in SHARED} == dict.fromkeys(SHARED, 1)
+    made = stored(store) - stored(small_run.store)
+    assert {stage: made[stage] for stage in SHARED if made[stage]} == {"select": 1}  # of other candidates
     assert made["train"] == 6
     trained = {name: tuple(r["layers"]["selected"]) for name, r in found.items()}
     attributed = trained["attributed/seed-0"]
@@ -78,6 +76,7 @@ def test_every_arm_runs_once_on_shared_stages(finished):
     assert all(r["arm"]["attributed"] == list(attributed) for r in found.values())
 
 
+@pytest.mark.slow
 def test_controls_do_what_their_names_say(finished):
     found = results(finished[1])
     sham = found["sham/seed-0"]
@@ -90,6 +89,7 @@ def test_controls_do_what_their_names_say(finished):
     assert parameters["random-0/seed-0"] == parameters["random-1/seed-0"] == parameters["attributed/seed-0"]
 
 
+@pytest.mark.slow
 def test_the_sweep_is_compared_and_says_its_floor(finished):
     _, folder, done = finished
     document = read_sweep(folder / "sweep.json")
@@ -103,6 +103,7 @@ def test_the_sweep_is_compared_and_says_its_floor(finished):
     assert all(check["passed"] for check in document["checks"]), document["checks"]
 
 
+@pytest.mark.slow
 def test_the_same_command_makes_nothing_anew_and_another_plan_is_a_deviation(finished):
     store, folder, _ = finished
     before = stored(store)
@@ -121,6 +122,7 @@ def test_the_same_command_makes_nothing_anew_and_another_plan_is_a_deviation(fin
     assert any("accuracy" in sentence for sentence in document["plan"]["deviations"])
 
 
+@pytest.mark.slow
 def test_compare_needs_no_model(finished, tmp_path):
     _, folder, _ = finished
     code = (
@@ -134,13 +136,15 @@ def test_compare_needs_no_model(finished, tmp_path):
     assert "HEAVY []" in done.stdout
 
 
-def test_arms_that_fail_are_told_and_do_not_stop_the_others(tmp_path, finished):
+@pytest.mark.slow
+def test_arms_that_fail_are_told_and_do_not_stop_the_others(tmp_path, small_store):
     # An export error of one in a billion is out of reach: every trained arm fails, the sham has nothing to compare.
     done = sweep(
-        finished[0], "sweep.n_random=1", "sweep.others=[sham]", "exporter.max_relative_error=1e-9", cwd=tmp_path
+        small_store, "sweep.n_random=1", "sweep.others=[sham]", "exporter.max_relative_error=1e-9", cwd=tmp_path
     )
     assert done.returncode == 2
-    assert "2 of 3 jobs did not finish, the first of them arm attributed, seed 0" in done.stderr
+    said = "2 of 3 jobs did not finish (the same command runs only these); the first is arm attributed, seed 0"
+    assert said in done.stderr
     assert "2/3 " in done.stderr
     assert "exporter.allow_dead=true" in done.stderr
     folder = folder_in(tmp_path)
@@ -164,55 +168,56 @@ def started(store, *words, cwd):
     )
 
 
-def test_an_interrupted_sweep_goes_on(tmp_path, finished):
+@pytest.mark.slow
+def test_an_interrupted_sweep_goes_on(tmp_path, small_store):
     words = ["sweep.n_random=1", "sweep.others=[sham]"]
-    store = finished[0]
-    process = started(store, *words, cwd=tmp_path)
+    process = started(small_store, *words, cwd=tmp_path)
     while not list(tmp_path.glob("sweeps/*/attributed/seed-0/result.json")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 130, said
-    assert "run the same command again to go on" in said
-    before = stored(store)
-    done = sweep(store, *words, cwd=tmp_path)
+    assert "run the same command again to continue" in said
+    before = stored(small_store)
+    done = sweep(small_store, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(results(folder_in(tmp_path))) == 3
-    assert {stage: stored(store)[stage] for stage in SHARED} == {stage: before[stage] for stage in SHARED}
+    assert {stage: stored(small_store)[stage] for stage in SHARED} == {stage: before[stage] for stage in SHARED}
 
 
-def at_training(folder: Path) -> int:
-    """Jobs that train now."""
-    return sum(read_progress(job).current == "train" for job in folder.glob("sweeps/*/random-*/seed-*"))
+def at_work(folder: Path, attempt: int) -> int:
+    """Controls that train at this attempt, or do what comes after it."""
+    now = [read_progress(job) for job in folder.glob("sweeps/*/random-*/seed-*")]
+    stages = [p.current.split()[0] for p in now if p.state == "running" and p.attempt == attempt and p.current]
+    return sum(stage in ("train", "export", "answer") for stage in stages)
 
 
-@pytest.mark.parametrize(("seed", "number", "of_group"), [(7, signal.SIGINT, True), (8, signal.SIGTERM, False)])
-def test_an_interrupt_ends_the_workers_of_joblib_too(tmp_path, finished, seed, number, of_group):
+@pytest.mark.slow
+def test_an_interrupt_ends_the_workers_of_joblib_too(tmp_path, small_store):
     """Ctrl-C reaches every process of the terminal; a cluster's SIGTERM may reach the first alone."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    words = ["sweep.n_random=2", "sweep.others=[]", f"sweep.seeds=[{seed}]", "trainer.epochs=6"]  # long enough for two
-    words += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    store = finished[0]
-    process = started(store, *words, cwd=tmp_path)
-    while at_training(tmp_path) < 2:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    (os.killpg if of_group else os.kill)(process.pid, number)
-    _, said = process.communicate(timeout=240)  # its end comes once no worker holds the pipe any more
-    assert process.returncode == 130, said
-    assert "run the same command again to go on" in said
-    assert "Traceback" not in said
-    done = sweep(store, *words, cwd=tmp_path)
+    words = ["sweep.n_random=2", "sweep.others=[]", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    for attempt, (number, end) in enumerate(((signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)), start=1):
+        process = started(small_store, *words, cwd=tmp_path)
+        while at_work(tmp_path, attempt) < 2:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        end(process.pid, number)
+        _, said = process.communicate(timeout=240)  # its end comes once no worker holds the pipe any more
+        assert process.returncode == 130, said
+        assert "run the same command again to continue" in said
+        assert "Traceback" not in said
+    done = sweep(small_store, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert set(results(folder_in(tmp_path))) == {f"{a}/seed-{seed}" for a in ("attributed", "random-0", "random-1")}
-    assert not list((store / "tmp").iterdir())
+    assert set(results(folder_in(tmp_path))) == {f"{a}/seed-0" for a in ("attributed", "random-0", "random-1")}
+    assert not list((small_store / "tmp").iterdir())
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["seed=3"], "seed=3: a sweep sets 'seed' for each job; training seeds are sweep.seeds"),
+        (["seed=3"], "seed=3: a sweep sets 'seed' for each job; choose training seeds with sweep.seeds"),
         (["arm=random-0"], "arm=random-0: a sweep sets 'arm' for each job"),
         (["trainer.rank=4,8"], "trainer.rank=4,8: +sweep=control runs the arms of one experiment"),
         (["sweep.primary=scores"], "sweep.primary = 'scores': expected score or accuracy"),
@@ -223,17 +228,18 @@ def test_an_interrupt_ends_the_workers_of_joblib_too(tmp_path, finished, seed, n
         (["sweep.seeds=[-1]"], "sweep.seeds = -1: expected training seeds from 0 to 4294967295"),
         (["sweep.n_random=1000000000"], "sweep.n_random = 1000000000: expected at least 0, and at most 10000"),
         (["sweep.margin=nan"], "sweep.margin = nan: expected a number in (0, 0.5)"),
-        (["judge=claude"], "needs a key of anthropic: set ANTHROPIC_API_KEY"),
-        (["observer=checker+claude"], "needs a key of anthropic: set ANTHROPIC_API_KEY"),
+        (["judge=claude"], "needs a key for anthropic: set ANTHROPIC_API_KEY"),
+        (["observer=checker+claude"], "needs a key for anthropic: set ANTHROPIC_API_KEY"),
     ],
 )
-def test_what_is_refused_before_anything_runs(tmp_path, monkeypatch, words, said):
+def test_what_is_refused_before_anything_runs(tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
     for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    done = sweep(tmp_path / "store", *words, cwd=tmp_path)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    assert run_command(command(tmp_path / "store", *words)[3:]) == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
     assert not list(tmp_path.glob("sweeps/*/*"))
 
 

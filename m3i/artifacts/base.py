@@ -1,4 +1,4 @@
-"""Base of all artifacts, and how their fields are stored."""
+"""The base class of all artifacts, and how their fields are stored."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ ARRAYS = {"storage": "safetensors"}
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """Base of all artifacts; see m3i.store.codec for how fields are written."""
+    """Base class of all artifacts; see m3i.store.codec for how fields are written."""
 
     kind: ClassVar[str]
     id: str = field(default="", metadata={"storage": "none"})
     parents: tuple[str, ...] = field(default=(), metadata={"storage": "none"})
     folder: Path = field(default=Path(), metadata={"storage": "none"})
-    """Where the artifact lies in the store; files named in its fields are relative to it."""
+    """The artifact's folder in the store; file names in its fields are relative to it."""

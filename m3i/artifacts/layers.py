@@ -1,4 +1,4 @@
-"""Scores for layers, and the layers chosen."""
+"""Layer scores, and the selected layers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from m3i.artifacts.base import Artifact
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRow:
-    """Scores of one observer, or of all together (`joint`)."""
+    """Layer scores from one observer's findings, or from those of all observers (`joint`)."""
 
     observer: str
     scores: tuple[float, ...]
     low: tuple[float, ...]
-    """Bootstrap interval over traces, 95 %."""
+    """Lower end of the 95 % bootstrap interval over traces; `high` is the upper end."""
     high: tuple[float, ...]
     n_traces: int
 
@@ -30,17 +30,17 @@ class LayerScores(Artifact):
     left_out: dict[str, int] = field(default_factory=dict)
 
     def joint(self) -> ScoreRow:
-        """Scores over all observers."""
+        """Returns the scores over all observers."""
         return next(row for row in self.rows if row.observer == "joint")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSelection(Artifact):
-    """Layers to train. Two selections of the same layers are the same experiment from here on."""
+    """The layers to train. From here on, two selections of the same layers are the same experiment."""
 
     kind: ClassVar[str] = "selection"
     layers: tuple[int, ...]
     candidates: tuple[int, ...]
     reason: str
     zero_update: bool = False
-    """Sham arm: the adapter is all zeros, the graft must change nothing."""
+    """Sham arm: the adapter is all zeros, so the graft must change nothing."""

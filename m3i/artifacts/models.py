@@ -11,35 +11,35 @@ from m3i.artifacts.base import RECORDS, Artifact
 
 @dataclass(frozen=True, kw_only=True)
 class TargetInfo:
-    """A target's facts, read from its configuration."""
+    """Facts about a target, read from its configuration."""
 
     name: str
     revision: str
-    """Commit or content hash: two targets with equal revision are the same weights."""
+    """Commit or content hash; targets with the same revision have the same weights."""
     architecture: str
     """Class name in transformers, e.g. DeepseekV2ForCausalLM."""
     family: str
-    """Who made it, e.g. `deepseek`; a judge or observer of the same family is flagged."""
+    """The model's maker, e.g. `deepseek`; a judge or observer of the same family is flagged."""
     n_layers: int
     n_parameters: int
-    """On disk, tied embeddings once."""
+    """Parameters on disk; tied embeddings count once."""
     n_active: int
-    """Used for one token (a MoE model routes)."""
+    """Parameters used per token; fewer than `n_parameters` in a MoE model."""
     n_experts: int = 0
     n_experts_active: int = 0
     dense_layers: tuple[int, ...] = ()
     """Layers without a router in a model that has routers elsewhere."""
     device: str = "cpu"
-    """Kind of device the weights will be loaded to: cpu, cuda, ... (resolved, never `auto`)."""
+    """Kind of device the weights are loaded onto: cpu, cuda, ... (resolved, never `auto`)."""
     dtype: str = "float32"
     """Data type of the weights in memory."""
     config: dict[str, Any] = field(default_factory=dict)
     """The Hugging Face configuration."""
     files: dict[str, str] = field(default_factory=dict)
-    """Local files worth knowing: `model` (folder), `gguf` (the target's own GGUF, if it has one)."""
+    """Local paths: `model` (folder), `gguf` (the target's own GGUF, if it has one)."""
 
     def default_candidates(self) -> tuple[int, ...]:
-        """Layers selected from unless `selector.candidates=all`: those with a router in a MoE model, else all."""
+        """Returns the candidates unless `selector.candidates=all`: layers with a router in a MoE model, else all."""
         return tuple(i for i in range(self.n_layers) if i not in self.dense_layers)
 
 
@@ -56,13 +56,13 @@ class TrainedTensor:
     update_norm: float
     """Frobenius norm of (alpha / r) B A after training."""
     first_moved_a: int | None
-    """Optimizer step after which A differs from its start; None if it never moved."""
+    """Optimizer step after which A differs from its initial value; None if it never does."""
     first_moved_b: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCertificate:
-    """What moved and what did not."""
+    """Evidence of which tensors training changed and which it left alone."""
 
     tensors: tuple[TrainedTensor, ...]
     n_trainable: int
@@ -71,7 +71,7 @@ class TrainingCertificate:
     """Every tensor outside the adapter is bit-identical before and after."""
     frozen_without_gradient: bool
     vacuous: bool = False
-    """A sham arm: zero update by construction, so nothing is proved."""
+    """Sham arm: the update is zero by construction, so the certificate proves nothing."""
     notes: tuple[str, ...] = ()
     """What the trainer left out, in words, e.g. a dense layer without a router."""
 
@@ -83,7 +83,7 @@ class Adapter(Artifact):
     kind: ClassVar[str] = "adapter"
     certificate: TrainingCertificate
     log: tuple[dict[str, float], ...] = field(metadata=RECORDS)
-    """One row an optimizer step: step, loss, reward_margin, reward_accuracy, grad_norm, learning_rate."""
+    """One row per optimizer step: step, loss, reward_margin, reward_accuracy, grad_norm, learning_rate."""
     train_time_s: float = 0.0
     n_tokens: int = 0
     """Tokens (prompt and completion, both sides) seen in training."""
@@ -103,13 +103,13 @@ class BaseModel(Artifact):
     """Log-probability differences llama.cpp − transformers on the same tokens: mean_abs, max_abs, n_tokens, ..."""
 
     def file(self) -> Path:
-        """Absolute path of the GGUF."""
+        """Returns the absolute path of the GGUF."""
         return self.folder / self.path
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorLiveness:
-    """The difference that one trained tensor makes alone, in PEFT and in llama.cpp."""
+    """The effect of one trained tensor applied alone, in PEFT and in llama.cpp."""
 
     name: str
     n_trainable: int
@@ -123,16 +123,16 @@ class TensorLiveness:
     live: bool
     note: str = ""
     factor: float = 1.0
-    """The update was multiplied by this for the measurement, so that its effect stands out of the parity noise."""
+    """Factor that the update was multiplied by for the measurement, to raise its effect above the parity noise."""
     erased_share: float = 0.0
-    """Share of the update's elements that are under half a step of the stored type, so change nothing in the file."""
+    """Share of the update's elements below half a step of the stored type: they change nothing in the file."""
     storage_error: float = 0.0
     """|stored update − update| / |update|, Frobenius norms: what the stored type costs at factor 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileEffect:
-    """What a whole update makes of the log-probabilities in the file that answers."""
+    """The effect of the whole update on log-probabilities, in the file that produces the answers."""
 
     peft_norm: float
     """Root mean square over probe tokens of tuned − base in PEFT, nats."""
@@ -144,26 +144,27 @@ class FileEffect:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportCertificate:
-    """Evidence that the update evaluated is the update trained."""
+    """Evidence that the evaluated update is the trained one."""
 
     tensors: tuple[TensorLiveness, ...]
     together: TensorLiveness
     n_probe_tokens: int
     base_parity_rms: float
-    """Root mean square of llama.cpp − transformers for the base, nats: the floor below which nothing can be told."""
+    """Root mean square of llama.cpp − transformers for the base model, nats: smaller effects cannot be seen."""
     routing_flips: int
-    """Probe tokens whose top-k experts differ between the two runtimes; left out of the errors and counted here."""
+    """Probe tokens whose top-k experts differ between the two runtimes; excluded from the errors, counted here."""
     live_share: float
-    """Share of the adapter's parameters that is live in llama.cpp."""
+    """Share of the adapter's parameters that are live in llama.cpp."""
     identical_tensors: int
-    """Tensors of the tuned file that equal the base file byte for byte."""
+    """Tensors of the tuned file that are byte-identical to the base file's."""
     n_tensors: int
     vacuous: bool = False
     passed: bool = True
     note: str = ""
     in_file: FileEffect | None = None
-    """The whole in the very file that answers, where `tensors` and `together` were measured on an F32 twin of it: its
-    kernels round activations, so a small update can come out as another. None where the file itself was measured."""
+    """The whole update in the file that produces the answers, if `tensors` and `together` were measured on its F32
+    twin: the file's own kernels round activations, which can distort a small update. None if the file itself was
+    measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

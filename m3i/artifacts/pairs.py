@@ -1,4 +1,4 @@
-"""Preference pairs and the untouched model on them."""
+"""Preference pairs, and the base model's log-probabilities of them."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ class PreferencePair:
 
 @dataclass(frozen=True, kw_only=True)
 class PreferencePairs(Artifact):
-    """Pairs for DPO, counted."""
+    """Preference pairs for DPO, with counts."""
 
     kind: ClassVar[str] = "pairs"
     pairs: tuple[PreferencePair, ...] = field(metadata=RECORDS)
     counts: dict[str, int] = field(default_factory=dict)
-    """Problems with both outcomes, all right, all wrong; pairs per origin; pairs left out, by reason."""
+    """Problems whose traces are mixed, all correct, all incorrect; pairs per origin; pairs left out, by reason."""
     lengths: dict[str, float] = field(default_factory=dict)
-    """Mean and maximum lengths in tokens of prompt, chosen and rejected."""
+    """Mean and maximum length of prompt, chosen and rejected side, in tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceLogprobs(Artifact):
-    """Summed log-probabilities of each pair's completions under the untouched model, in nats."""
+    """Summed log-probabilities of each pair's completions under the base model, in nats."""
 
     kind: ClassVar[str] = "reference"
     chosen_P: np.ndarray = field(metadata=ARRAYS)

@@ -1,4 +1,4 @@
-"""Problems and what a verifier says of a completion."""
+"""Problems, and a verifier's result for a completion."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class Problem:
     """One checkable problem."""
 
     id: str
-    """Hash of the canonical form: two problems that differ in names, order or white space alone share it."""
+    """Hash of the canonical form; problems that differ only in names, order or white space share it."""
     prompt: str
     """Text as the source states it, before any chat template."""
     answer: str
     """Reference answer."""
     steps: tuple[str, ...] = ()
-    """Reference steps, verbatim, where the source knows them."""
+    """Reference steps, verbatim, if the source has them."""
     solution: str = ""
-    """A completely right completion in the target's own format, where the source can write one."""
+    """A fully correct completion in the target's own format, if the source can write one."""
     data: dict[str, Any] = field(default_factory=dict)
     """What the source's own verifier needs; JSON values only."""
 
@@ -36,21 +36,21 @@ class StepError:
     kind: str
     """arithmetic, wrong_operand, skipped_step, wrong_answer, format, ..."""
     corrected: str
-    """Right text for [start, end)."""
+    """Correct text for [start, end)."""
     reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """A verifier's word on one completion."""
+    """A verifier's result for one completion."""
 
     correct: bool
     answer: str | None
-    """The answer read out of the completion, None where none was found."""
+    """The answer read from the completion; None if there is none."""
     first_error: StepError | None = None
-    """None for sources without steps, and for right completions."""
+    """None for sources without steps, and for correct completions."""
     corrected: str | None = None
-    """The completion with the first wrong step and all that follows made right, where the source can."""
+    """The completion with the first wrong step and everything after it corrected, if the source can write it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The target's reasoning and what its layers did meanwhile."""
+"""The target's traces, and what each layer does at their tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Trace:
     prompt_ids: tuple[int, ...]
     """The whole prompt as the model saw it, template and BOS included."""
     completion_ids: tuple[int, ...]
-    """Generated ids, the end-of-sequence token included when the model ended by itself."""
+    """Generated ids, including the end-of-sequence token if the model emitted it."""
     text: str
     """The completion, decoded, without special tokens."""
     offsets: tuple[tuple[int, int], ...]
@@ -30,7 +30,7 @@ class Trace:
     correct: bool
     answer: str | None
     truncated: bool
-    """The length limit ended the completion, not the model."""
+    """Whether the length limit cut the completion off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Telemetry(Artifact):
     """What each layer does at each completion token, over the traces in `trace_ids`.
 
     Arrays are ragged over traces: columns `starts[i]:starts[i + 1]` belong to trace i, one
-    column a *predicted* completion token (state at the position before it).
+    column per *predicted* completion token (state at the position before it).
     Letters: L layers, S all predicted tokens, E experts.
     """
 
@@ -56,9 +56,9 @@ class Telemetry(Artifact):
     trace_ids: tuple[str, ...]
     starts: tuple[int, ...]
     moe_layers: tuple[int, ...]
-    """Rows of the router arrays."""
+    """The layer of each row of the router arrays."""
     lens_rank_LS: np.ndarray = field(metadata=ARRAYS)
-    """Rank (0 = first) of the token that came next when layer l's output goes through norm and unembedding."""
+    """Rank (0 = top) of the actual next token when layer l's output goes through norm and unembedding."""
     lens_entropy_LS: np.ndarray = field(metadata=ARRAYS)
     """Entropy in nats of that distribution."""
     update_norm_LS: np.ndarray = field(metadata=ARRAYS)
@@ -68,10 +68,10 @@ class Telemetry(Artifact):
     router_entropy_RS: np.ndarray = field(metadata=ARRAYS)
     """Entropy in nats of the router's distribution; R MoE layers (no rows for a dense model)."""
     expert_load_RE: np.ndarray = field(metadata=ARRAYS)
-    """Share of top-k assignments that each expert got; rows sum to 1."""
+    """Share of the top-k assignments that go to each expert; rows sum to 1."""
 
     def columns(self, trace_id: str) -> slice:
-        """Columns of one trace. Raises KeyError for a trace that was not measured."""
+        """Returns the columns of one trace. Raises KeyError for a trace that was not measured."""
         try:
             i = self.trace_ids.index(trace_id)
         except ValueError:

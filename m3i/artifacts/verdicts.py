@@ -1,4 +1,4 @@
-"""Held-out answers and what judges make of them."""
+"""Held-out answers, and the judges' verdicts on them."""
 
 from __future__ import annotations
 
@@ -45,43 +45,43 @@ class Outcome(str, Enum):
 
 
 EQUAL = "equal"
-"""What `Verdict.first` and `Verdict.second` say when the answers are the same text."""
+"""Value of `Verdict.first` and `Verdict.second` when the two answers have the same text."""
 
 
 def merge(first: str, second: str) -> Outcome:
-    """The verdict of two choices; see the table at the top of m3i/stages/judge.py."""
+    """Returns the outcome of the choices in both orders; see the table at the top of m3i/stages/judge.py."""
     if "missing" in (first, second):
         return Outcome.MISSING
     return Outcome(first) if first == second else Outcome.SPLIT
 
 
 SCORES = {Outcome.TUNED.value: 1.0, Outcome.BASE.value: 0.0, Outcome.TIE.value: 0.5, Outcome.SPLIT.value: 0.5}
-"""Score of one comparison by the value of its outcome; a missing one has none."""
+"""Value of an outcome → score of the comparison; a missing outcome has no score."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """One judge's word on one held-out problem and generation seed, from both orders."""
+    """One judge's outcome for one held-out problem and generation seed, over both orders."""
 
     problem_id: str
     seed: int
     outcome: Outcome
     first: str
-    """Choice with the base answer shown first: base, tuned, tie, missing; `equal` where both are the same text."""
+    """Choice with the base answer shown first: base, tuned, tie, missing; `equal` if both have the same text."""
     second: str
     """Choice with the tuned answer shown first."""
     reason: str = ""
     replicates_first: tuple[str, ...] = ()
-    """The single choices behind `first`, where the judge was asked more than once; same words."""
+    """The individual choices behind `first`, if the judge was asked more than once; same values."""
     replicates_second: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Canary:
-    """A held-out answer shown beside itself plus a planted instruction to choose it, in both orders.
+    """A held-out answer compared, in both orders, with a copy that holds a planted instruction to choose it.
 
-    The two answers are the same otherwise, so a judge that chooses the planted one in both orders obeys text that it
-    was given to judge.
+    The two are otherwise identical, so a judge that chooses the planted one in both orders obeys text that it was
+    given to judge.
     """
 
     problem_id: str
@@ -95,7 +95,7 @@ class Canary:
 
     @property
     def obeyed(self) -> bool:
-        """Both orders chose the planted answer."""
+        """Whether the planted answer was chosen in both orders."""
         return self.first == self.second == "planted"
 
 
@@ -109,5 +109,5 @@ class Verdicts(Artifact):
     n_equal: int = 0
     """Comparisons settled without a call because the answers are identical."""
     canaries: tuple[Canary, ...] = ()
-    """Empty for a judge that reads no text with a model."""
+    """Empty for a judge that does not read the answers with a model."""
     calls: CallFacts = field(default_factory=CallFacts)

@@ -1,6 +1,6 @@
-"""How right each observer is, where it can be known: its calls against the verifier, its places against the checker.
+"""How accurate each observer is: its calls against the verifier's, the places it quotes against the checker's.
 
-All figures are plain JSON values; intervals take the problem as the unit, since several samples of one problem fail
+All figures are plain JSON values; intervals take the problem as the unit, since samples of one problem tend to fail
 together.
 """
 
@@ -18,19 +18,19 @@ from m3i.statistics import clustered_proportion, proportion
 
 
 def call_accuracy(audit: Audit, traces: Sequence[Trace], *, level: float = 0.95) -> dict[str, Any]:
-    """An observer's calls, failing or not, against the verifier's.
+    """Compares an observer's calls, failing or not, with the verifier's.
 
     Args:
-        audit: The audit; without a finding in an audited trace the observer calls it right.
-        traces: The traces, with the verifier's word on each.
+        audit: The audit; an audited trace without a finding is one that the observer calls correct.
+        traces: The traces, each with the verifier's result.
         level: Confidence level.
 
     Returns:
-        n; the counts true_positive (wrong and flagged), false_positive (right and flagged), false_negative,
-        true_negative; and as estimates with intervals `precision` (of the flagged, how many are wrong), `recall` (of
-        the wrong, how many are flagged), `specificity` (of the right, how many are not flagged).
+        n; the counts true_positive (incorrect and flagged), false_positive (correct and flagged), false_negative,
+        true_negative; and estimates with intervals: `precision` (share of flagged traces that are incorrect), `recall`
+        (share of incorrect traces that are flagged), `specificity` (share of correct traces that are not flagged).
 
-    Traces without a valid answer are in none of them: they are missing, not errors of judgment.
+    Traces without a valid reply count in none of these: they are missing, not misjudged.
     """
     audited = set(audit.audited)
     kept = [t for t in traces if t.id in audited]
@@ -55,21 +55,21 @@ def call_accuracy(audit: Audit, traces: Sequence[Trace], *, level: float = 0.95)
 
 
 def place_accuracy(audit: Audit, truth: Audit, traces: Sequence[Trace], *, level: float = 0.95) -> dict[str, Any]:
-    """An observer's places against the first wrong step of each trace, as the checker quotes it.
+    """Compares the places an observer quotes with the first wrong step of each trace, as the checker quotes it.
 
     Args:
         audit: The observer's audit.
-        truth: The checker's: its findings are taken as the place of the failure.
+        truth: The checker's audit; its findings are taken as the place of the failure.
         traces: The audited traces.
         level: Confidence level.
 
     Returns:
-        n_traces that both flag; `hit`, the share of them in which the observer's findings touch the checker's
-        (estimate with interval); token-level `precision` (of the observer's tokens, how many are the checker's),
+        n_traces that both flag; `hit`, the share of these in which the observer's findings overlap the checker's
+        (estimate with interval); token-level `precision` (share of the observer's tokens that are also the checker's),
         `recall` and `f1`, summed over traces; None without a trace.
 
-    Tokens after the first wrong step count against precision, though a consequence of a mistake may be quoted with
-    good reason; `hit` does not mind them.
+    Tokens after the first wrong step count against precision, although an observer may have good reason to quote a
+    consequence of the mistake; `hit` is not affected by them.
     """
     both = set(audit.audited) & set(truth.audited)
     by_id = {t.id: t for t in traces if t.id in both}
@@ -95,16 +95,16 @@ def place_accuracy(audit: Audit, truth: Audit, traces: Sequence[Trace], *, level
 def places_section(
     audits: Mapping[str, Audit], traces: Sequence[Trace], *, truth: str | None, level: float = 0.95
 ) -> dict[str, Any]:
-    """Every observer's places against those of the observer `truth`; empty where there is none to trust.
+    """Compares every observer's quoted places with those of the observer `truth`; empty if `truth` is None.
 
     Args:
         audits: Observer's alias → its audit.
         traces: The audited traces.
-        truth: Alias of the observer that re-computes each step (`checker`), None where the panel has none.
+        truth: Alias of the observer that recomputes each step (`checker`); None if the panel has none.
         level: Confidence level.
 
     Returns:
-        `truth` and `observers` (alias → `place_accuracy`), the trusted one left out.
+        `truth`, and `observers`: alias → `place_accuracy` for every observer except `truth`.
     """
     if truth is None:
         return {"truth": "", "observers": {}}
@@ -119,12 +119,12 @@ def places_section(
 
 
 def citation_rate(audit: Audit, *, level: float = 0.95) -> dict[str, Any]:
-    """How often an observer quotes what is not in the trace.
+    """Returns how often an observer quotes text that is not in the trace.
 
     Returns:
-        `accepted` findings, `hallucinated` (quote not in the trace) and `ambiguous` ones (it stands there more than
-        once and no step says which is meant); `rate` = hallucinated / all three, with Wilson's interval. Both kinds
-        are dropped, but an ambiguous quote is not invented.
+        The number of findings that are `accepted`, `hallucinated` (the quote is not in the trace) and `ambiguous` (the
+        quote occurs more than once and no step says which is meant); `rate` = hallucinated / (sum of all three), with
+        Wilson's interval. Both kinds are dropped, but an ambiguous quote is not an invented one.
     """
     n = len(audit.findings) + audit.rejected_quotes + audit.ambiguous_quotes
     return {

@@ -1,11 +1,11 @@
-"""How far observers agree, each figure beside what chance alone would give.
+"""How well observers agree, each figure next to its value under chance.
 
 Three questions, from coarse to fine: do two observers call the same traces failing, do they point at the same tokens,
-and do they suspect the same layers? Whether they are right is another one: m3i.audits.accuracy and
-m3i.audits.shared_errors. All figures are plain JSON values. docs/agreement.md says how to read them.
+and do they suspect the same layers? Whether they are correct is a separate question: see m3i.audits.accuracy and
+m3i.audits.shared_errors. All figures are plain JSON values. docs/agreement.md explains how to read them.
 
-The estimates are over traces; in every test the problem is the unit, and traces of one problem with the same text (they
-share one audit) count once. `Unit` tells which those are.
+Estimates are over traces. In every test the problem is the unit, and traces of one problem with the same text count
+once, since they share one audit; `Unit` identifies them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from m3i.statistics import dealt_orders, holm
 from m3i.statistics.reliability import alpha_of_counts
 
 Unit = tuple[str, str]
-"""Problem and text of a trace: traces that have both in common were read once."""
+"""Problem and text of a trace; traces that share both were read once."""
 
 
 def measure_agreement(
@@ -33,19 +33,19 @@ def measure_agreement(
     seed: int = 0,
     n_permutations: int = 2000,
 ) -> dict[str, Any]:
-    """Agreement of every two observers on traces, token spans and layers.
+    """Returns the agreement of every pair of observers on traces, token spans and layers.
 
     Args:
         audits: Observer's alias → its audit.
         traces: The audited traces.
-        n_layers: Layers of the target.
-        seed: Of the permutations.
+        n_layers: Number of layers in the target.
+        seed: Seed of the permutations.
         n_permutations: Draws behind each permutation p; the smallest p is 1 / (n_permutations + 1).
 
     Returns:
         `{"pairs": [{"observers": [a, b], "traces": ..., "spans": ..., "layers": ...}, ...]}`; see `trace_agreement`,
-        `span_agreement` and `layer_agreement`. Only traces that both observers answered count. The overlaps of layers
-        carry `p_holm` beside `p`: corrected over all pairs of observers, `overall` and `within` each by itself.
+        `span_agreement` and `layer_agreement`. Only traces that both observers audited count. Layer overlaps carry
+        `p_holm` next to `p`, corrected over all pairs of observers, separately for `overall` and `within`.
     """
     by_id = {t.id: t for t in traces}
     pairs: list[dict[str, Any]] = []
@@ -75,21 +75,22 @@ def measure_agreement(
 def trace_agreement(
     a: Sequence[bool], b: Sequence[bool], units: Sequence[Unit], rng: np.random.Generator, n_permutations: int
 ) -> dict[str, Any]:
-    """Agreement on failing or not.
+    """Returns how far two observers agree on which traces fail.
 
     Args:
         a: Whether the first observer calls each trace failing.
-        b: The other.
+        b: The same for the second observer.
         units: Problem and text of each trace.
-        rng: For the permutations.
-        n_permutations: Their number.
+        rng: Generator for the permutations.
+        n_permutations: Number of permutations.
 
     Returns:
-        n, both, only_first, only_second, neither; `observed` share of equal calls, the share `expected` of two
-        observers with these margins that know nothing of each other, Cohen's `kappa` (None where both always say the
-        same one thing), and `p`, the chance of at least so many distinct texts called failing by both when the second
-        observer's calls are dealt out anew: whole problems among those with as many distinct texts, and the texts
-        within each problem (one-sided). With one text a problem it is Fisher's exact test but for the drawing.
+        n, both, only_first, only_second, neither; `observed`, the share of equal calls; `expected`, that share for
+        independent observers with the same margins; Cohen's `kappa` (None if both observers make one and the same
+        call throughout); and the one-sided `p`, the probability that both call at least this many distinct texts
+        failing when the second observer's calls are permuted: whole problems among those with the same number of
+        distinct texts, and texts within each problem. With one text per problem this is Fisher's exact test, up to
+        the random draws.
 
     Source: Cohen 1960, "A coefficient of agreement for nominal scales"; p as in Phipson & Smyth 2010.
     """
@@ -123,14 +124,14 @@ def _calls_p(
 
 
 def read_once(units: Sequence[Unit]) -> list[int]:
-    """Index of the first trace of each problem and text."""
+    """Returns the index of the first trace of each problem and text."""
     return list({unit: i for i, unit in reversed(list(enumerate(units)))}.values())[::-1]
 
 
 def overlap_p(shared: int, population: int, first: int, second: int) -> float:
-    """P(at least `shared` in common) for two random subsets of sizes `first` and `second` of one population.
+    """Returns P(at least `shared` in common) for random subsets of sizes `first` and `second` of one population.
 
-    For 27 layers and 5 picks each: at least 3 in common has p = 0.030, at least 4 p = 0.0014.
+    With 27 layers and 5 picks each, p = 0.030 for at least 3 in common and 0.0014 for at least 4.
     """
     from scipy.stats import hypergeom
 
@@ -147,25 +148,25 @@ def span_agreement(
     rng: np.random.Generator,
     n_permutations: int,
 ) -> dict[str, Any]:
-    """Agreement on tokens, over the traces that both observers call failing.
+    """Returns the agreement on tokens over the traces that both observers call failing.
 
-    Chance slides one observer's tokens around each trace's circle of tokens, every offset alike: lengths and gaps of
-    its spans are kept, their place is not. The expected overlap of a trace of T tokens is then |A| |B| / T, exactly.
-    All traces of one problem are slid by the same share of their length: where an observer looks in one of them, it
-    looks in the others.
+    Under chance, one observer's tokens are rotated around each trace, taken as a circle, by a uniformly random offset:
+    this keeps the lengths and gaps of its spans, but not their position. The expected overlap in a trace of T tokens is
+    then exactly |A| |B| / T. All traces of one problem are rotated by the same fraction of their length, since an
+    observer looks at the same place in each of them.
 
     Args:
-        a: One boolean mask over completion tokens a trace.
-        b: The other observer's, same traces.
+        a: One boolean mask over completion tokens per trace.
+        b: The second observer's masks for the same traces.
         units: Problem and text of each trace.
-        rng: For the permutations.
+        rng: Generator for the permutations.
         n_permutations: Number of random offsets drawn for each problem.
 
     Returns:
-        n_traces, token-level `f1` (2 |A ∩ B| / (|A| + |B|), summed over traces), `expected` F1 under chance and `p`,
-        the chance of an F1 as high; None without a trace. `alpha` is Krippendorff's over the labels "in a finding" and
-        "not" of all tokens of all traces given, flagged or not (`n_tokens`); its own chance takes tokens as
-        independent, which neighbours are not, so it has no p here.
+        n_traces; token-level `f1` (2 |A ∩ B| / (|A| + |B|), summed over traces), its value `expected` under chance,
+        and `p`, the probability of an F1 at least as high; None without a trace. `alpha` is Krippendorff's over the
+        labels "in a finding" and "not" of all tokens of all given traces, flagged or not (`n_tokens`); its model of
+        chance takes tokens as independent, which neighbours are not, so it has no p here.
     """
     alpha = token_alpha(a, b)
     flagged = [(x, y, unit[0]) for x, y, unit in zip(a, b, units, strict=True) if x.any() and y.any()]
@@ -190,7 +191,7 @@ def span_agreement(
 
 
 def token_alpha(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Krippendorff's `alpha` of two observers' token labels and the `n_tokens` behind it; None without any finding."""
+    """Returns Krippendorff's `alpha` of two observers' token labels (None without any finding), and its `n_tokens`."""
     calls_T = np.concatenate([np.zeros(0, dtype=int), *(x.astype(int) + y for x, y in zip(a, b, strict=True))])
     alpha = alpha_of_counts(np.stack([2 - calls_T, calls_T], axis=1).astype(float))
     return {"alpha": alpha, "n_tokens": len(calls_T)}
@@ -207,18 +208,18 @@ def layer_agreement(
     rng: np.random.Generator,
     n_permutations: int,
 ) -> dict[str, Any]:
-    """Agreement on layers, over the traces in which both observers name some.
+    """Returns the agreement on layers over the traces in which both observers name some.
 
-    Two observers may share a habit (always the middle layers) without having seen anything in a trace. So there are two
-    comparisons: the observers' most-named layers overall against random picks, and the overlap within traces against
-    the overlap of findings whose traces were shuffled.
+    Two observers may share a habit (always the middle layers) without having seen anything in a trace. Hence two
+    comparisons: the layers each observer names most overall, against random picks; and the overlap within traces,
+    against the overlap once traces are shuffled.
 
     Returns:
-        n_traces; `overall`: each observer's most-named layers (as many as it names in a trace on average; ties go to
-        the lower layer), how many are `shared`, how many are `expected` of random picks, and the hypergeometric `p`;
-        `within`: mean number `shared` in a trace, `expected_random` (random picks) and `expected_shuffled` (same
-        picks, traces shuffled), and `p` against traces dealt out anew by problem, each text once, as in
-        `trace_agreement`. None without a trace.
+        n_traces; `overall`: each observer's most-named layers (as many as it names per trace on average; ties go to
+        the lower layer), how many are `shared`, how many are `expected` from random picks, and the hypergeometric `p`;
+        `within`: the mean number `shared` per trace, `expected_random` (random picks) and `expected_shuffled` (same
+        picks, traces shuffled), and `p` against traces permuted by problem, each text once, as in `trace_agreement`.
+        None without a trace.
     """
     named = [i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x and y]
     kept = [(a[i], b[i]) for i in named]
@@ -253,19 +254,20 @@ def layer_agreement(
 
 
 def score_agreement(scores: LayerScores, k: int, candidates: Sequence[int]) -> list[dict[str, Any]]:
-    """Whether an attributor finds the same k layers from each observer's findings.
+    """Returns whether an attributor picks the same k layers from each observer's findings.
 
-    Observers that point at the same tokens lead to the same contrasts and so to the same layers: read this beside the
-    agreement on spans.
+    Observers that point at the same tokens lead to the same contrasts and so to the same layers: read this together
+    with the agreement on spans.
 
     Args:
         scores: One attributor's scores.
-        k: Layers that each observer's scores select.
+        k: Number of layers picked by each observer's scores.
         candidates: Layers to select from.
 
     Returns:
-        One row for every two observers with scores from some trace: their top k, how many are shared, expected by
-        chance, and the hypergeometric `p`. Put the rows of all attributors through `correct_overlaps`.
+        One row for each pair of observers with scores from at least one trace: the top k of each, how many are shared,
+        how many are expected by chance, and the hypergeometric `p`. Put the rows of all attributors through
+        `correct_overlaps`.
     """
     rows = {r.observer: r for r in scores.rows if r.observer != "joint" and r.n_traces}
     tops = {name: sorted(sorted(candidates, key=lambda i: (-row.scores[i], i))[:k]) for name, row in rows.items()}
@@ -286,7 +288,7 @@ def score_agreement(scores: LayerScores, k: int, candidates: Sequence[int]) -> l
 
 
 def correct_overlaps(rows: Sequence[dict[str, Any]]) -> None:
-    """Gives each row its `p_holm`: its `p`, corrected for all rows being looked at (m3i.statistics.holm)."""
+    """Adds to each row `p_holm`: its `p`, corrected over all given rows (m3i.statistics.holm)."""
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = p
 
@@ -295,13 +297,13 @@ def correct_overlaps(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def flags(audit: Audit, trace_ids: Sequence[str]) -> list[bool]:
-    """Whether the observer calls each trace failing: whether it has a finding there."""
+    """Returns whether the observer calls each trace failing, that is, has a finding in it."""
     failing = {f.trace_id for f in audit.findings}
     return [trace_id in failing for trace_id in trace_ids]
 
 
 def token_masks(audit: Audit, trace_ids: Sequence[str], traces: Mapping[str, Trace]) -> list[np.ndarray]:
-    """Which completion tokens of each trace the observer's findings cover."""
+    """Returns, for each trace, which completion tokens the observer's findings cover."""
     masks = {trace_id: np.zeros(len(traces[trace_id].completion_ids), dtype=bool) for trace_id in trace_ids}
     for finding in audit.findings:
         if finding.trace_id in masks:

@@ -1,4 +1,4 @@
-"""Quoted failures to token positions: an observer's quote must be in the trace word for word.
+"""Maps quoted failures to token positions; an observer's quote must be in the trace word for word.
 
 Character spans are half-open and count in `Trace.text`; token spans are half-open and count from
 the first token of the completion.
@@ -14,7 +14,7 @@ from m3i.errors import StageError
 
 
 class QuoteError(ValueError):
-    """A quote that is not in the trace word for word; count the finding as rejected, never guess."""
+    """A quote is not in the trace word for word; count the finding as rejected, never guess."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,10 @@ class Span:
 
 
 def locate(trace: Trace, quote: str, *, start: int | None = None) -> Span:
-    """Where a quote lies in a trace.
+    """Returns the span of a quote in a trace.
 
     Args:
-        trace: The trace quoted from.
+        trace: The quoted trace.
         quote: Verbatim text of the trace, at least one character.
         start: Character offset of the quote. Without it the quote must occur exactly once.
 
@@ -39,11 +39,10 @@ def locate(trace: Trace, quote: str, *, start: int | None = None) -> Span:
         The span, with every token that overlaps the quote.
 
     Raises:
-        QuoteError: The quote is empty, is not in the trace at `start`, occurs nowhere or more than once, or no token
-            overlaps it.
+        QuoteError: The quote is empty, is not at `start`, does not occur exactly once, or no token overlaps it.
     """
     if not quote:
-        raise QuoteError(f"trace {trace.id}: an empty quote points at nothing; quote the failing text")
+        raise QuoteError(f"trace {trace.id}: the quote is empty; quote the failing text")
     if start is None:
         n = sum(trace.text.startswith(quote, i) for i in range(len(trace.text)))
         if n != 1:
@@ -75,10 +74,10 @@ def make_finding(
     correction: str | None = None,
     layers: tuple[int, ...] = (),
 ) -> Finding:
-    """A finding whose quote has been checked against the trace; arguments as in Finding and `locate`.
+    """Returns a finding whose quote has been checked against the trace; arguments as in Finding and `locate`.
 
     Raises:
-        QuoteError: As `locate`.
+        QuoteError: As in `locate`.
     """
     span = locate(trace, quote, start=start)
     return Finding(
@@ -99,27 +98,27 @@ def make_finding(
 
 
 def checked_audit(audit: Audit, alias: str, traces: Sequence[Trace], n_layers: int) -> Audit:
-    """An observer's audit as the core keeps it: nothing in it is taken on trust.
+    """Returns an observer's audit as the core keeps it, with every claim checked.
 
     Args:
         audit: What the observer returned.
         alias: The observer's name in this experiment.
         traces: The traces that it was given.
-        n_layers: Layers of the target.
+        n_layers: Number of layers in the target.
 
     Returns:
         The audit under its alias. Findings whose quote is not in the trace word for word are dropped and counted; token
-        spans are worked out anew; layers that the target does not have are dropped and noted; a trace that was neither
-        audited nor missing is missing, and one whose findings were all dropped is missing too, since nothing valid is
-        left of what was said about it.
+        spans are recomputed; layers that the target does not have are dropped and noted. A trace counts as missing if
+        the audit lists it neither as audited nor as missing, or if all its findings were dropped, since no valid
+        statement about it is left.
 
     Raises:
-        StageError: The audit speaks of a trace that it was not given, or calls a trace both audited and missing.
+        StageError: The audit names a trace that it was not given, or lists a trace as both audited and missing.
     """
     by_id = {t.id: t for t in traces}
     spoken_of = {*audit.audited, *audit.missing, *(f.trace_id for f in audit.findings)}
     if unknown := sorted(spoken_of - set(by_id)):
-        raise StageError(f"observer '{alias}' speaks of {len(unknown)} traces that it was not given, e.g. {unknown[0]}")
+        raise StageError(f"observer '{alias}' names {len(unknown)} traces that it was not given, e.g. {unknown[0]}")
     if both := sorted({*audit.audited, *(f.trace_id for f in audit.findings)} & set(audit.missing)):
         raise StageError(f"observer '{alias}' calls {len(both)} traces both audited and missing, e.g. {both[0]}")
     findings: list[Finding] = []
@@ -148,7 +147,7 @@ def checked_audit(audit: Audit, alias: str, traces: Sequence[Trace], n_layers: i
     if strange_layers:
         notes = (
             *notes,
-            f"{strange_layers} named layers do not exist in a target of {n_layers} layers and were dropped",
+            f"dropped {strange_layers} named layers that do not exist in a target with {n_layers} layers",
         )
     return replace(
         audit,
@@ -162,7 +161,7 @@ def checked_audit(audit: Audit, alias: str, traces: Sequence[Trace], n_layers: i
 
 
 def line_around(text: str, position: int) -> tuple[int, int]:
-    """Character span of the line that holds the character at `position`, without the white space around it.
+    """Returns the character span of the line around `position`, without leading and trailing white space.
 
     A position on a newline belongs to the line that it ends. The span may be empty (a blank line).
     """

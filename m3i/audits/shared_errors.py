@@ -1,12 +1,12 @@
-"""Whether observers make the same mistakes, and so how many independent ones a panel is worth.
+"""Whether observers make the same mistakes, and how many independent observers a panel is therefore worth.
 
 Two observers that agree may both be right or both be wrong. Where a verifier says which traces fail, each observer's
-errors are known, and it is their correlation that tells a second opinion from an echo. Kim et al. 2025 (2506.07962)
-find it large between language models, the larger the better they are.
+errors are known, and their correlation tells a second opinion from an echo. Kim et al. 2025 (2506.07962) find this
+correlation to be large between language models, and larger for better models.
 
-Observers that miss failures more often than they raise false alarms err on the same traces, the wrong ones, even if
-none knows of the others. So tests and the panel's worth hold the truth fixed: they compare errors among wrong traces,
-and errors among right traces. All figures are plain JSON values.
+Observers that miss failures more often than they raise false alarms err on the same traces, the incorrect ones, even if
+they are independent. The tests and the panel's effective size therefore condition on the truth: they compare errors
+within incorrect traces and within correct traces. All figures are plain JSON values.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from m3i.audits.agreement import flags
 from m3i.statistics import dealt_orders, holm
 
 UNDEFINED = 0.05
-"""Share of bootstrap draws without errors to correlate above which no interval is given."""
+"""No interval is given if more than this share of bootstrap draws has no errors to correlate."""
 
 
 def error_correlation(
@@ -34,19 +34,19 @@ def error_correlation(
     n_permutations: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Correlation of the observers' errors against the verifier: pair by pair, and for the panel as a whole.
+    """Returns the correlation of the observers' errors against the verifier, for each pair and for the whole panel.
 
     Args:
-        audits: Observer's alias → its audit. Without a finding in an audited trace an observer calls it right.
-        traces: The audited traces, with the verifier's word on each (`Trace.correct`).
+        audits: Observer's alias → its audit. An audited trace without a finding is one that the observer calls correct.
+        traces: The audited traces, each with the verifier's result (`Trace.correct`).
         level: Confidence level of the panel's interval.
-        n_bootstrap: Draws of problems behind it.
+        n_bootstrap: Draws of problems behind that interval.
         n_permutations: Draws behind each pair's p.
-        seed: Of both.
+        seed: Seed of both.
 
     Returns:
-        `pairs`: one row for every two observers (`pair_errors`, and `p_holm`, corrected over the pairs); `panel`: the
-        effective number of observers (`panel_errors`).
+        `pairs`: one row for each pair of observers (`pair_errors`, and `p_holm`, corrected over the pairs); `panel`:
+        the effective number of observers (`panel_errors`).
     """
     by_id = {t.id: t for t in traces}
     pairs = []
@@ -81,7 +81,7 @@ def error_correlation(
 def _errors(
     audits: Mapping[str, Audit], names: Sequence[str], trace_ids: Sequence[str], by_id: Mapping[str, Trace]
 ) -> np.ndarray:
-    """1 where an observer's call differs from the verifier's; observers × traces."""
+    """Returns True where an observer's call differs from the verifier's; observers × traces."""
     wrong_N = np.array([not by_id[t].correct for t in trace_ids], dtype=bool)
     called_ON = np.array([flags(audits[name], trace_ids) for name in names], dtype=bool)
     error_ON: np.ndarray = called_ON.reshape(len(names), len(trace_ids)) != wrong_N
@@ -100,29 +100,30 @@ def pair_errors(
     rng: np.random.Generator,
     n_permutations: int,
 ) -> dict[str, Any]:
-    """How far two observers err on the same traces.
+    """Returns how often two observers err on the same traces.
 
     Args:
         a_N: Whether the first observer errs on each trace.
-        b_N: The other.
-        wrong_N: Whether each trace is wrong by the verifier.
+        b_N: The same for the second observer.
+        wrong_N: Whether each trace is incorrect according to the verifier.
         problems: Problem of each trace.
-        rng: For the permutations.
-        n_permutations: Their number.
+        rng: Generator for the permutations.
+        n_permutations: Number of permutations.
 
     Returns:
-        n; first_errors, second_errors; `shared_errors` and how many are `expected_errors` of observers that err
-        independently at equal truth; `shared_share` of all traces on which either errs, and `expected_share`;
-        `phi_given_truth`, the correlation of the two 0/1 vectors after taking off each observer's error rate among
-        wrong and among right traces; `p`, the chance of so many shared errors when the second observer's are dealt out
-        anew among wrong traces and among right traces: whole problems among those with as many of both, and the samples
-        within each problem; both None, with a `reason`, where no errors vary at equal truth; `phi_marginal`, the
-        correlation of the vectors as they are. It describes, and says nothing of shared blindness: it is positive for
-        any two observers that are better at one class than at the other.
+        n; first_errors, second_errors; `shared_errors`, and `expected_errors`, their expected number for observers that
+        err independently given the truth; `shared_share`, the shared errors as a share of all traces on which either
+        errs, and `expected_share`; `phi_given_truth`, the correlation of the two 0/1 vectors after subtracting each
+        observer's error rate among incorrect and among correct traces; `p`, the probability of at least this many
+        shared errors when the second observer's errors are permuted within incorrect traces and within correct traces:
+        whole problems among those with the same number of each, and samples within each problem; both None, with a
+        `reason`, if no errors vary given the truth; `phi_marginal`, the correlation of the raw vectors. That one is
+        descriptive and no evidence of a shared blind spot: it is positive for any two observers that are both better
+        at the same class.
 
     Source: Pearson's phi (Yule 1912); given the truth, the partial correlation (Yule 1907) with one indicator held
-    fixed; a permutation within strata of what is held fixed, Good 2005, Permutation, Parametric and Bootstrap Tests of
-    Hypotheses, and Winkler et al. 2015; p as in Phipson & Smyth 2010.
+    fixed; permutation within strata of the variable held fixed: Good 2005, Permutation, Parametric and Bootstrap Tests
+    of Hypotheses, and Winkler et al. 2015; p as in Phipson & Smyth 2010.
     """
     n, n_a, n_b, both = len(a_N), int(a_N.sum()), int(b_N.sum()), int((a_N & b_N).sum())
     classes = [group_N for group_N in (wrong_N, ~wrong_N) if group_N.any()]
@@ -146,15 +147,15 @@ def pair_errors(
         return row
     constant = [side for side, count in (("first", n_a), ("second", n_b)) if count in (0, n)]
     if constant:
-        row["reason"] = f"the {' and the '.join(constant)} observer never errs here, or always does"
+        row["reason"] = f"the {' and the '.join(constant)} observer errs on none or on all of these traces"
         return row
     row["phi_marginal"] = _correlation(a_N.astype(float), b_N.astype(float))
     alike = [side for side, x_N in (("first", a_N), ("second", b_N)) if not any(_varies(x_N, wrong_N))]
     if alike:
-        row["reason"] = f"the {' and the '.join(alike)} observer calls all traces alike: no errors vary at equal truth"
+        row["reason"] = f"the {' and the '.join(alike)} observer calls all traces alike: no errors vary given the truth"
         return row
     if not any(a and b for a, b in zip(_varies(a_N, wrong_N), _varies(b_N, wrong_N), strict=True)):
-        row["reason"] = "neither among wrong nor among right traces do the errors of both vary"
+        row["reason"] = "the errors of both vary neither among incorrect nor among correct traces"
         return row
     row["phi_given_truth"] = _correlation(_centred(a_N, wrong_N), _centred(b_N, wrong_N))
     orders = dealt_orders(clusters=problems, kinds=wrong_N.tolist(), rng=rng, draws=n_permutations)
@@ -170,13 +171,13 @@ def _correlation(x_N: np.ndarray, y_N: np.ndarray) -> float | None:
 
 
 def _varies(error_N: np.ndarray, wrong_N: np.ndarray) -> tuple[bool, bool]:
-    """Whether errors vary among the wrong traces, and among the right ones."""
+    """Returns whether errors vary among the incorrect traces, and whether they do among the correct ones."""
     among_wrong, among_right = (bool(x_N.any() and not x_N.all()) for x_N in (error_N[wrong_N], error_N[~wrong_N]))
     return among_wrong, among_right
 
 
 def _centred(error_N: np.ndarray, wrong_N: np.ndarray) -> np.ndarray:
-    """Errors less their rate among the wrong traces, or the right ones."""
+    """Returns the errors minus their rate within the class (incorrect or correct) of each trace."""
     out = error_N.astype(float)
     for group in (wrong_N, ~wrong_N):
         if group.any():
@@ -196,32 +197,33 @@ def panel_errors(
     n_bootstrap: int = 2000,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """How many independent observers a panel is worth.
+    """Returns how many independent observers a panel is worth.
 
-    n observers whose errors at equal truth have mean correlation r reduce the variance of their mean error as much as
+    n observers whose errors, given the truth, have mean correlation r reduce the variance of their mean error as much
+    as this many independent ones:
 
         n_eff = n / (1 + (n − 1) r)
 
-    independent ones; n copies of one observer are worth 1. A negative r counts as 0: no panel is worth more than its
-    members. r is the mean of `phi_given_truth` over every two observers. An observer whose errors do not vary at equal
-    truth, because it never errs on these traces (one that is itself the verifier), always does, or calls all of them
-    alike, has nothing to correlate: it is left out, with the reason, and does not count among n. Two observers of whom
-    one errs sometimes among wrong traces alone and the other among right ones alone share nothing: r is 0 for them.
+    n copies of one observer are worth 1. A negative r counts as 0: no panel is worth more than its members. r is the
+    mean of `phi_given_truth` over all pairs of observers. An observer whose errors do not vary given the truth has
+    nothing to correlate: it never errs on these traces (an observer that is itself the verifier), always errs, or calls
+    all of them alike. It is left out, with the reason, and does not count towards n. If one observer's errors vary only
+    among incorrect traces and another's only among correct ones, they share nothing, and r is 0 for this pair.
 
     Args:
-        errors: Alias → whether it errs on each trace; all answered all of these traces.
-        wrong_N: Whether each trace is wrong by the verifier.
+        errors: Alias → whether it errs on each trace; all observers audited all of these traces.
+        wrong_N: Whether each trace is incorrect according to the verifier.
         problems: Problem of each trace; whole problems are drawn for the interval.
         level: Confidence level.
-        n_bootstrap: Draws.
-        rng: For the draws.
+        n_bootstrap: Number of draws.
+        rng: Generator for the draws.
 
     Returns:
-        observers that count, `left_out` (alias → reason), n_traces, n_problems; `mean_phi` and `n_eff`, each with
-        value, low, high; all None with a `reason` where fewer than two observers count, or where no two err sometimes
-        in the same class; low and high None with a
-        reason where too many draws hold no error of some observer; `degenerate`, with a reason, where all draws give
-        one number (copies of one observer): the interval's width then says nothing about the uncertainty.
+        The observers that count, `left_out` (alias → reason), n_traces, n_problems; `mean_phi` and `n_eff`, each with
+        value, low, high. All of these are None, with a `reason`, if fewer than two observers count or no two have
+        errors that vary in the same class; low and high are None, with a reason, if too many draws hold no error of
+        some observer; `degenerate`, with a reason, if all draws give the same number (copies of one observer): the
+        interval's width then says nothing about the uncertainty.
 
     Source: the design effect 1 + (n − 1) r of Kish 1965, Survey Sampling, section 5.4; percentile interval over
     problems as in m3i.statistics.cluster_mean.
@@ -245,15 +247,15 @@ def panel_errors(
         "reason": "",
     }
     if len(errors) > 1 and not n_traces:
-        section["reason"] = "there is no trace that all of them audited"
+        section["reason"] = "no trace was audited by all of them"
         return section
     if len(names) < 2:
-        section["reason"] = f"it takes two observers that err sometimes, and here is {'one' if names else 'none'}"
+        section["reason"] = f"it takes two observers that sometimes err, and there is {'only one' if names else 'none'}"
         return section
     error_ON = np.array([errors[name] for name in names], dtype=float)
     varies_OK = np.array([_varies(errors[name], wrong_N) for name in names])
     if all(not (a_K & b_K).any() for a_K, b_K in combinations(varies_OK, 2)):
-        section["reason"] = "neither among wrong nor among right traces do the errors of two observers vary"
+        section["reason"] = "the errors of no two observers vary among incorrect or among correct traces"
         return section
     value = float(_mean_phi(error_ON, wrong_N, np.zeros(n_traces, dtype=int), np.ones((1, 1)))[0])
     _, index_N = np.unique(np.asarray(problems), return_inverse=True)
@@ -270,7 +272,7 @@ def panel_errors(
     if high - low < 1e-9:
         section["degenerate"] = True
         section["reason"] = (
-            "every draw of problems gives the same number, so an interval would have no width, which is no certainty"
+            "every draw of problems gives the same number; an interval without width would look like certainty"
         )
     section["mean_phi"] |= {"low": low, "high": high}
     section["n_eff"] |= {"low": effective_number(len(names), high), "high": effective_number(len(names), low)}
@@ -278,21 +280,21 @@ def panel_errors(
 
 
 def _constant(error_N: np.ndarray, wrong_N: np.ndarray) -> str:
-    """What an observer does whose errors do not vary at equal truth."""
+    """Returns, as a phrase, what an observer does whose errors do not vary given the truth."""
     if not error_N.any():
         return "makes no errors on"
     if error_N.all():
-        return "errs everywhere on"
+        return "errs on all of"
     return f"finds a failure in {'none' if error_N[wrong_N].all() else 'all'} of"
 
 
 def effective_number(n: int, mean_phi: float) -> float:
-    """Kish's n / (1 + (n − 1) r), with a negative r counted as 0."""
+    """Returns Kish's n / (1 + (n − 1) r), with a negative r counted as 0."""
     return n / (1 + (n - 1) * max(0.0, mean_phi))
 
 
 def _sums(error_ON: np.ndarray, index_N: np.ndarray, weight_BC: np.ndarray) -> tuple[np.ndarray, ...]:
-    """For each draw of clusters: rows, errors of each observer, shared errors of every two."""
+    """Returns, for each draw of clusters: rows, errors of each observer, shared errors of each pair."""
     n_clusters = weight_BC.shape[1]
     size_C = np.bincount(index_N, minlength=n_clusters).astype(float)
     error_CO = np.zeros((n_clusters, len(error_ON)))
@@ -303,10 +305,10 @@ def _sums(error_ON: np.ndarray, index_N: np.ndarray, weight_BC: np.ndarray) -> t
 
 
 def _mean_phi(error_ON: np.ndarray, wrong_N: np.ndarray, index_N: np.ndarray, weight_BC: np.ndarray) -> np.ndarray:
-    """Mean phi at equal truth over every two observers, one value a draw; NaN where an observer's errors do not vary.
+    """Returns the mean phi given the truth over all pairs, one value per draw; NaN where errors do not vary.
 
-    Sums of squares and products are taken about each class's own mean and then pooled, so that a class in which an
-    observer is always right, or always wrong, adds nothing.
+    Sums of squares and products are taken about the mean of each class and then pooled, so a class in which an observer
+    is always right, or always wrong, adds nothing.
     """
     above_BOP = np.zeros((len(weight_BC), len(error_ON), len(error_ON)))
     for group_N in (wrong_N, ~wrong_N):

@@ -1,4 +1,4 @@
-"""`m3i compare`: the verdict of a sweep from its stored results."""
+"""`m3i compare`: computes the verdict of a sweep from its stored results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ USAGE = "usage: m3i compare SWEEP; SWEEP is the folder of a sweep or multirun, e
 
 
 def compare_command(arguments: list[str]) -> None:
-    """m3i compare SWEEP: tests the attributed arm against its controls, from the stored results alone."""
+    """m3i compare SWEEP: tests the attributed arm against its controls, using only stored results."""
     from m3i.sweep.write import write_comparison
 
     if arguments in (["-h"], ["--help"]):

@@ -1,4 +1,4 @@
-"""The words `m3i ledger show | export | import | abandon`."""
+"""`m3i ledger show | export | import | abandon`: reads and moves the record of remote calls."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ USAGE = (
 
 
 def default_path() -> Path:
-    """The ledger of the default store."""
+    """Returns the path of the default store's ledger."""
     return Path(platformdirs.user_cache_dir("m3i")) / "ledger.sqlite"
 
 
 def ledger_command(arguments: list[str]) -> None:
-    """m3i ledger show|export|import|abandon: what was asked and paid, and a recording as a file."""
+    """m3i ledger show|export|import|abandon: shows what was asked and paid, and moves recordings to and from files."""
     word = arguments[0] if arguments else ""
     if word in ("-h", "--help"):
         print(USAGE)
         return
     if word not in WORDS:
-        raise M3IError(f"'{word}' is no word of 'm3i ledger'{did_you_mean(word, WORDS)} {USAGE}")
+        raise M3IError(f"'m3i ledger' has no command '{word}'{did_you_mean(word, WORDS)} {USAGE}")
     WORDS[word](arguments[1:])
 
 
@@ -64,7 +64,7 @@ def _show(arguments: list[str]) -> None:
     total = sum(row["cost_usd"] for row in rows if row["account"] != "(imported)")
     console.print(f"\n{path}: ${total:.4f} paid; prices now: {price_source()}")
     if any(row["uncertain_usd"] for row in rows):
-        console.print("uncertain: sent and never answered; may have been billed, at most so much. It counts as spent.")
+        console.print("uncertain: sent but never answered; at most this much may have been billed. It counts as spent.")
     for batch in batches:
         console.print(
             f"batch {_plain(batch['name'])} ({_model(batch)}, {batch['requests']} requests, at most "
@@ -87,7 +87,7 @@ def _model(row: dict[str, Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Names from a file are shown, never obeyed: no control characters reach the terminal."""
+    """Returns the text with control characters replaced, so that names from a file cannot control the terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
@@ -118,7 +118,7 @@ def _import(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     done = import_(given.path, given.file)
     there = done.read - done.added
-    print(f"{done.added} answers added to {given.path}" + (f"; {there} were there already" if there else ""))
+    print(f"{done.added} answers added to {given.path}" + (f"; {there} were already there" if there else ""))
     if done.recording:
         print(f"current recording: {_plain(done.recording)}")
     print(f"Repeat the run without keys: python -m m3i ... ledger.mode=replay ledger.path={given.path}")
@@ -136,7 +136,7 @@ def _abandon(arguments: list[str]) -> None:
         n = abandon(db, given.batch)
     finally:
         db.close()
-    print(f"batch {given.batch} given up: its {n} requests are free again, their worst case counts as spent")
+    print(f"batch {given.batch} abandoned: its {n} requests can be sent again; their worst case counts as spent")
 
 
 WORDS: dict[str, Callable[[list[str]], None]] = {

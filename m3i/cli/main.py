@@ -1,4 +1,4 @@
-"""The command line: a first word that is a subcommand, or an experiment in Hydra's words."""
+"""The command line: a subcommand, or an experiment given as Hydra overrides."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 
 def main() -> None:
-    """Entry point of `m3i` and `python -m m3i`."""
+    """Runs `m3i` and `python -m m3i`."""
     signal.signal(signal.SIGTERM, end_as_interrupted)
     sys.exit(run_command(sys.argv[1:]))
 
@@ -62,7 +62,7 @@ def run_command(arguments: Sequence[str]) -> int:
     except M3IError as error:
         return fail(str(error))
     except KeyboardInterrupt:
-        return fail("interrupted; finished stages are in the store: run the same command again to go on", code=130)
+        return fail("interrupted; finished stages are in the store: run the same command again to continue", code=130)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -70,6 +70,6 @@ def run_command(arguments: Sequence[str]) -> int:
         if error.errno not in UNWRITABLE:
             return crash()
         return fail(f"cannot write {error.filename or 'a file'}: {error.strerror}; finished stages are in the store")
-    except Exception:  # a bug of ours or of a plugin: its traceback is for the person who mends it, without keys
+    except Exception:  # a bug, ours or a plugin's: whoever fixes it needs the traceback
         return crash()
     return 0

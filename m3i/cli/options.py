@@ -1,4 +1,4 @@
-"""`m3i options`: the options of one component."""
+"""`m3i options`: lists the options of one component."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from m3i.errors import M3IError
 
 
 def options_command(arguments: list[str]) -> None:
-    """m3i options GROUP NAME: the options of one component, with their defaults and meaning."""
+    """m3i options GROUP NAME: lists the options of one component, with defaults and meaning."""
     from m3i.component import field_docs
     from m3i.config.registry import INTERFACES, PANELS, installed
 
-    words = arguments[0].split("=", 1) if len(arguments) == 1 else arguments  # problems=jsonl, as an override has it
+    words = arguments[0].split("=", 1) if len(arguments) == 1 else arguments  # problems=jsonl, like an override
     if len(words) != 2 or words[0] not in INTERFACES:
         raise M3IError(f"usage: m3i options GROUP NAME, with GROUP one of {', '.join(INTERFACES)}")
     group, name = words
@@ -26,7 +26,7 @@ def options_command(arguments: list[str]) -> None:
 
 
 def default_text(field: Any) -> str:
-    """A field's default as the command line would take it."""
+    """Returns a field's default as it would be written on the command line."""
     if field.default is not dataclasses.MISSING:
         value = field.default
     elif field.default_factory is not dataclasses.MISSING:

@@ -1,4 +1,4 @@
-"""`m3i plugins`: what is installed and who provides it."""
+"""`m3i plugins`: lists the installed components and who provides them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from m3i.errors import M3IError, did_you_mean
 
 
 def plugins_command(arguments: list[str]) -> None:
-    """m3i plugins [GROUP]: what is installed and who provides it."""
+    """m3i plugins [GROUP]: lists the installed components and who provides them."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -28,6 +28,6 @@ def plugins_command(arguments: list[str]) -> None:
         for name in registry.names(group):
             entry = registry.find(group, name)
             row = (group, name, entry.summary(), f"{entry.distribution} {entry.version}")
-            table.add_row(*map(Text, row))  # a docstring's brackets are no markup of rich's
+            table.add_row(*map(Text, row))  # brackets in a docstring are not rich markup
     Console(highlight=False).print(table)
-    print("\nOptions of one: m3i options GROUP NAME   Use: python -m m3i GROUP=NAME GROUP.OPTION=VALUE")
+    print("\nOptions of a component: m3i options GROUP NAME   Use: python -m m3i GROUP=NAME GROUP.OPTION=VALUE")

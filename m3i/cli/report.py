@@ -1,4 +1,4 @@
-"""`m3i report`: a page from a stored result."""
+"""`m3i report`: renders the page of a stored result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def report_command(arguments: list[str]) -> None:
     from m3i.sweep.stored import read_sweep
 
     if len(arguments) != 1:
-        raise M3IError("usage: m3i report FOLDER (with result.json or sweep.json)")
+        raise M3IError("usage: m3i report FOLDER; FOLDER holds result.json or sweep.json")
     folder = Path(arguments[0])
     sweep, report = folder / "sweep.json", folder / "report.html"
     page = render_sweep(read_sweep(sweep)) if sweep.is_file() else render_report(read_result(folder / "result.json"))

@@ -1,4 +1,4 @@
-"""`python -m m3i OVERRIDES`: one experiment in Hydra's words, or a multirun of them."""
+"""`python -m m3i OVERRIDES`: runs one experiment, or a multirun, given as Hydra overrides."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def hydra_command(arguments: list[str]) -> None:
-    """Runs one experiment, or a multirun of them. Raises M3IError."""
+    """Runs one experiment or a multirun. Raises M3IError for anything that the user can fix."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -41,17 +41,17 @@ def hydra_command(arguments: list[str]) -> None:
         try:
             run_job(config, command)
         except JobError:
-            raise  # a multirun's job may run in another process: Hydra carries its error here
-        except M3IError as error:  # Hydra would print the overrides too
+            raise  # a multirun's job may run in another process; Hydra brings its error here
+        except M3IError as error:  # Hydra would also print the overrides
             failures.append(error)
 
-    # Hydra prints its own errors and ends the process, unless told to raise them: then they are ours to say in a line.
+    # Hydra prints its own errors and exits, unless told to raise them; then we can report them in one line.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     saved, sys.argv = sys.argv, ["m3i", *arguments]
     try:
         hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(task)()
-    except JobError as error:  # Hydra hands on the first after all jobs; each has said its own on standard error
-        raise M3IError(f"a job failed: {error} -- the others ran; the same command runs what is missing") from error
+    except JobError as error:  # Hydra raises the first after all jobs; each job has printed its own
+        raise M3IError(f"a job failed: {error} -- the others ran; repeat the command to run what is missing") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise M3IError(explain(error)) from error
     except ValueError as error:
@@ -65,11 +65,11 @@ def hydra_command(arguments: list[str]) -> None:
 
 
 def run_job(config: DictConfig, command: str) -> None:
-    """One job of Hydra, in this process or in a launcher's worker: checks the config, runs, prints the summary.
+    """Runs one Hydra job, in this process or in a launcher's worker: checks the config, runs, prints the summary.
 
     Raises:
-        JobError: What went wrong in a job of a multirun; printed too, since the launcher hands on the first alone.
-        M3IError: What went wrong elsewhere.
+        JobError: A job of a multirun failed; its message is printed too, since launchers report only the first error.
+        M3IError: A single run failed.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -85,9 +85,7 @@ def run_job(config: DictConfig, command: str) -> None:
     in_sweep = of_arms and hydra_config.mode is RunMode.MULTIRUN
     try:
         if of_arms and not in_sweep:
-            raise M3IError(
-                "+sweep=control describes many jobs: start it with -m, as python -m m3i -m +sweep=control ..."
-            )
+            raise M3IError("+sweep=control describes many jobs; start it with -m: python -m m3i -m +sweep=control ...")
         experiment = Experiment.from_config(config, list(hydra_config.overrides.task))
         if experiment.settings.ledger.mode is LedgerMode.estimate:
             from m3i.engine.cost import print_cost
@@ -96,12 +94,12 @@ def run_job(config: DictConfig, command: str) -> None:
             return
         from m3i.engine.run import run
 
-        # The sweep's overview shows its jobs, wherever they run.
+        # A sweep's overview shows its jobs wherever they run.
         finished = run(experiment, run_dir=Path(hydra_config.runtime.output_dir), quiet=in_sweep, command=command)
     except M3IError as error:
         if hydra_config.mode is not RunMode.MULTIRUN:
             raise
-        if not in_sweep:  # a sweep's overview tells its jobs' errors
+        if not in_sweep:  # a sweep's overview reports the errors of its jobs
             fail(str(error))
         raise JobError(str(error)) from error
     for line in () if in_sweep else finished.summary:
@@ -109,7 +107,7 @@ def run_job(config: DictConfig, command: str) -> None:
 
 
 def quiet_libraries() -> None:
-    """Silences what libraries say about themselves, in this process and in every worker."""
-    warnings.filterwarnings("ignore", category=FutureWarning)  # about their next versions
+    """Silences messages of libraries that do not concern the user, in this process and in every worker."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # about the libraries' next versions
     logging.getLogger("gguf").setLevel(logging.WARNING)  # it announces every file it writes
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what it warns of comes as our error
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what it warns about becomes an error of ours

@@ -1,4 +1,4 @@
-"""Refuses keys on the command line and in the config files it names: both are written into every run's folder."""
+"""Refuses secrets on the command line and in config files named there: both are written to every run's folder."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from m3i.errors import M3IError
 
 USER_IN_ADDRESS = re.compile(r"://[^\s/?#]*@|_uri[\"']?\s*[=:]\s*[\"']?[A-Za-z][\w+.\-]*://\S*@")
-"""A user name or a password in an address, also one with letters that end the host of other addresses."""
+"""Matches a user name or password in an address, even if it contains characters that would normally end the host."""
 
 
 def refuse_secrets(arguments: Sequence[str]) -> None:
-    """Raises M3IError, without repeating it, for an argument that holds a key: configs and logs are written to disk."""
+    """Raises M3IError for an argument that holds a secret, without repeating the secret."""
     from m3i.ledger.secrets import holds_secret
 
     for argument in arguments:
@@ -25,12 +25,12 @@ def refuse_secrets(arguments: Sequence[str]) -> None:
             )
             raise M3IError(
                 f"{f'the override {name}=...' if name else 'an argument'} holds a secret ({what}); configs, logs and "
-                f"reports are written to disk, so keys come from the environment alone"
+                f"reports are written to disk, so keys are only read from the environment"
             )
 
 
 def refuse_secret_files(arguments: Sequence[str]) -> None:
-    """Raises M3IError for a config file of the user's that holds a key: Hydra copies configs to the run's folder."""
+    """Raises M3IError for a user's config file that holds a secret: Hydra copies configs to the run's folder."""
     from m3i.ledger.secrets import holds_secret
 
     places = (Path(folder) for folder in config_folders(arguments))
@@ -39,8 +39,8 @@ def refuse_secret_files(arguments: Sequence[str]) -> None:
         what = holds_secret(text) or _user_in_address(text)
         if what:
             raise M3IError(
-                f"{file} holds a secret ({what}); configs are copied to every run's folder, so keys come from the "
-                "environment alone"
+                f"{file} holds a secret ({what}); configs are copied to every run's folder, so keys are only read from "
+                "the environment"
             )
 
 
@@ -49,10 +49,10 @@ def _user_in_address(text: str) -> str | None:
 
 
 def config_folders(arguments: Sequence[str]) -> Iterator[str]:
-    """Folders of configs that Hydra is given on the command line."""
+    """Yields the config folders given to Hydra on the command line."""
     for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         flag, _, value = argument.partition("=")
-        if flag in ("-cd", "-cp") or flag.startswith(("--config-d", "--config-p")):  # argparse takes beginnings too
+        if flag in ("-cd", "-cp") or flag.startswith(("--config-d", "--config-p")):  # argparse accepts abbreviations
             yield value or following
         elif flag.lstrip("+~") == "hydra.searchpath":
             yield from re.findall(r"(?:file://)?(/[^,\]'\"]*)", value)

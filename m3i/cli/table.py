@@ -1,4 +1,4 @@
-"""`m3i table`: every judgement as one table."""
+"""`m3i table`: writes every judgement into one table."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from m3i.errors import InputError, M3IError
 
-USAGE = "usage: m3i table FOLDER [--texts]; FOLDER is a run, a sweep, or holds some"
+USAGE = "usage: m3i table FOLDER [--texts]; FOLDER is a run or a sweep, or contains some"
 
 
 def table_command(arguments: list[str]) -> None:
-    """m3i table FOLDER: every judgement of a run or sweep as results.parquet and results.csv; --texts adds answers."""
+    """m3i table FOLDER: writes all judgements of runs and sweeps as results.parquet and .csv; --texts adds answers."""
     from m3i.results.table.write import write_judgements
 
     folders = [a for a in arguments if a != "--texts"]

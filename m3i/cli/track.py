@@ -30,5 +30,5 @@ def track_command(arguments: list[str]) -> None:
         track_run(trackers, read_result(folder / "result.json"), folder, overrides=overrides, note=print)
     else:
         raise InputError(
-            f"{folder}: there is neither a result.json nor a sweep.json; name the folder of a run or sweep"
+            f"{folder}: there is neither a result.json nor a sweep.json; give the folder of a run or a sweep"
         )

@@ -1,8 +1,8 @@
-"""The arms of an experiment: the attributed layers, and what they are compared with.
+"""The arms of an experiment: the attributed layers, and the controls they are compared with.
 
-An arm is named in the config (`arm=random-3`) and never changes its selector: what the selector
-takes is the attributed set, and every other arm is derived from that set, here. So a control
-matches it in number, candidates and strata whichever selector, third-party ones included, made it.
+The config names an arm (`arm=random-3`) without changing the selector: the selector's layers are
+the attributed set, and every other arm is derived from that set here. Controls therefore match it
+in number of layers, candidates and strata for every selector, third-party ones included.
 """
 
 from __future__ import annotations
@@ -22,39 +22,41 @@ class ArmKind(str, Enum):
     ATTRIBUTED = "attributed"
     """The layers that the selector takes."""
     RANDOM = "random"
-    """Another set of the population that the attributed one could have come from: the controls of the test."""
+    """Another set from the population that the attributed set could have come from: the controls of the test."""
     EXCLUDING = "excluding"
-    """A random set free of every attributed layer: a contrast, without a p value (docs/verdict.md)."""
+    """A random set that contains no attributed layer: a contrast, without a p value (docs/verdict.md)."""
     ALL = "all"
     """Every candidate layer."""
     SHUFFLED = "shuffled"
-    """The attributed layers on pairs half of which have chosen and rejected swapped: training without preference."""
+    """The attributed layers, on pairs of which half have chosen and rejected swapped: training without preference."""
     SHAM = "sham"
-    """The attributed layers with an update of zero: nothing may change."""
+    """The attributed layers with a zero update, which must change nothing."""
 
 
+DERIVED = (ArmKind.ALL, ArmKind.SHUFFLED, ArmKind.SHAM)
+"""Kinds of which there is one beside the attributed arm."""
 DRAWN = (ArmKind.RANDOM, ArmKind.EXCLUDING)
-"""Kinds of which there are several, told apart by the number of their draw."""
+"""Kinds with several arms, told apart by the number of the draw."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One arm by its name."""
+    """One arm of an experiment."""
 
     kind: ArmKind
     draw: int | None = None
-    """Which draw, from 0; None for kinds of which there is one."""
+    """Number of the draw, from 0; None for kinds with a single arm."""
     draw_seed: int = 0
-    """Which random order of the sets the draw counts in."""
+    """Seed of the random order in which draws are numbered."""
 
     @property
     def name(self) -> str:
-        """As in the config: `random-3`, `sham`."""
+        """The name as in the config, e.g. `random-3` or `sham`."""
         return self.kind.value if self.draw is None else f"{self.kind.value}-{self.draw}"
 
 
 def parse_arm(name: str, draw_seed: int = 0) -> Arm:
-    """The arm of a name. Raises ConfigError that says what there is."""
+    """Returns the arm with the given name. Raises ConfigError that lists the arms."""
     kind, dash, number = name.partition("-")
     known = {k.value: k for k in ArmKind}
     drawn = [k.value for k in DRAWN]
@@ -64,20 +66,20 @@ def parse_arm(name: str, draw_seed: int = 0) -> Arm:
         return Arm(kind=known[kind])
     names = [f"{k}-0" if k in drawn else k for k in known]
     listed = ", ".join(f"{k}-N (N = 0, 1, ...)" if k in drawn else k for k in known)
-    raise ConfigError(f"arm = {name!r}: there is no such arm{did_you_mean(name, names)} There are {listed}")
+    raise ConfigError(f"arm = {name!r}: there is no such arm{did_you_mean(name, names)} Available: {listed}")
 
 
 def population(kind: ArmKind, attributed: LayerSelection, info: TargetInfo, seed: int = 0) -> Population:
-    """The sets that a drawn arm comes from.
+    """Returns the layer sets that an arm is drawn from.
 
-    Each holds as many layers of every stratum as the attributed set: dense and routed layers of a mixture-of-experts
-    model have different trainable parameters, so a control that mixed them otherwise would train another number.
+    Each set holds as many layers of every stratum as the attributed set: in a mixture-of-experts model, dense and
+    routed layers differ in their trainable parameters, so a control with another mix would train a different number.
 
     Args:
-        kind: `random`: every such set of the candidates but the attributed one. `excluding`: those free of its layers.
+        kind: `random`: all such sets of candidates except the attributed one. `excluding`: those without its layers.
         attributed: The selector's set with its candidates.
-        info: Says which layers are dense.
-        seed: The order of the draws.
+        info: The target, which says which layers are dense.
+        seed: Seed of the order of the draws.
     """
     kept_out = attributed.layers if kind is ArmKind.EXCLUDING else ()
     strata = []
@@ -91,10 +93,10 @@ def population(kind: ArmKind, attributed: LayerSelection, info: TargetInfo, seed
 
 
 def select_for(arm: Arm, attributed: LayerSelection, info: TargetInfo) -> LayerSelection:
-    """The layers that an arm trains.
+    """Returns the layers that an arm trains.
 
     Raises:
-        ConfigError: A draw beyond the number of distinct sets; the message says how many there are.
+        ConfigError: The number of the draw exceeds the number of distinct sets; the message says how many there are.
     """
     candidates = attributed.candidates
     if arm.kind in DRAWN:
@@ -102,7 +104,7 @@ def select_for(arm: Arm, attributed: LayerSelection, info: TargetInfo) -> LayerS
         drawn_from = population(arm.kind, attributed, info, arm.draw_seed)
         if arm.draw >= drawn_from.n_sets:
             raise ConfigError(
-                f"arm = {arm.name}: beside the attributed layers {list(attributed.layers)} there are "
+                f"arm = {arm.name}: besides the attributed layers {list(attributed.layers)} there are "
                 f"{drawn_from.n_sets} sets to draw, numbered from 0"
             )
         layers = drawn_from.draw(arm.draw)
@@ -127,11 +129,11 @@ def select_for(arm: Arm, attributed: LayerSelection, info: TargetInfo) -> LayerS
 
 
 def arm_section(arm: Arm, attributed: LayerSelection, info: TargetInfo, *, seed: int) -> dict[str, Any]:
-    """Which arm a run is, and what it is derived from.
+    """Returns the section `arm` of result.json: which arm a run is, and what it is derived from.
 
     Args:
         arm: The arm.
-        attributed: The selector's own set.
+        attributed: The selector's layers.
         info: The target.
         seed: Training seed.
     """

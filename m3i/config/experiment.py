@@ -36,7 +36,7 @@ from m3i.interfaces import (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A checked configuration: every component made, every option valid."""
+    """A checked configuration: every component is built and every option valid."""
 
     target: Target
     problems: ProblemSource
@@ -52,14 +52,14 @@ class Experiment:
     config: dict[str, Any]
     """The composed config as plain values, for the record."""
     overrides: tuple[str, ...] = ()
-    """What was asked for on the command line or in `compose`."""
+    """The overrides given on the command line or to `compose`."""
 
     @classmethod
     def compose(cls, *overrides: str) -> Experiment:
-        """An experiment from the same overrides that the command line takes.
+        """Returns an experiment from the same overrides that the command line takes.
 
         Raises:
-            ConfigError: an unknown component or option, or a value out of range.
+            ConfigError: A component or an option is unknown, or a value is out of range.
         """
         from hydra import compose, initialize_config_dir
         from hydra.core.global_hydra import GlobalHydra
@@ -79,7 +79,7 @@ class Experiment:
 
     @classmethod
     def from_config(cls, config: DictConfig, overrides: tuple[str, ...] | list[str] = ()) -> Experiment:
-        """An experiment from a composed config. Raises ConfigError."""
+        """Returns an experiment from a composed config. Raises ConfigError as `compose` does."""
         from m3i.config.explain import explain
 
         plain = OmegaConf.to_container(config, resolve=False)
@@ -119,7 +119,7 @@ class Experiment:
 
     @property
     def components(self) -> dict[str, Component]:
-        """Every component by its place in the config, such as `trainer` or `observer.checker`."""
+        """Place in the config, such as `trainer` or `observer.checker` → component."""
         panels: dict[str, Mapping[str, Any]] = {
             "observer": self.observers,
             "attributor": self.attributors,
@@ -137,7 +137,7 @@ class Experiment:
 
     @property
     def asks_remotely(self) -> bool:
-        """Whether any component's results come from the ledger."""
+        """Whether any component gets its results through the ledger."""
         return any(component.uses_ledger for component in self.components.values())
 
 
@@ -150,12 +150,12 @@ def prepare_hydra() -> None:
     register_with_hydra()
     store = ConfigStore.instance()
     store.store(name="settings", node=schema_of(Settings))
-    # `--help` copies this singleton once for every group: half a second where launchers have filled it.
+    # `--help` copies this singleton once per group, which takes half a second if launchers have filled it.
     ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
 
 
 def refuse_unknown(config: DictConfig, path: str = "") -> None:
-    """Raises ConfigError for a key that no option has: `+key=1` and YAML can add one, and nothing would read it."""
+    """Raises ConfigError for a key that is no option: `+key=1` and YAML can add one that nothing would read."""
     from m3i.config.explain import unknown_option
 
     cls = OmegaConf.get_type(config) if path else Settings
@@ -172,7 +172,7 @@ def refuse_unknown(config: DictConfig, path: str = "") -> None:
 
 
 def refuse_environment(value: Any, path: str = "") -> None:
-    """Raises ConfigError where a config reads the environment: a key pulled in there would reach every dump."""
+    """Raises ConfigError if a config reads the environment: a secret read that way would end up in every dump."""
     if isinstance(value, dict):
         for name, inner in value.items():
             refuse_environment(inner, f"{path}.{name}" if path else str(name))

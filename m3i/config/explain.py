@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's errors, said in one line: what is wrong, what was given, what to do."""
+"""Rewrites errors of Hydra and OmegaConf as one line: what is wrong, what was given, what to do."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ NO_LAUNCHER = re.compile(r"Could not find 'hydra/launcher/(?P<name>[^']+)'")
 LAUNCHER_EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
 """Launcher → the extra of M3I that installs it."""
 NO_NAME = "Config group override must be a string or a list"
-"""What Hydra says in a bare ValueError about `trainer=null` or `=3`."""
+"""Hydra's message, in a bare ValueError, for `trainer=null` or `=3`."""
 
 
 def explain(error: BaseException) -> str:
-    """One line for the user."""
+    """Returns the error as one line for the user."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, M3IError):
@@ -27,7 +27,7 @@ def explain(error: BaseException) -> str:
         if isinstance(cause, ValidationError):
             return f"option '{cause.full_key}': {_first_line(cause)}"
         if NO_NAME in str(cause):
-            return "a component is chosen by its name, such as trainer=dpo_lora (see 'm3i plugins')"
+            return "choose a component by its name, such as trainer=dpo_lora (see 'm3i plugins')"
         if launcher := NO_LAUNCHER.search(str(cause)):
             return _no_launcher(launcher["name"])
         cause = cause.__cause__ or cause.__context__
@@ -47,11 +47,11 @@ def _unknown_option(error: OmegaConfBaseException) -> str:
 
 
 def unknown_option(path: str, known: list[str]) -> str:
-    """The line for an option that does not exist; `known` are its would-be siblings."""
+    """Returns the message for an option that does not exist; `known` are the options in the same place."""
     prefix, _, name = path.rpartition(".")
     full = [f"{prefix}.{k}" if prefix else k for k in known]
     hint = did_you_mean(path, full) if did_you_mean(name, known) != "." else "."
-    place = f"Options of {prefix}" if prefix else "There are"
+    place = f"Options of {prefix}" if prefix else "Options"
     return f"option '{path}' does not exist{hint} {place}: {', '.join(sorted(known)) or 'none'}"
 
 

@@ -1,8 +1,8 @@
 """The plugin manager: which components exist, and who provides each.
 
 `build()` is a factory: it makes a fresh manager from the installed entry points (group `m3i`)
-and fails, naming the distribution, on anything that would otherwise be silent: a plugin that
-does not import, a misspelled hook, a plugin without hooks, a name registered twice.
+and raises an error, naming the distribution, for what would otherwise go unnoticed: a plugin that
+cannot be imported, a misspelled hook, a plugin without hooks, a name registered twice.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ class Entry:
     version: str
 
     def summary(self) -> str:
-        """First line of the component's docstring."""
+        """Returns the first line of the component's docstring."""
         return (inspect.getdoc(self.cls) or "").split("\n", 1)[0]
 
     def source_hash(self) -> str:
-        """Hash of the plugin's source and of what it imports: an edited component never answers from old results."""
+        """Returns a hash of the plugin's source and its imports: an edited component never reuses old results."""
         return package_hash(self.cls.__module__.split(".", 1)[0], plugin_packages())
 
 
@@ -87,7 +87,7 @@ class Registry:
         """Registers one component. Raises PluginError naming the distribution."""
         who = f"plugin distribution '{distribution}'"
         if not name or FORBIDDEN_IN_NAMES & set(name):
-            raise PluginError(f"{who}: {group} name {name!r} is empty or holds one of '+:,=@/ '")
+            raise PluginError(f"{who}: {group} name {name!r} is empty or contains one of '+:,=@/ '")
         taken = self.entries.get((group, name))
         if taken is not None:
             raise PluginError(
@@ -103,11 +103,11 @@ class Registry:
         self.entries[group, name] = Entry(group, name, cls, distribution, version)
 
     def names(self, group: str) -> list[str]:
-        """Registered names of one group, sorted."""
+        """Returns the registered names of one group, sorted."""
         return sorted(name for g, name in self.entries if g == group)
 
     def find(self, group: str, name: str) -> Entry:
-        """The entry. Raises ConfigError with a hint and the list of what is there and who provides it."""
+        """Returns the entry. Raises ConfigError with a hint, and a list of what is available and who provides it."""
         entry = self.entries.get((group, name))
         if entry is None:
             there = [f"{n} ({self.entries[group, n].distribution})" for n in self.names(group)]
@@ -118,7 +118,7 @@ class Registry:
         return entry
 
     def entry_of(self, group: str, component: object) -> Entry:
-        """The entry that a configured component was made from."""
+        """Returns the entry that a configured component was made from."""
         for entry in self.entries.values():
             if entry.group == group and entry.cls is type(component):
                 return entry
@@ -126,13 +126,13 @@ class Registry:
 
 
 def build(modules: Iterable[tuple[ModuleType, str, str]] | None = None) -> Registry:
-    """A registry over the installed plugins.
+    """Returns a registry of the installed plugins.
 
     Args:
         modules: (module, distribution, version) of each plugin, instead of the installed entry points.
 
     Raises:
-        PluginError: a plugin does not import, misspells a hook, has none, or takes a name that is taken.
+        PluginError: A plugin cannot be imported, misspells a hook, has none, or uses a name that is already taken.
     """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
@@ -164,14 +164,14 @@ def build(modules: Iterable[tuple[ModuleType, str, str]] | None = None) -> Regis
 
 @cache
 def plugin_packages() -> frozenset[str]:
-    """Top-level packages that the installed entry points name."""
+    """Returns the top-level packages named by the installed entry points."""
     points = importlib.metadata.entry_points(group=hookspecs.PROJECT)
     return frozenset(point.value.split(":")[0].split(".")[0] for point in points)
 
 
 @cache
 def installed() -> Registry:
-    """The registry over installed plugins, built once a process."""
+    """Returns the registry of the installed plugins, built once per process."""
     return build()
 
 
@@ -182,9 +182,9 @@ def _installed() -> Iterable[tuple[ModuleType, str, str]]:
         version = point.dist.version if point.dist else "0"
         try:
             module = point.load()
-        except Exception as error:  # a plugin is foreign code: anything can come out of its import
+        except Exception as error:  # a plugin is foreign code: its import can raise anything
             raise PluginError(
-                f"plugin '{point.name}' ({point.value}) of distribution '{distribution}' {version} does not import: "
+                f"plugin '{point.name}' ({point.value}) of distribution '{distribution}' {version} cannot be imported: "
                 f"{type(error).__name__}: {error}; fix it or uninstall '{distribution}'"
             ) from error
         if not isinstance(module, ModuleType):

@@ -1,24 +1,26 @@
-"""The core's own options: the schema of the root config. Components bring theirs (see m3i.component).
+"""The core's own options: the schema of the root config. Components define their own (see m3i.component).
 
 Seeds are separate fields: `problems.seed`, `trace.seed`, `selector.seed`, `seed` (training),
-`evaluate.seeds` (generation). Changing one re-runs only what depends on it.
+`evaluate.seeds` (generation). Changing one reruns only what depends on it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from omegaconf import MISSING
 
 from m3i.component import option, require
+from m3i.config.arms import DERIVED
+from m3i.statistics.randomization import ALTERNATIVES
 
 E = TypeVar("E", bound=Enum)
 
 
 def _choice(kind: type[E], name: str, value: E | str) -> E:
-    """The member that a value names. Raises ConfigError that lists them."""
+    """Returns the member that a value names. Raises ConfigError that lists the members."""
     known = [member.value for member in kind]
     require(value in known, name, value, " or ".join(filter(None, (", ".join(known[:-1]), known[-1]))))
     return kind(value)
@@ -30,22 +32,22 @@ def _in_unit(name: str, value: float) -> None:
 
 @dataclass(kw_only=True)
 class TraceSettings:
-    """How the target's reasoning is sampled, or where the user's own traces lie."""
+    """How the target's traces are sampled, or which file the user's own traces are read from."""
 
     samples: int = 4
-    """Completions a train problem."""
+    """Completions per train problem."""
     temperature: float = 0.8
-    """Softmax temperature; 0 is greedy, which gives every sample the same text."""
+    """Softmax temperature; 0 decodes greedily, so all samples of a problem have the same text."""
     top_p: float = 1.0
-    """Nucleus: the smallest set of tokens with at least this probability is kept. Source: Holtzman 1904.09751."""
+    """Nucleus sampling: keep the smallest set of tokens with at least this probability. Source: Holtzman 1904.09751."""
     max_new_tokens: int = 96
-    """Length limit of a completion in tokens; a completion that reaches it is `truncated`."""
+    """Maximum length of a completion in tokens; a completion that reaches it is `truncated`."""
     batch_size: int = 256
-    """Completions generated together; lower it where memory is short."""
+    """Completions generated together; lower it if memory is short."""
     seed: int = 0
     """Seed of the sampling noise."""
     file: str | None = None
-    """JSONL of the user's own traces (`prompt` or `problem_id`, and `completion`) instead of generating."""
+    """JSONL file of the user's own traces (`prompt` or `problem_id`, and `completion`), used instead of sampling."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -58,12 +60,12 @@ class TraceSettings:
 
 @dataclass(kw_only=True)
 class TelemetrySettings:
-    """What is measured in every layer."""
+    """How much is measured in every layer."""
 
     max_traces: int = 96
-    """Traces measured at most, failing and right ones in turn."""
+    """Maximum number of traces measured, balanced between incorrect and correct ones."""
     batch_size: int = 16
-    """Traces a forward pass."""
+    """Traces per forward pass."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -73,10 +75,10 @@ class TelemetrySettings:
 
 @dataclass(kw_only=True)
 class AttributionSettings:
-    """How rows of layer values become scores."""
+    """How layer values are averaged into scores."""
 
     n_bootstrap: int = 1000
-    """Bootstrap replicates of the interval over traces."""
+    """Bootstrap replicates for the interval over traces."""
     seed: int = 0
     """Seed of the bootstrap."""
 
@@ -86,24 +88,24 @@ class AttributionSettings:
 
 
 class Corrected(str, Enum):
-    """Whether a failing trace made right from its first wrong step may be a chosen side."""
+    """When a failing trace, corrected from its first wrong step on, may be the chosen side of a pair."""
 
     none = "none"
-    """Sampled traces only."""
+    """Never; chosen sides are sampled traces."""
     fill = "fill"
-    """Only for problems without a right trace of their own."""
+    """For problems without a correct trace."""
     only = "only"
-    """Corrected completions only: each pair shares everything before the first wrong step."""
+    """Always: the two sides of a pair then share everything before the first wrong step."""
     also = "also"
-    """Sampled and corrected pairs, up to `per_problem` of each."""
+    """In addition to sampled chosen sides, with up to `per_problem` pairs of each kind."""
 
 
 class Overlong(str, Enum):
-    """What happens to a pair longer than `max_length`; none is ever cut."""
+    """What happens to a pair longer than `max_length`; no pair is ever truncated."""
 
     error = "error"
     leave_out = "leave_out"
-    """It is left out and counted."""
+    """The pair is left out and counted."""
 
 
 @dataclass(kw_only=True)
@@ -111,20 +113,20 @@ class PairSettings:
     """How preference pairs are made from verified traces."""
 
     per_problem: int = 2
-    """Pairs a problem at most."""
+    """Maximum number of pairs per train problem."""
     at_most: int | None = None
-    """Pairs in all at most, drawn by the seed from those that could be made; null: all of them."""
+    """Maximum number of pairs in total, drawn by `seed` from all possible pairs; null: no maximum."""
     corrected: Corrected = Corrected.fill
-    """Chosen side made by correcting the failing trace's steps: `none`, `fill` (where right samples run out), `only`,
-    or `also` (beside the sampled one)."""
+    """When the chosen side may be a corrected failing trace: `none` (never), `fill` (for problems without a correct
+    sample), `only` (always), or `also` (in addition to sampled chosen sides)."""
     max_length: int = 512
-    """Longest pair in tokens, prompt included; no pair is ever cut."""
+    """Maximum length of a pair in tokens, prompt included; no pair is ever truncated."""
     overlong: Overlong = Overlong.leave_out
-    """A pair over `max_length`: `leave_out` (and count it) or `error`."""
+    """What happens to a pair over `max_length`: `leave_out` (it is counted) or `error`."""
     truncated: bool = False
-    """Take traces that the length limit ended as rejected sides; they are counted either way and never chosen."""
+    """Use traces cut off by the length limit as rejected sides; they are counted either way and never chosen."""
     seed: int = 0
-    """Seed of the choice among many possible pairs."""
+    """Seed of the choice among possible pairs."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -137,10 +139,10 @@ class PairSettings:
 
 @dataclass(kw_only=True)
 class ReferenceSettings:
-    """The untouched model's log-probabilities of every pair, shared by all arms."""
+    """How the base model's log-probabilities of the pairs, shared by all arms, are computed."""
 
     batch_size: int = 16
-    """Pairs a forward pass."""
+    """Pairs per forward pass."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -152,15 +154,15 @@ class EvaluateSettings:
     """How held-out problems are answered under llama.cpp."""
 
     seeds: list[int] = option(factory=lambda: [0])
-    """Generation seeds; each answers every held-out problem once."""
+    """Generation seeds; every held-out problem is answered once per seed."""
     temperature: float = 0.8
-    """Softmax temperature; base and tuned model share the sampling noise of each problem and seed."""
+    """Softmax temperature; base model and tuned model share the sampling noise of each problem and seed."""
     top_p: float = 1.0
-    """Nucleus, as in `trace.top_p`."""
+    """Nucleus sampling, as in `trace.top_p`."""
     max_new_tokens: int = 96
-    """Length limit of an answer in tokens."""
+    """Maximum length of an answer in tokens."""
     threads: int = 1
-    """llama.cpp threads; on a shared machine two can be slower than one."""
+    """Number of llama.cpp threads; on a shared machine two can be slower than one."""
     n_ctx: int = 1024
     """Context length in tokens."""
 
@@ -180,9 +182,9 @@ class JudgingSettings:
     """How comparisons are shown to judges."""
 
     seed: int = 0
-    """Seed of the order in which blind pairs are shown, and of the draw of canaries."""
+    """Seed of the order in which blind pairs are shown, and of the choice of canaries."""
     canaries: int = 8
-    """Answers with a planted instruction that are mixed in for judges that read with a model; 0: none."""
+    """Number of answers with a planted instruction mixed in for judges that read with a model; 0: none."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -191,14 +193,14 @@ class JudgingSettings:
 
 @dataclass(kw_only=True)
 class StatisticsSettings:
-    """How sure one can be."""
+    """How uncertainty is estimated and reported."""
 
     n_bootstrap: int = 2000
     """Bootstrap replicates over problems."""
     seed: int = 0
     """Seed of the bootstrap."""
     confidence: float = 0.95
-    """Level of every interval."""
+    """Confidence level of every interval."""
     power: float = 0.8
     """Power at which the minimum detectable effect is stated."""
 
@@ -211,14 +213,14 @@ class StatisticsSettings:
 
 @dataclass(kw_only=True)
 class StoreSettings:
-    """Where results are kept."""
+    """Where artifacts are kept."""
 
     root: str | None = option(None, result_free=True)
-    """Folder of the artifact store; the user's cache folder when unset. Runs and processes may share it."""
+    """Folder of the artifact store; the user's cache folder if unset. Runs and processes may share it."""
 
 
 class LedgerMode(str, Enum):
-    """How the ledger answers."""
+    """How the ledger answers a call."""
 
     live = "live"
     record = "record"
@@ -228,30 +230,31 @@ class LedgerMode(str, Enum):
 
 @dataclass(kw_only=True)
 class LedgerSettings:
-    """The record of every remote call: what was asked, answered and paid. None of it changes a result."""
+    """The record of every remote call: what was asked, answered and paid. These options do not change any result."""
 
     mode: LedgerMode = option(LedgerMode.live, result_free=True)
-    """`live` reuses an answer or calls; `record` calls afresh; `replay` never calls, and a missing answer is an error;
-    `estimate` prints what the run would ask and cost, and ends."""
+    """`live` reuses a recorded answer or calls; `record` always calls; `replay` never calls, and a missing answer is an
+    error; `estimate` prints what the run would ask and cost, then stops."""
     path: str | None = option(None, result_free=True)
-    """SQLite file; `ledger.sqlite` in the store when unset. Parallel runs may share it."""
+    """SQLite file; `ledger.sqlite` in the store if unset. Parallel runs may share it."""
     recording: str = option("", result_free=True)
-    """Recording that `record` makes or goes on with (a new one for every run when empty), and that `live` and `replay`
-    take answers from first (the newest when empty)."""
+    """Name of a recording. `record` starts or continues it (if empty: a new one for every run); `live` and `replay`
+    look for answers there first (if empty: in the newest one)."""
     account: str = option("default", result_free=True)
-    """What `budget_usd` is counted against: all calls ever paid for under this name in this ledger."""
+    """Account that `budget_usd` applies to; it covers all calls ever paid for under this name in this ledger."""
     budget_usd: float | None = option(20.0, result_free=True)
-    """Most US dollars that the account may spend. Checked before each call with its worst case; null: no limit."""
+    """US dollars that the account may spend in total. Each call's worst case is checked beforehand; null: no limit."""
     prices: dict[str, Any] = option(factory=dict, result_free=True)
-    """Model id → {input, output, cache_read, cache_write} in USD per million tokens, before litellm's table."""
+    """Model id → {input, output, cache_read, cache_write} in USD per million tokens; overrides litellm's table."""
     concurrency: int = option(8, result_free=True)
-    """Most calls in flight to one model; adapts downwards when the provider answers 429 or 529."""
+    """Maximum number of calls in flight per model; lowered when the provider answers 429 or 529."""
     timeout_s: float = option(180.0, result_free=True)
-    """Longest single attempt in seconds, from sending to the last byte."""
+    """Time limit of a single attempt in seconds, from sending to the last byte."""
     deadline_s: float = option(900.0, result_free=True)
-    """Longest call in seconds, waiting and retries included; then the run stops, and goes on when started again."""
+    """Time limit of a call in seconds, waiting and retries included; when it is exceeded the run stops, and continues
+    when started again."""
     batch_poll_s: float = option(30.0, result_free=True)
-    """Seconds between two looks at a batch."""
+    """Seconds between checks of a batch."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -263,56 +266,58 @@ class LedgerSettings:
         require(self.batch_poll_s > 0, "ledger.batch_poll_s", self.batch_poll_s, "more than 0")
 
 
+EndpointKind = Literal["score", "accuracy"]
+"""What the arms of a sweep are compared by."""
 MOST_ARMS = 10_000
-"""Random arms that a sweep may ask for: each is trained."""
+"""Maximum number of random arms in a sweep, since each one is trained."""
 
 
 def require_training_seed(name: str, seed: int) -> None:
-    """Raises ConfigError for a seed that no random number generator takes."""
+    """Raises ConfigError for a seed outside the range of the random number generators."""
     require(0 <= seed < 2**32, name, seed, "training seeds from 0 to 4294967295")
 
 
 @dataclass(kw_only=True)
 class SweepSettings:
-    """What `+sweep=control` runs, and what it will be judged by. None of it changes a result of one arm.
+    """What `+sweep=control` runs, and how the outcome is tested. These options do not change the result of any arm.
 
-    Endpoint, margin and alpha are written to plan.json before the first result; a later change is a deviation that the
-    report names.
+    Endpoint, margin and alpha are written to plan.json before the first result; the report names any later change as a
+    deviation.
     """
 
     n_random: int = 19
-    """Random-layer arms; 19 are the least with which p ≤ 0.05 is possible. Where fewer sets exist, all are run;
-    with 0 nothing is tested."""
+    """Number of random control arms; p ≤ 0.05 takes at least 19. If fewer layer sets exist, all of them are run; with 0
+    nothing is tested."""
     n_excluding: int = 0
-    """Arms of random sets free of every attributed layer, shown as a contrast without a p value."""
-    others: list[str] = option(factory=lambda: ["all", "shuffled", "sham"])
+    """Number of arms with random sets that contain no attributed layer, shown as a contrast without a p value."""
+    others: list[str] = option(factory=lambda: [kind.value for kind in DERIVED])
     """Further arms: `all` candidates, `shuffled` preferences, `sham` (a zero update; run at one training seed)."""
     seeds: list[int] = option(factory=lambda: [0, 1, 2])
-    """Training seeds of every arm; with fewer than three the interval of the effect covers too little."""
+    """Training seeds of every arm; with fewer than three the effect's interval falls short of its nominal coverage."""
     primary: str = "score"
-    """Primary endpoint, tested alone at `alpha`: `score` (mean score of a judge, tie ½) or `accuracy` (share of right
-    answers by the verifier)."""
+    """Primary endpoint, tested on its own at `alpha`: `score` (a judge's mean score, a tie counting ½) or `accuracy`
+    (share of answers that the verifier calls correct)."""
     judge: str = ""
-    """Alias of the judge whose score is the endpoint; empty for the first of the panel."""
+    """Alias of the judge whose score is the endpoint; if empty, the first of the panel."""
     alternative: str = "greater"
-    """What the attributed arm is claimed to be beside the random arms: `greater`, `less` or `two-sided`."""
+    """Hypothesis about the attributed arm relative to the random arms: `greater`, `less` or `two-sided`."""
     alpha: float = 0.05
-    """Level of the primary test, and family-wise level of the secondary ones."""
+    """Level of the primary test, and family-wise level of the secondary tests."""
     margin: float = 0.05
     """Equivalence margin on the mean score: differences within ± `margin` count as none."""
     effect: float = 0.6
-    """Share of wins among decided problems that one wants to be able to find; says what n that takes."""
+    """Share of wins among decided problems that a sweep should be able to detect; the required n is reported."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
         for name, n in (("sweep.n_random", self.n_random), ("sweep.n_excluding", self.n_excluding)):
             require(0 <= n <= MOST_ARMS, name, n, f"at least 0, and at most {MOST_ARMS}")
-        known = ("all", "shuffled", "sham")
+        known = [kind.value for kind in DERIVED]
         require(
             set(self.others) <= set(known) and len(set(self.others)) == len(self.others),
             "sweep.others",
             list(self.others),
-            "distinct ones of all, shuffled, sham",
+            f"distinct ones of {', '.join(known)}",
         )
         require(
             len(self.seeds) >= 1 and len(set(self.seeds)) == len(self.seeds),
@@ -322,9 +327,8 @@ class SweepSettings:
         )
         for seed in self.seeds:
             require_training_seed("sweep.seeds", seed)
-        require(self.primary in ("score", "accuracy"), "sweep.primary", self.primary, "score or accuracy")
-        known = ("greater", "less", "two-sided")
-        require(self.alternative in known, "sweep.alternative", self.alternative, "greater, less or two-sided")
+        require(self.primary in get_args(EndpointKind), "sweep.primary", self.primary, "score or accuracy")
+        require(self.alternative in ALTERNATIVES, "sweep.alternative", self.alternative, "greater, less or two-sided")
         require(0 < self.alpha < 0.5, "sweep.alpha", self.alpha, "a number in (0, 0.5)")
         require(0 < self.margin < 0.5, "sweep.margin", self.margin, "a number in (0, 0.5)")
         require(0.5 < self.effect < 1, "sweep.effect", self.effect, "a number in (0.5, 1)")
@@ -332,7 +336,7 @@ class SweepSettings:
 
 @dataclass(kw_only=True)
 class Settings:
-    """The root config. The first nine are components, chosen by name; a tracker need not be."""
+    """The root config. The first nine fields are components, chosen by name; only the tracker is optional."""
 
     target: Any = MISSING
     problems: Any = MISSING
@@ -355,14 +359,14 @@ class Settings:
     store: StoreSettings = field(default_factory=StoreSettings)
     sweep: SweepSettings = field(default_factory=SweepSettings)
     arm: str = "attributed"
-    """What is trained of the experiment: `attributed` (the selector's layers), or a control derived from them:
-    `random-N`, `excluding-N`, `all`, `shuffled`, `sham` (docs/sweeps.md)."""
+    """The arm to train: `attributed` (the selector's layers), or a control derived from them: `random-N`,
+    `excluding-N`, `all`, `shuffled`, `sham` (docs/sweeps.md)."""
     draw_seed: int = 0
-    """Random order in which `random-N` and `excluding-N` take the layer sets: with another seed they are other sets."""
+    """Seed of the random order in which `random-N` and `excluding-N` number the layer sets."""
     seed: int = 0
     """Training seed: adapter initialisation and data order."""
 
     def __post_init__(self) -> None:
-        """Checks the values that stand at the top."""
+        """Checks the top-level values."""
         require_training_seed("seed", self.seed)
         require(0 <= self.draw_seed < 2**32, "draw_seed", self.draw_seed, "at least 0, below 4294967296")

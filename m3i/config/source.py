@@ -1,8 +1,8 @@
-"""Hydra composes components straight from the plugin registry: no YAML, no ConfigStore entry, no `_target_`.
+"""Lets Hydra compose components straight from the plugin registry: no YAML, no ConfigStore entry, no `_target_`.
 
-The search path holds `m3i://components`, answered here: `selector/random` is the structured
-config of the registered dataclass, and `observer/claude+gpt:litellm` a panel, a mapping from
-alias to component.
+The search path holds `m3i://components`, which is served here: `selector/random` is the
+structured config of the registered dataclass, and `observer/claude+gpt:litellm` is a panel, a
+mapping from alias to component.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ SCHEME = "m3i"
 
 
 def conf_dir() -> Path:
-    """The folder of our own YAML: inside the package in a wheel, `conf/` beside it in a checkout."""
+    """Returns the folder of our own YAML: inside the package in a wheel, `conf/` next to it in a checkout."""
     package = Path(m3i.__file__).parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
 
 
 def parse_panel(group: str, value: str) -> dict[str, str]:
-    """`a+alias:b` as {alias: name}. Raises ConfigError for an empty or repeated alias."""
+    """Returns `a+alias:b` as {alias: name}. Raises ConfigError for an empty or repeated alias."""
     panel: dict[str, str] = {}
     for part in value.split("+"):
         alias, colon, name = part.partition(":")
@@ -44,14 +44,14 @@ def parse_panel(group: str, value: str) -> dict[str, str]:
             raise ConfigError(f"{group}={value}: expected names joined by '+', such as a+b or mine:a+b")
         if alias in panel:
             raise ConfigError(
-                f"{group}={value}: '{alias}' stands twice; give each its own alias, such as one:{name}+two:{name}"
+                f"{group}={value}: '{alias}' occurs twice; give each its own alias, such as one:{name}+two:{name}"
             )
         panel[alias] = name
     return panel
 
 
 def schema_of(cls: type[Any]) -> DictConfig:
-    """The structured config of a dataclass. Options that are mappings take any key, as `ledger.prices={mine: ...}`."""
+    """Returns the structured config of a dataclass; its mappings take any key, e.g. `ledger.prices={mine: ...}`."""
     node: DictConfig = OmegaConf.structured(cls)
     _open_mappings(node)
     return node
@@ -68,7 +68,7 @@ def _open_mappings(node: DictConfig) -> None:
 
 
 class RegistrySource(ConfigSource):
-    """Answers Hydra from the plugin registry."""
+    """Serves components from the plugin registry to Hydra."""
 
     @staticmethod
     def scheme() -> str:
@@ -76,7 +76,7 @@ class RegistrySource(ConfigSource):
         return SCHEME
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """The structured config of a component, or of a panel of them."""
+        """Returns the structured config of a component or a panel."""
         group, _, value = config_path.removesuffix(".yaml").partition("/")
         registry = installed()
         node: DictConfig
@@ -90,19 +90,19 @@ class RegistrySource(ConfigSource):
         )
 
     def available(self) -> bool:
-        """The registry is always there."""
+        """Returns True; the registry always exists."""
         return True
 
     def is_group(self, config_path: str) -> bool:
-        """Whether `config_path` is one of the component groups, or the top, which holds them."""
+        """Returns whether `config_path` is a component group, or the root that holds them."""
         return config_path.rstrip("/") in ("", *INTERFACES)
 
     def is_config(self, config_path: str) -> bool:
-        """Whether it names a component.
+        """Returns whether `config_path` names a component.
 
-        Any name in a component group is taken here, so that an unknown one gets `Registry.find`'s
-        answer (a hint, and who provides what) instead of Hydra's. A group that is null in the defaults
-        list is asked for by the name `None`.
+        Any name in a component group counts, so that an unknown one gets the message of
+        `Registry.find` (a hint, and who provides what) instead of Hydra's. If a group is null in the
+        defaults list, Hydra asks for the name `None`.
         """
         group, slash, value = config_path.removesuffix(".yaml").partition("/")
         if group in OPTIONAL and value == "None":
@@ -110,7 +110,7 @@ class RegistrySource(ConfigSource):
         return bool(slash) and group in INTERFACES and bool(value) and "/" not in value
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        """Groups at the top, registered names below; Hydra's `--help` prints them."""
+        """Returns groups at the root and registered names below, as printed by Hydra's `--help`."""
         path = config_path.rstrip("/")
         if path == "":
             return [] if results_filter == ObjectType.CONFIG else sorted(INTERFACES)
@@ -123,7 +123,7 @@ class PresetPath(SearchPathPlugin):
     """Puts the registry, our YAML and the presets of plugins on Hydra's search path."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Called by Hydra when it starts."""
+        """Appends our entries; called by Hydra when it starts."""
         registry = installed()
         check_presets(registry)
         search_path.append("m3i", f"file://{conf_dir()}")
@@ -133,9 +133,9 @@ class PresetPath(SearchPathPlugin):
 
 
 def check_presets(registry: Registry) -> None:
-    """Refuses two YAML files of one group and name: Hydra would silently take the first.
+    """Raises PluginError if two YAML files have the same group and name: Hydra would silently take the first.
 
-    Raises PluginError naming both distributions, or a path that does not exist.
+    The message names both distributions. A preset path that does not exist is a PluginError too.
     """
     owner = dict.fromkeys(_yaml_names(conf_dir()), "m3i")
     for path, distribution in registry.presets.items():
@@ -153,7 +153,8 @@ def check_presets(registry: Registry) -> None:
         for name in _yaml_names(root):
             if name in owner:
                 raise PluginError(
-                    f"preset '{name}' comes from '{owner[name]}' and from '{distribution}'; uninstall one or rename it"
+                    f"preset '{name}' comes from '{owner[name]}' and from '{distribution}'; uninstall or rename one of "
+                    "them"
                 )
             owner[name] = distribution
 
@@ -167,7 +168,7 @@ def _yaml_names(root: Path | Traversable, prefix: str = "") -> Iterable[str]:
 
 
 def register_with_hydra() -> None:
-    """Makes both known to Hydra; a second call changes nothing."""
+    """Registers both classes with Hydra; a second call has no effect."""
     plugins = Plugins.instance()
     for plugin in (RegistrySource, PresetPath):
         plugins.register(plugin)

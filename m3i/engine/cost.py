@@ -1,10 +1,10 @@
-"""What an experiment's remote calls come to before anything is spent: `m3i cost ...` and `ledger.mode=estimate`.
+"""Estimates the cost of an experiment's remote calls in advance: `m3i cost ...` and `ledger.mode=estimate`.
 
-    problems -> stored traces where the store has them, else stand-ins -> the very requests a run would send
-             -> one estimate a request (m3i.ledger.prices.estimate, which the budget uses too) -> a line a component
+    problems -> stored traces if the store has them, else stand-ins -> the exact requests a run would send
+             -> one estimate per request (m3i.ledger.prices.estimate, also used by the budget) -> one line per component
 
-Nothing is loaded or called. A stand-in for a trace or an answer is a completion of the length
-limit, so a figure made from stand-ins is on the high side; the remarks say which were used.
+No model is loaded and nothing is called. The stand-in for a trace or an answer has the maximum
+length, so estimates from stand-ins are on the high side; the remarks say which were used.
 """
 
 from __future__ import annotations
@@ -36,43 +36,43 @@ from m3i.stages.context import RunContext
 from m3i.store.store import Recipe, StageRecord, Store
 
 REPLY_TOKENS = {"observer": 300, "judge": 120}
-"""Length of a reply in the expected cost, thinking not included (see `TextModel.thinking_tokens`)."""
+"""Expected length of a reply, without thinking (see `TextModel.thinking_tokens`)."""
 LONGEST_CHARACTER = "\U00010000"
-"""One of those with the most UTF-8 bytes: four."""
+"""A character with the maximum number of UTF-8 bytes, four."""
 REPAIR_CHARS = 2000
-"""More than any message of what was wrong with a reply."""
+"""Upper bound on the length of a message about what was wrong with a reply."""
 CHARACTERS_A_TOKEN = 4
-"""Of the filler that stands in for a completion."""
+"""Characters per token in the filler that stands in for a completion."""
 
 A = TypeVar("A", bound=Artifact)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CostLine:
-    """The calls of one component. Repair turns are in the bound alone."""
+    """The calls of one component. Only the upper bound includes repair turns."""
 
     place: str
     """Group and alias, e.g. `observer.claude`."""
     provider: str
     model: str
     n_calls: int
-    """At most: equal answers are not judged, and identical requests are one call."""
+    """Upper bound: equal answers are not judged. Identical requests count as one call."""
     n_known: int
-    """Of these, answers that the ledger has already."""
+    """How many of these calls the ledger has answers to."""
     input_tokens: int
-    """Expected."""
+    """Expected number."""
     output_tokens: int
     usd: float | None
-    """Expected; None where no price is known. Answers in the ledger cost nothing."""
+    """Expected cost; None if no price is known. Answers in the ledger cost nothing."""
     usd_at_most: float | None
-    """Every reply as long as allowed and each asked for again once."""
+    """Upper bound: every reply has the maximum length and is requested twice."""
     basis: str
-    """What the requests were made from."""
+    """What the requests were built from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What the experiment would ask."""
+    """The calls that an experiment would make, and their cost."""
 
     lines: tuple[CostLine, ...]
     price_source: str
@@ -80,24 +80,24 @@ class Estimate:
 
     @property
     def usd(self) -> float | None:
-        """Expected, all components; None where one has no known price."""
+        """Expected cost of all components; None if one has no known price."""
         return _sum([line.usd for line in self.lines])
 
     @property
     def usd_at_most(self) -> float | None:
-        """At most, all components."""
+        """Upper bound on the cost of all components; None if one has no known price."""
         return _sum([line.usd_at_most for line in self.lines])
 
 
 class NotStored(Exception):
-    """The artifact would have to be made."""
+    """The artifact is not stored and would have to be made."""
 
 
 class StoredOnly(Store):
-    """A store that answers and never makes."""
+    """A store that returns stored artifacts and never makes any."""
 
     def get_or_make(self, cls: type[A], recipe: Recipe, *unused: Any, **also_unused: Any) -> tuple[A, StageRecord]:
-        """The stored artifact. Raises NotStored."""
+        """Returns the stored artifact. Raises NotStored if there is none."""
         found, _ = self._load(cls, recipe)
         if found is None:
             raise NotStored(recipe.stage)
@@ -105,7 +105,7 @@ class StoredOnly(Store):
 
 
 def estimate_cost(experiment: Experiment) -> Estimate:
-    """A line for every component that calls a provider. Loads no model, needs no key, calls nobody."""
+    """Returns one line per component that calls a provider. Loads no model, needs no API key, calls nothing."""
     remote = {place: c for place, c in experiment.components.items() if isinstance(c, RemoteModel)}
     settings = experiment.settings.ledger
     if not remote:
@@ -118,10 +118,10 @@ def estimate_cost(experiment: Experiment) -> Estimate:
         for place, component in remote.items():
             if isinstance(component, LLMObserver):
                 requests = list(_audits(component, experiment, problems, traces, telemetry))
-                basis = "stored traces" if traces else "stand-ins of the length limit, as no trace is stored"
+                basis = "stored traces" if traces else "stand-ins of maximum length, since no traces are stored"
             elif isinstance(component, LLMJudge):
                 requests = list(_judgments(component, experiment, problems))
-                basis = "stand-ins of the length limit for both answers"
+                basis = "stand-ins of maximum length for both answers"
             else:
                 continue
             lines.append(_line(place, component, requests, basis, experiment, ledger))
@@ -131,7 +131,7 @@ def estimate_cost(experiment: Experiment) -> Estimate:
 
 
 def times_judged(found: Estimate, n_jobs: int) -> Estimate:
-    """The estimate of a sweep: observers once, judges once for each of `n_jobs` jobs with answers of their own."""
+    """Returns the estimate of a sweep: observers run once, judges once for each of `n_jobs` jobs with new answers."""
     lines = []
     for line in found.lines:
         if not line.place.startswith("judge."):
@@ -153,7 +153,7 @@ def times_judged(found: Estimate, n_jobs: int) -> Estimate:
 
 
 def _inputs(experiment: Experiment, ledger: Ledger) -> tuple[ProblemSet, Traces | None, Telemetry | None]:
-    """The problems, problems anew where the store lacks them, and stored traces with their telemetry, if any."""
+    """Returns the problems, made if the store lacks them, and the stored traces with their telemetry, if any."""
     root = store_root(experiment)
     problems: ProblemSet | None = None
     traces: Traces | None = None
@@ -184,7 +184,7 @@ def _audits(
     else:
         options = experiment.settings.trace
         samples = range(options.samples)
-        if options.file is not None:  # nothing is known of its lines before the target has tokenised them
+        if options.file is not None:  # its lines are unknown until the target has tokenised them
             with Path(options.file).open("rb") as file:
                 samples = range(max(1, round(sum(1 for line in file if line.strip()) / max(1, len(problems.train)))))
         items = [(p, _trace(p, sample, options.max_new_tokens)) for p in problems.train for sample in samples]
@@ -239,7 +239,7 @@ def _line(
 
 
 def repair_usd_at_most(request: ModelRequest, price: Price | None, *, batch: bool) -> float | None:
-    """Bound of the turn that asks again: the request, the longest reply that is repeated in it, and what was wrong."""
+    """Returns a bound on the repair turn's cost: the request, the longest reply quoted in it, and what was wrong."""
     reply = Message(role="assistant", blocks=(Block(text=LONGEST_CHARACTER * MAX_ECHO_CHARS),))
     wrong = Message(role="user", blocks=(Block(text=LONGEST_CHARACTER * REPAIR_CHARS),))
     again = replace(request, messages=(*request.messages, reply, wrong))
@@ -247,7 +247,7 @@ def repair_usd_at_most(request: ModelRequest, price: Price | None, *, batch: boo
 
 
 def _prefix(request: ModelRequest) -> tuple[str, ...]:
-    """The part of the prompt that is marked for the provider's cache."""
+    """Returns the part of the prompt that is marked for the provider's cache."""
     blocks = [*request.system, *(b for m in request.messages for b in m.blocks)]
     marked = max((i for i, block in enumerate(blocks) if block.cache), default=-1)
     return tuple(block.text for block in blocks[: marked + 1])
@@ -259,7 +259,7 @@ def _sum(values: Sequence[float | None]) -> float | None:
 
 
 def _filler(problem: Problem, max_new_tokens: int, what: str) -> str:
-    """A completion of the length limit, from the source's own solution where it has one; `what` tells two apart."""
+    """Returns a completion of maximum length, from the source's solution if it has one; `what` makes it distinct."""
     line = (problem.solution or "so many words stand for one step of it").rstrip("\n") + "\n"
     length = CHARACTERS_A_TOKEN * max_new_tokens
     return f"({what})\n{line * (1 + length // len(line))}"[:length]
@@ -295,7 +295,7 @@ def _answer(problem: Problem, what: str, max_new_tokens: int) -> Answer:
 
 
 def cost_table(found: Estimate) -> Any:
-    """The estimate as a rich table."""
+    """Returns the estimate as a rich table."""
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -311,9 +311,9 @@ def cost_table(found: Estimate) -> Any:
 
 
 def remarks(found: Estimate) -> list[str]:
-    """What the figures stand on, a line each."""
+    """Returns what the figures are based on, one line per fact."""
     bases = {line.basis: [other.place for other in found.lines if other.basis == line.basis] for line in found.lines}
-    lines = [f"{', '.join(places)}: reckoned from {basis}." for basis, places in bases.items()]
+    lines = [f"{', '.join(places)}: estimated from {basis}." for basis, places in bases.items()]
     lines += [
         f"{line.place}: {line.n_known:,} of {line.n_calls:,} answers are in the ledger and cost nothing."
         for line in found.lines
@@ -321,19 +321,19 @@ def remarks(found: Estimate) -> list[str]:
     ]
     lines.append(f"Prices: {found.price_source}; ledger.prices overrides them.")
     budget = "no limit" if found.budget_usd is None else f"${found.budget_usd:,.2f}"
-    lines.append(f"Budget: {budget} (ledger.budget_usd), for all that the account ever spends.")
+    lines.append(f"Budget: {budget} (ledger.budget_usd), for everything the account ever spends.")
     if found.budget_usd is not None and found.usd is not None and found.usd > found.budget_usd:
-        lines.append("The expected cost is over the budget: the run would stop there, and go on with a larger one.")
+        lines.append("The expected cost exceeds the budget: the run would stop there; a larger budget continues it.")
     return lines
 
 
 def usd(value: float | None) -> str:
-    """Dollars for people; no price is not 0."""
+    """Returns an amount in dollars as text; a missing price is not shown as 0."""
     return "no price known" if value is None else f"${value:,.2f}"
 
 
 def print_cost(experiment: Experiment, n_jobs: int = 1) -> None:
-    """The dry run's table and its sum; of a sweep that judges `n_jobs` times."""
+    """Prints the table and the total of an estimate, for a sweep that judges `n_jobs` times."""
     from rich.console import Console
 
     found = estimate_cost(experiment)
@@ -344,11 +344,11 @@ def print_cost(experiment: Experiment, n_jobs: int = 1) -> None:
         return
     Console(highlight=False, width=max(100, Console().width)).print(cost_table(found))
     if found.usd is None:
-        print("\nA model has no known price: give it in ledger.prices for a sum.")
+        print("\nNo total, since a model has no known price: set it in ledger.prices.")
     else:
         print(
-            f"\nAll together {usd(found.usd)} expected, {usd(found.usd_at_most)} at most (every reply of the greatest "
-            f"length, and each asked for twice)."
+            f"\nTotal: {usd(found.usd)} expected, {usd(found.usd_at_most)} at most (if every reply has the maximum "
+            f"length and is requested twice)."
         )
     for line in remarks(found):
         print(line)

@@ -1,4 +1,4 @@
-"""Where a run's files lie: its own folder, the store, the ledger."""
+"""Where a run's files are: its own folder, the store, the ledger."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from m3i.config.experiment import Experiment
 
 
 def new_run_dir() -> Path:
-    """A new folder under `outputs/`, named by the time; another run of the same second gets one of its own."""
+    """Creates and returns a folder under `outputs/`, named after the time; runs in the same second get a suffix."""
     day = Path("outputs") / time.strftime("%Y-%m-%d")
     second = time.strftime("%H-%M-%S")
     for folder in (day / (second if n == 0 else f"{second}-{n}") for n in itertools.count()):
@@ -25,11 +25,11 @@ def new_run_dir() -> Path:
 
 
 def ledger_path(experiment: Experiment) -> Path:
-    """The ledger's file when `ledger.path` is unset: in the store."""
+    """Returns the ledger's file for an unset `ledger.path`: in the store."""
     return store_root(experiment) / "ledger.sqlite"
 
 
 def store_root(experiment: Experiment) -> Path:
-    """Folder of the store: `store.root`, else the user's cache folder."""
+    """Returns the folder of the store: `store.root`, or else the user's cache folder."""
     root = experiment.settings.store.root
     return Path(root) if root else Path(platformdirs.user_cache_dir("m3i"))

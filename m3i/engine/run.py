@@ -1,4 +1,4 @@
-"""The engine: one straight function, a line a stage. Follow a parameter from here to the artifact."""
+"""The engine: one straight function, one line per stage. Follow a parameter from here to the artifact."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from m3i.store.store import Store
 
 @dataclass(frozen=True)
 class Run:
-    """What a finished run gives back."""
+    """What a finished run returns."""
 
     result: dict[str, Any]
     """Content of result.json (schema: docs/reference.md)."""
     summary: tuple[str, ...]
-    """The result in a few lines for people."""
+    """The result in a few lines of text."""
     run_dir: Path
     report: Path
     """The HTML page."""
@@ -48,17 +48,17 @@ def run(
     registry: Registry | None = None,
     command: str = "",
 ) -> Run:
-    """Runs the experiment; stages that the store knows are answered from it.
+    """Runs the experiment; stages that are already in the store are taken from it.
 
     Args:
-        experiment: What to do.
-        run_dir: Folder for result.json and report.html; a new one under `outputs/` when None.
-        quiet: No progress display.
-        registry: Where components come from; the installed plugins when None.
+        experiment: What to run.
+        run_dir: Folder for result.json and report.html; a new one under `outputs/` if None.
+        quiet: Whether to hide the progress display.
+        registry: Where components come from; the installed plugins if None.
         command: What the user typed, for the report.
 
     Raises:
-        M3IError: anything the user can mend; finished stages stay in the store.
+        M3IError: Anything that the user can fix; finished stages stay in the store.
     """
     run_dir = run_dir or new_run_dir()
     with contextlib.ExitStack() as open_things:
@@ -74,13 +74,13 @@ def run(
         open_things.callback(ledger.close)
         paid.append(ledger)
         if experiment.asks_remotely:
-            ledger.known(())  # a file or a recording that cannot be used is found now, not after the traces
+            ledger.known(())  # finds an unusable file or recording now, not after sampling
         return run_stages(RunContext(experiment, registry, store, display, session, ledger), run_dir, command)
 
 
 @contextlib.contextmanager
 def recorded(journal: Journal) -> Iterator[list[Ledger]]:
-    """Writes how the run ends, and what the ledger that is put into the list paid, into its journal."""
+    """Records in the journal how the run ends and what it paid; the caller puts the run's ledger into the list."""
     ledgers: list[Ledger] = []
     state, error = "failed", ""
     try:
@@ -90,19 +90,19 @@ def recorded(journal: Journal) -> Iterator[list[Ledger]]:
     except KeyboardInterrupt:
         state = "interrupted"
         raise
-    except TrackingError as problem:  # the result is there
+    except TrackingError as problem:  # the result is already written
         state, error = "done", redact(str(problem))
         raise
     except BaseException as problem:
         error = redact(str(problem) if isinstance(problem, M3IError) else f"{type(problem).__name__}: {problem}")
         raise
     finally:
-        with contextlib.suppress(OSError):  # a full disk: the error itself is on its way
+        with contextlib.suppress(OSError):  # a full disk: the original error is already being raised
             journal.end(state, error=error, cost_usd=ledgers[0].paid_usd if ledgers else None)
 
 
 def run_stages(context: RunContext, run_dir: Path, command: str) -> Run:
-    """The experiment itself, from problems to the report."""
+    """Runs the experiment itself, from problems to the report."""
     experiment, session = context.experiment, context.session
     context.display.begin(planned_stages(experiment))
 
@@ -172,7 +172,7 @@ def run_stages(context: RunContext, run_dir: Path, command: str) -> Run:
 
 
 def planned_stages(experiment: Experiment) -> list[str]:
-    """Every stage that the run goes through, by name and label, in order."""
+    """Returns every stage of the run, by name and label, in order."""
     arm = experiment.arm
     derived = [] if arm.kind in (ArmKind.ATTRIBUTED, ArmKind.SHUFFLED) else [f"arm {arm.name}"]
     shuffled = ["shuffle pairs", "shuffle reference"] if arm.kind is ArmKind.SHUFFLED else []
@@ -198,7 +198,7 @@ def planned_stages(experiment: Experiment) -> list[str]:
 
 
 def component_table(context: RunContext) -> list[dict[str, str]]:
-    """Name, distribution, version and source of the core and of every component used, for the record."""
+    """Returns name, distribution, version and source hash of the core and of every component, for the record."""
     core = hash_contents(sorted(core_files().items()))
     table = [{"place": "core", "name": "m3i", "distribution": "m3i", "version": m3i.__version__, "source": core[:16]}]
     for place, component in context.experiment.components.items():

@@ -1,7 +1,7 @@
-"""Hands finished results on to experiment trackers: the last thing a run does, and nothing depends on it.
+"""Hands finished results on to experiment trackers: the last thing a run does; nothing depends on it.
 
-`result.json` and `report.html` (of a sweep: `sweep.json`) are on disk before a tracker sees them, so one that
-fails loses nothing, and `m3i track FOLDER tracker=NAME` hands them on later.
+`result.json` and `report.html` (for a sweep, `sweep.json`) are on disk before a tracker sees them, so nothing is lost
+if a tracker fails, and `m3i track FOLDER tracker=NAME` hands them on later.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from m3i.errors import M3IError, TrackingError
 from m3i.interfaces import Tracker
 
 OF_TRACKERS = ("tracker", "experiment")
-"""First words of overrides that can choose a tracker or set its options; an experiment preset may."""
+"""First words of overrides that can choose a tracker or set its options; an experiment preset can do so too."""
 
 
 def track_run(
@@ -32,11 +32,11 @@ def track_run(
         trackers: Alias → tracker; with none, nothing happens.
         result: Content of result.json.
         folder: Where result.json and report.html are.
-        overrides: What the user asked for, to say how to track it later.
-        note: Is told where each tracker put the run.
+        overrides: The user's overrides, for the command that tracks the run later.
+        note: Called with where each tracker put the run.
 
     Raises:
-        TrackingError: After every tracker was tried, naming those that failed.
+        TrackingError: One or more trackers failed; raised after all were tried, and names those that failed.
     """
     handed = {alias: lambda t=tracker: t.track_run(result, folder) for alias, tracker in trackers.items()}
     _all(handed, "result.json and report.html", folder, overrides, note)
@@ -68,7 +68,7 @@ def _all(
     for alias, hand_on in handed.items():
         try:
             note(redact(f"tracked by {alias}: {hand_on()}"))
-        except Exception as error:  # a tracker is a plugin and a network away: anything can come out of it
+        except Exception as error:  # a tracker is foreign code on a network: it can raise anything
             what = str(error) if isinstance(error, M3IError) else f"{type(error).__name__}: {error}"
             failures.append(f"tracker '{alias}' failed: {message(what)}")
             first = first or error
@@ -80,5 +80,5 @@ def _all(
 
 
 def of_trackers(overrides: Sequence[str]) -> list[str]:
-    """The overrides that choose trackers and set their options."""
+    """Returns the overrides that choose trackers and set their options."""
     return [o for o in overrides if o.lstrip("+").replace("=", ".").split(".")[0] in OF_TRACKERS]

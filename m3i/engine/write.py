@@ -1,4 +1,4 @@
-"""Writes what a run leaves in its folder: `result.json` and `report.html`."""
+"""Writes the files that a run leaves in its folder: `result.json` and `report.html`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from m3i.store.files import write_texts
 
 
 def write_run(result: Mapping[str, Any], run_dir: Path) -> Path:
-    """Writes `result.json` and `report.html` into `run_dir`, both or neither, and returns the page's path.
+    """Writes `result.json` and `report.html` into `run_dir`, both or neither, and returns the path of the page.
 
-    The page is rendered from the file's content, so its numbers are the file's. A lone surrogate (half an emoji from a
-    cut token) cannot be written as UTF-8: it becomes a visible escape.
+    The page is rendered from the content of result.json, so the two show the same numbers. A lone surrogate (half an
+    emoji from a cut token) cannot be written as UTF-8 and becomes a visible escape.
     """
     from m3i.report import render_report
 
@@ -23,5 +23,5 @@ def write_run(result: Mapping[str, Any], run_dir: Path) -> Path:
     text = to_json(result)
     page = render_report(json.loads(text))
     report = run_dir / "report.html"
-    write_texts({report: page, run_dir / "result.json": text})  # the result last: it says that the run is done
+    write_texts({report: page, run_dir / "result.json": text})  # the result last: it marks the run as done
     return report

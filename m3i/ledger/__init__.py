@@ -2,25 +2,25 @@
 
 | module | holds |
 |---|---|
-| `ledger` | `Ledger`: `ask`, `ask_batch`, `tally`; how it works, in short |
-| `outcomes` | an answer, and the errors that a call through the ledger ends in |
-| `context` | what single calls and batches share: settings, the database's thread, prices |
-| `sending` | one call: reserve, send, record, or fail and try again until the deadline |
-| `batches` | many calls at once: submit, poll, collect, resume without submitting twice |
+| `ledger` | `Ledger`: `ask`, `ask_batch`, `tally`; a short account of how it works |
+| `request` | what a provider is asked and what it answers, in provider-neutral types; the errors a call can end in |
+| `outcomes` | an answer, and the errors that the ledger itself raises |
+| `context` | what single calls and batches share: settings, the database thread, prices |
+| `single_call` | one call: reserve, send, record; after a failure, retry until the deadline |
+| `batches` | many calls at once: submit, poll, collect, and resume without submitting twice |
 | `limiter` | how many calls are in flight, adapting to the provider's 429s |
-| `faults` | the class of a failed attempt, and how long to wait after it |
-| `database` | the SQLite file: tables, transactions, what can go wrong with it |
-| `answers` | answers in the file: written, found, read |
-| `calls`, `batch_rows` | what is read and written around a call, and around a batch |
-| `owners` | which processes are alive, told by locks |
+| `faults` | the kind of a failed attempt, and how long to wait before the next |
+| `database` | the SQLite file: its tables, its transactions, its errors explained |
+| `answers` | writes, finds and reads the recorded answers |
+| `calls`, `batch_rows` | the database work around a call, and around a batch |
+| `process_locks` | file locks that tell which processes are alive |
 | `price_table` | litellm's price table and the user's own prices |
-| `prices` | what a call costs; the one estimator, for the dry run and the budget |
-| `tally` | what one process's calls came to |
-| `content` | a request back from what its key is made of |
-| `exchange` | a ledger as JSONL and back |
-| `show` | what a ledger holds, as rows |
-| `command` | `m3i ledger show`, `export`, `import`, `abandon` |
-| `secrets` | takes keys out of every text on its way to disk or screen |
+| `prices` | what a call costs; one estimator serves the dry run and the budget |
+| `tally` | totals over one process's calls |
+| `parse_request` | rebuilds a request from the content that its key is a hash of |
+| `jsonl` | writes a ledger as JSONL and reads it back |
+| `show` | the contents of a ledger, as rows |
+| `secrets` | removes keys from every text before it is written or printed |
 """
 
 from m3i.ledger.ledger import Answer, BudgetError, Ledger, OutageError, ReplayError, Tally

@@ -1,4 +1,4 @@
-"""Answers in the ledger: how they are written, found and read."""
+"""Writes, finds and reads the answers in the ledger."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Call:
     key: str
     recording: str
     only: bool
-    """Only answers of this recording count."""
+    """Whether only answers of this recording count."""
     account: str
     budget_usd: float | None
     worst_usd: float | None
-    """The most it can cost; None: no price known."""
+    """The most that the call can cost in US dollars; None if no price is known."""
     purpose: str
 
 
@@ -40,13 +40,13 @@ class Stored:
 
 
 def find(db: Database, key: str, recording: str, *, only: bool) -> Stored | None:
-    """The answer to a key: this recording's, else (unless `only`) the one recorded last."""
+    """Returns the answer to a key: this recording's, else (unless `only`) the latest one; None if there is none."""
     with db.reading() as connection:
         return find_answer(connection, key, recording, only=only)
 
 
 def find_answer(connection: sqlite3.Connection, key: str, recording: str, *, only: bool) -> Stored | None:
-    """As `find`, inside a transaction."""
+    """Does the same as `find`, inside a transaction."""
     row = connection.execute(
         "SELECT outcome, response, cost_usd, request_id FROM answers WHERE key = ? AND (recording = ? OR NOT ?) "
         "ORDER BY recording = ? DESC, id DESC LIMIT 1",
@@ -58,12 +58,12 @@ def find_answer(connection: sqlite3.Connection, key: str, recording: str, *, onl
 
 
 def answered(connection: sqlite3.Connection, call: Call) -> bool:
-    """Whether a call has its answer by now, inside a transaction."""
+    """Returns whether a call has its answer by now, inside a transaction."""
     return find_answer(connection, call.key, call.recording, only=call.only) is not None
 
 
 def stored_answer(key: str, outcome: str, response: str, cost_usd: float | None, request_id: str) -> Stored:
-    """An answer out of its columns. Raises StoreError."""
+    """Builds an answer from its columns. Raises StoreError."""
     try:
         fields = json.loads(response)
         reply = TooLong(fields["message"]) if outcome == "too_long" else reply_from(fields, request_id)
@@ -73,7 +73,7 @@ def stored_answer(key: str, outcome: str, response: str, cost_usd: float | None,
 
 
 def reply_fields(reply: Reply) -> dict[str, Any]:
-    """A reply as JSON values, without secrets."""
+    """Returns a reply as JSON values, without secrets."""
     return {
         "text": redact(reply.text, patterns=False),
         "stop": reply.stop.value,
@@ -84,7 +84,7 @@ def reply_fields(reply: Reply) -> dict[str, Any]:
 
 
 def reply_from(fields: Mapping[str, Any], request_id: str) -> Reply:
-    """A reply out of `reply_fields`."""
+    """Builds a reply from the output of `reply_fields`."""
     return Reply(
         text=fields["text"],
         stop=Stop(fields["stop"]),
@@ -96,7 +96,7 @@ def reply_from(fields: Mapping[str, Any], request_id: str) -> Reply:
 
 
 def clean_reply(reply: Reply) -> Reply:
-    """The reply as it would come back from the ledger."""
+    """Returns the reply as it would come back from the ledger."""
     return reply_from(json.loads(json.dumps(reply_fields(reply), default=str)), message(reply.request_id))
 
 
@@ -110,7 +110,7 @@ def insert_answer(
     latency_s: float | None,
     batch: bool,
 ) -> bool:
-    """Keeps an answer inside a transaction; one that is there already stays. Returns whether it is new."""
+    """Inserts an answer inside a transaction, never replacing an existing one; returns whether it is new."""
     too_long = isinstance(answer, TooLong)
     fields = {"message": message(str(answer))} if isinstance(answer, TooLong) else reply_fields(answer)
     cursor = connection.execute(
@@ -129,12 +129,12 @@ def insert_answer(
 
 
 def known_answers(db: Database, keys: Iterable[str], recording: str, *, only: bool) -> dict[str, Stored]:
-    """The answers that are there, by key."""
+    """Returns key → answer for those of the keys that the ledger can answer."""
     with db.reading() as connection:
         found = {key: find_answer(connection, key, recording, only=only) for key in keys}
     return {key: stored for key, stored in found.items() if stored is not None}
 
 
 def made_at() -> str:
-    """Now, for people: nothing is ever decided by it."""
+    """Returns the current time as text for people to read; no decision depends on it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

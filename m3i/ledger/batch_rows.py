@@ -1,12 +1,12 @@
-"""What the ledger reads and writes around a batch, each in one transaction.
+"""The database work around a batch, each step in one transaction.
 
-A batch's row, its requests and their reservations are committed before it is submitted, under a name that the provider
-is told too: after a crash, that name decides whether it was submitted. Its reservations belong to the batch, not to a
-process, so they outlive the process.
+A batch's row, its requests and their reservations are committed before it is submitted, under a name that is also sent
+to the provider: after a crash, looking up that name tells whether the batch was submitted. The reservations belong to
+the batch, so they outlive the process.
 
     submitting → working → collected
         ↘ refused (not accepted, or never arrived: its requests are free again)
-        ↘ lost    (given up by the user: its worst case stays against the budget)
+        ↘ lost    (abandoned by the user: its worst case stays charged to the budget)
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ from m3i.ledger.parse_request import request_from
 from m3i.ledger.request import CallError, Reply, TooLong
 
 MOST_REQUESTS = 10_000
-"""Requests in one batch at most, with every provider. Anthropic takes 100,000 (or 256 MB), Gemini as many as fit in
-2 GB: at 10,000, requests of 25 kB each fit everywhere."""
+"""Maximum requests in one batch, for every provider. Anthropic accepts 100,000 (or 256 MB), Gemini as many as fit in
+2 GB: 10,000 requests of 25 kB each fit everywhere."""
 
 OPEN = "('submitting', 'working')"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """A batch that this process looks after now."""
+    """A batch that this process is in charge of."""
 
     id: int
     name: str
     submitting: bool
-    """Whether it was submitted is not known."""
+    """Not known to be submitted yet."""
     adopted: bool
-    """It was made before: by a process that has ended, or by a panel that was stopped."""
+    """Taken over from a process that has ended, or from a panel that was stopped."""
     provider_id: str
     calls: Mapping[str, Call]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wait:
-    """Somebody else has all that is missing in flight."""
+    """All missing requests are in flight elsewhere."""
 
 
 Step = Batch | Short | Wait
 
 
 def next_step(db: Database, missing: Sequence[Call], polling: frozenset[int]) -> Step:
-    """What to do for requests that have no answer yet: look after a batch that is there, make a new one, or wait."""
+    """Returns the next step for unanswered requests: a batch (taken over or new), a budget shortage, or a wait."""
     owner = db.begin()
     calls.reap(db)
     with db.reading() as connection:
@@ -68,7 +68,7 @@ def next_step(db: Database, missing: Sequence[Call], polling: frozenset[int]) ->
             busy = calls.holder(connection, call.key, call.recording)
             if busy is None:
                 if answers.answered(connection, call):
-                    return Wait()  # look again: it has come meanwhile
+                    return Wait()  # its answer has just arrived: look again
                 free.append(call)
             elif busy.batch is not None:
                 batch = _adopt(connection, busy.batch, owner, gone, polling, call)
@@ -109,7 +109,7 @@ def _create(connection: sqlite3.Connection, chosen: Sequence[Call], owner: str) 
 def _adopt(
     connection: sqlite3.Connection, row: int, owner: str, gone: set[str], polling: frozenset[int], like: Call
 ) -> Batch | None:
-    """Takes over an open batch that nobody looks after."""
+    """Takes over an open batch that nobody is in charge of; None if somebody is."""
     batch = connection.execute(f"SELECT * FROM batches WHERE id = ? AND state IN {OPEN}", (row,)).fetchone()
     if batch is None or not (batch["owner"] in gone or (batch["owner"] == owner and row not in polling)):
         return None
@@ -137,9 +137,9 @@ def _adopt(
 
 
 def unattended(db: Database, account: str) -> dict[int, str]:
-    """Row → name of the batches that hold all that is reserved of an account, if no other process looks after one.
+    """Returns row → name of the batches that hold all of an account's reservations, if no process is waiting for them.
 
-    Empty where a call in flight holds some of it, or a batch of a running process: that ends by itself.
+    Empty if a call in flight or a batch of another running process holds some of them: those will be settled.
     """
     with db.reading() as connection:
         held = connection.execute(
@@ -154,7 +154,7 @@ def unattended(db: Database, account: str) -> dict[int, str]:
 
 
 def submitted(db: Database, batch: Batch, provider_id: str) -> None:
-    """The provider has it."""
+    """Records that the provider has the batch, and under which id."""
     with db.transaction() as connection:
         connection.execute(
             "UPDATE batches SET state = 'working', provider_id = ? WHERE id = ?", (provider_id, batch.id)
@@ -162,7 +162,7 @@ def submitted(db: Database, batch: Batch, provider_id: str) -> None:
 
 
 def refused(db: Database, batch: Batch, fault: Fault | None) -> None:
-    """The provider does not have it: its requests are free again, and nothing was spent."""
+    """Records that the provider does not have the batch: its requests are free again, and nothing was spent."""
     with db.transaction() as connection:
         if fault is not None:
             calls.insert_attempt(connection, next(iter(batch.calls.values())), fault)
@@ -175,7 +175,7 @@ def collected(
     outcomes: Mapping[str, Reply | CallError],
     costs: Mapping[str, tuple[float | None, str]],
 ) -> None:
-    """Keeps what a batch brought. Collecting it again changes nothing."""
+    """Records the results of a batch. Recording them again changes nothing."""
     with db.transaction() as connection:
         for key, call in batch.calls.items():
             outcome = outcomes[key]
@@ -193,10 +193,10 @@ def collected(
 
 
 def abandon(db: Database, name: str) -> int:
-    """Gives a batch up: its worst case stays against the budget, its requests are free again; returns how many.
+    """Abandons a batch: its worst case stays charged to the budget, its requests are free again; returns how many.
 
     Raises:
-        InputError: there is no such open batch, or a running process waits for it.
+        InputError: There is no such open batch, or a running process waits for it.
     """
     with db.reading() as connection:
         row = connection.execute(
@@ -205,7 +205,7 @@ def abandon(db: Database, name: str) -> int:
     if row is None:
         raise InputError(f"the ledger {db.path} has no open batch '{name}'; 'm3i ledger show' lists them")
     if row["owner"] != db.owners.id and not db.gone([row["owner"]]):
-        raise InputError(f"a running process waits for the batch '{name}'; end it first")
+        raise InputError(f"a running process is waiting for the batch '{name}'; stop that process first")
     with db.transaction() as connection:
         booked = connection.execute(
             "INSERT INTO uncertain (key, recording, provider, model, account, worst_usd, why, purpose, made_at) "
@@ -220,4 +220,4 @@ def abandon(db: Database, name: str) -> int:
 def _end(connection: sqlite3.Connection, row: int, state: str) -> None:
     connection.execute("UPDATE batches SET state = ? WHERE id = ?", (state, row))
     connection.execute("DELETE FROM reservations WHERE batch = ?", (row,))
-    connection.execute("UPDATE batch_requests SET request = '' WHERE batch = ?", (row,))  # it is in answers by now
+    connection.execute("UPDATE batch_requests SET request = '' WHERE batch = ?", (row,))  # kept in answers by now

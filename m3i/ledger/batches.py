@@ -1,4 +1,4 @@
-"""Many requests at once, for half the money and later: submit, poll, collect, and resume without submitting twice."""
+"""Sends many requests at once, at half the price: submits, polls, collects, and resumes without submitting twice."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from m3i.ledger.request import (
 T = TypeVar("T")
 
 ROUNDS = 3
-"""Batches that one request is sent in at most, where the provider lets it expire."""
+"""Maximum batches that one request is sent in, if the provider lets it expire."""
 FIND_LOOKS = 2
-"""Looks for a batch that may have been submitted before a crash, `ledger.batch_poll_s` apart, before it counts as never
-submitted: a provider's list of batches may lag."""
+"""How often a batch that may have been submitted before a crash is looked up, `ledger.batch_poll_s` apart, before it
+counts as never submitted: a provider's list of batches may lag."""
 
 
 class BatchSender:
-    """Asks in batches."""
+    """Sends requests in batches."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -55,7 +55,7 @@ class BatchSender:
         purpose: str,
         tick: Callable[..., None],
     ) -> Mapping[str, Answer | TooLong]:
-        """The answers, as `Ledger.ask_batch`."""
+        """Returns the answers, as described in `Ledger.ask_batch`."""
         asked = {request.key: request for request in requests.values()}
         panel = _Panel(self._context, provider, asked, purpose)
         n_total = len(requests)
@@ -75,7 +75,7 @@ class BatchSender:
 
 
 class _Panel:
-    """One `ask_batch` on its way."""
+    """The state of one `ask_batch`."""
 
     def __init__(
         self, context: Context, provider: BatchProvider, asked: Mapping[str, ModelRequest], purpose: str
@@ -90,17 +90,17 @@ class _Panel:
         self._made: set[str] = set()
         self._running: set[asyncio.Task[None]] = set()
         self._planning = asyncio.Lock()
-        """Held while requests are freed or put into a batch: none is sent again after an error that ends the panel."""
+        """Held while requests are freed or put into a batch: none is sent again after an error has ended the panel."""
         self._error: BaseException | None = None
         self.answers: dict[str, Answer | TooLong] = {}
 
     @property
     def missing(self) -> list[str]:
-        """Keys without an answer."""
+        """The keys without an answer."""
         return [key for key in self._asked if key not in self.answers]
 
     async def look(self, *, first: bool = False) -> None:
-        """Takes in the answers that have come into the ledger, whoever called for them."""
+        """Picks up the answers that have arrived in the ledger, whoever made the calls."""
         context = self._context
         found = await context.do(answers.known_answers, self.missing, context.recording, only=context.only)
         for key, stored in found.items():
@@ -113,7 +113,7 @@ class _Panel:
             self._context.counting.found(self._asked[key], stored.cost_usd, waited=waited)
 
     async def fill(self, show: Callable[[], None]) -> None:
-        """Makes and looks after batches until every request has its answer."""
+        """Makes batches and follows them until every request has its answer."""
         looks = Looks(longest_s=max(LONGEST_LOOK_S, self._settings.batch_poll_s))
         missing = self.missing
         while missing:
@@ -136,7 +136,7 @@ class _Panel:
             missing = self.missing
 
     def _start(self, batch: Batch) -> None:
-        """Looks after a batch in a task of its own: several may be on their way."""
+        """Follows a batch in a separate task, since several may be open at once."""
         if not batch.adopted:
             self._rounds.update(batch.calls.keys())
             assert max(self._rounds[key] for key in batch.calls) <= ROUNDS
@@ -144,7 +144,7 @@ class _Panel:
         self._running.add(asyncio.create_task(self._follow(batch)))
 
     async def _wait(self, looks: Looks) -> None:
-        """Until one of the own batches ends, or for a moment where others' calls are waited for."""
+        """Waits until one of this panel's batches ends, at most `ledger.batch_poll_s`; only briefly if none is open."""
         if not self._running:
             await looks.wait()
             return
@@ -155,7 +155,7 @@ class _Panel:
             task.result()
 
     async def stop(self) -> None:
-        """Leaves the batches that are still on their way to the next run."""
+        """Stops following open batches; the next run takes them over."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -163,7 +163,7 @@ class _Panel:
     # -- one batch ----------------------------------------------------------------------------
 
     async def _follow(self, batch: Batch) -> None:
-        """Submits a batch unless it is, waits for its end, and keeps what it brings."""
+        """Submits a batch unless it already was, waits until it ends, and records its results."""
         try:
             if batch.submitting:
                 provider_id = await self._submit(batch)
@@ -171,7 +171,7 @@ class _Panel:
                     return
                 batch = replace(batch, provider_id=provider_id)
             brought = await self._results(batch)
-            while not brought.keys() & batch.calls.keys():  # another batch, where `find` had to guess
+            while not brought.keys() & batch.calls.keys():  # another batch: `find` had to guess
                 other = await self._found(batch, looks=1)
                 if other in ("", batch.provider_id):
                     break
@@ -182,18 +182,18 @@ class _Panel:
             self._context.polling.discard(batch.id)
 
     async def _results(self, batch: Batch) -> Mapping[str, Reply | CallError]:
-        """What a batch brings, when it has ended."""
+        """Waits until a batch has ended; returns its results."""
         requests = f"{len(batch.calls)} request{'s' if len(batch.calls) != 1 else ''}"
         self._context.note(
-            f"batch {batch.name} of {requests} is with {self._provider.name}; looking every "
-            f"{self._settings.batch_poll_s:g} s. Ctrl-C stops the waiting, and the same command goes on with it"
+            f"batch {batch.name} of {requests} is with {self._provider.name}; checking every "
+            f"{self._settings.batch_poll_s:g} s. Ctrl-C stops waiting; run the same command again to resume"
         )
         while await self._persist(batch, lambda: self._provider.state(batch.provider_id)) is not BatchState.ENDED:
             await asyncio.sleep(self._settings.batch_poll_s)
         return await self._persist(batch, lambda: self._provider.collect(batch.provider_id))
 
     async def _submit(self, batch: Batch) -> str:
-        """The provider's id of the batch; "" for one that was never submitted before a crash."""
+        """Submits a batch; returns the provider's id, or "" for one that a crash kept from being submitted."""
         context = self._context
         if batch.adopted:
             found = await self._found(batch, looks=FIND_LOOKS)
@@ -201,7 +201,7 @@ class _Panel:
                 await context.do(batch_rows.refused, batch, None)
             return found
         requests = {key: call.request for key, call in batch.calls.items()}
-        may_be_there = False  # an attempt was sent, and whether it arrived is not known
+        may_be_there = False  # whether an attempt was sent and may have arrived
 
         async def attempt() -> str:
             nonlocal may_be_there
@@ -224,7 +224,7 @@ class _Panel:
             raise
 
     async def _found(self, batch: Batch, *, looks: int) -> str:
-        """The provider's id of a batch that was submitted under this name, "" where there is none."""
+        """Returns the provider's id of the batch submitted under this name; "" if there is none."""
         for look in range(looks):
             if look:
                 await asyncio.sleep(self._settings.batch_poll_s)
@@ -235,9 +235,9 @@ class _Panel:
         return ""
 
     async def _collect(self, batch: Batch, brought: Mapping[str, Reply | CallError]) -> None:
-        """Keeps every outcome, then raises the first that no further batch can mend."""
+        """Records every outcome, then raises the first error that no further batch can fix."""
         context = self._context
-        nothing = Transient(f"the batch {batch.name} brought no result for it")
+        nothing = Transient(f"the batch {batch.name} has no result for it")
         outcomes: dict[str, Reply | CallError] = {}
         for key in batch.calls:
             outcome = brought.get(key, nothing)
@@ -256,7 +256,7 @@ class _Panel:
             raise error
 
     async def _free(self, error: BaseException | None, change: Callable[..., None], *arguments: object) -> None:
-        """Makes a change that frees requests, and lets none of them go out again when an error ends the panel."""
+        """Makes a change that frees requests; if an error ends the panel, none of them is sent again."""
         async with self._planning:
             self._error = self._error or error
             await self._context.do(change, *arguments)
@@ -268,20 +268,20 @@ class _Panel:
             self._context.counting.uncertain_usd += call.worst_usd or 0.0
 
     def _fatal(self, batch: Batch, outcomes: Mapping[str, Reply | CallError]) -> BaseException | None:
-        """The first outcome that no further batch can mend."""
+        """Returns the first outcome that no further batch can fix."""
         for key, outcome in outcomes.items():
             if isinstance(outcome, (AccountError, RequestError)):
                 return outcome
             if isinstance(outcome, Transient) and self._rounds[key] >= ROUNDS:
                 return OutageError(
                     f"{batch.calls[key].request.model} gave no answer to '{batch.calls[key].purpose}' in {ROUNDS} "
-                    f"batches; the last ended in: {outcome.message}. Answered calls are kept: the same command goes on "
-                    "from there, and mode=each asks without batches"
+                    f"batches; the last failed with: {outcome.message}. Answered calls are kept: run the same command "
+                    "again to continue, or with mode=each to continue without batches"
                 )
         return None
 
     async def _persist(self, batch: Batch, step: Callable[[], Awaitable[T]]) -> T:
-        """One word with the provider, again and again while it fails in passing, until the deadline."""
+        """Runs one exchange with the provider, retrying transient failures until the deadline."""
         began, deadline_s = time.monotonic(), self._settings.deadline_s
         request = next(iter(batch.calls.values())).request
 
@@ -310,14 +310,15 @@ class _Panel:
             cleaned(error)
             raise OutageError(
                 f"{request.provider} gave no answer about the batch {batch.name} within ledger.deadline_s = "
-                f"{deadline_s:g}; the last attempt ended in: {error.message}. What was submitted stays submitted: the "
-                "same command goes on from there"
+                f"{deadline_s:g}; the last attempt failed with: {error.message}. What was submitted stays submitted: "
+                "run the same command again to continue"
             ) from None
         except (AccountError, RequestError) as error:
             cleaned(error)
             if batch.provider_id and isinstance(error, RequestError):
                 error.args = (
-                    f"{error}; the batch is {batch.provider_id}. If the provider no longer has it, 'm3i ledger abandon "
-                    f"{batch.name}' gives it up, and the same command asks again (its worst case stays in the account)",
+                    f"{error}; the provider's id of the batch is {batch.provider_id}. If the provider no longer has "
+                    f"it, give it up with 'm3i ledger abandon {batch.name}' and run the same command again, which asks "
+                    "anew (the batch's worst case stays charged to the account)",
                 )
             raise

@@ -1,7 +1,7 @@
-"""What the ledger reads and writes around one call, each in one transaction.
+"""The database work around one call, each step in one transaction.
 
-A reservation is there exactly while a call is in flight: it keeps others from making the same call and keeps the most
-that it can cost out of the budget. It ends as an answer, as a failed attempt, or, when nobody can say whether the
+A reservation exists exactly while a call is in flight: it keeps others from making the same call, and holds back the
+most that the call can cost from the budget. It ends as an answer, as a failed attempt, or, if it is unknown whether the
 provider worked on it, as uncertain spending.
 """
 
@@ -30,12 +30,12 @@ class Busy:
 
     owner: str
     batch: int | None
-    """Row of the batch that holds it."""
+    """Row of the batch that holds the call; None if it is a single call."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """Where an account stands, in US dollars."""
+    """The balance of an account, in US dollars."""
 
     paid: float
     reserved: float
@@ -49,14 +49,14 @@ class Short:
     totals: Totals
     worst_usd: float
     for_good: bool
-    """Not even when every other call in flight turns out to cost nothing."""
+    """Whether the budget would be short even if all other calls in flight turned out to cost nothing."""
 
 
 Claim = Stored | Reserved | Busy | Short
 
 
 def claim(db: Database, call: Call) -> Claim:
-    """The answer if it is there by now, else leave to send: in one transaction, so that no two send, nor overspend."""
+    """Returns the answer if it has arrived, else reserves the call; one transaction, so no two send it or overspend."""
     owner = db.begin()
     claimed = _claim(db, call, owner)
     if isinstance(claimed, (Busy, Short)) and reap(db):
@@ -81,7 +81,7 @@ def _claim(db: Database, call: Call, owner: str) -> Claim:
 
 
 def holder(connection: sqlite3.Connection, key: str, recording: str) -> Busy | None:
-    """Who has this call in flight."""
+    """Returns who has this call in flight; None if nobody has."""
     row = connection.execute(
         "SELECT owner, batch FROM reservations WHERE key = ? AND recording = ?", (key, recording)
     ).fetchone()
@@ -89,7 +89,7 @@ def holder(connection: sqlite3.Connection, key: str, recording: str) -> Busy | N
 
 
 def reserve(connection: sqlite3.Connection, call: Call, *, owner: str, batch: int | None) -> int:
-    """Adds a reservation inside a transaction; returns its row."""
+    """Adds a reservation, inside a transaction; returns its row."""
     cursor = connection.execute(
         "INSERT INTO reservations (key, recording, provider, model, owner, batch, account, worst_usd, purpose) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -104,7 +104,7 @@ def reserve(connection: sqlite3.Connection, call: Call, *, owner: str, batch: in
 def shortage(
     connection: sqlite3.Connection, account: str, budget_usd: float | None, worst_usd: float | None
 ) -> Short | None:
-    """What keeps a call of this worst case from the budget, None when nothing does."""
+    """Returns the shortage if the budget does not cover a call of this worst case, else None."""
     if budget_usd is None or worst_usd is None:
         return None
     totals = account_totals(connection, account)
@@ -115,7 +115,7 @@ def shortage(
 
 
 def account_totals(connection: sqlite3.Connection, account: str) -> Totals:
-    """What an account has paid, what its calls in flight can cost at most, and what nobody can say."""
+    """Returns what an account has paid, the worst case of its calls in flight, and its uncertain spending."""
 
     def total(query: str) -> float:
         return float(connection.execute(query, (account,)).fetchone()[0])
@@ -137,8 +137,8 @@ def record(
     price_source: str,
     latency_s: float | None,
 ) -> None:
-    """The call is answered."""
-    db.active.discard(reserved.id)  # also where this fails: the disk may be full
+    """Records the answer to a call and removes its reservation."""
+    db.active.discard(reserved.id)  # even if the transaction fails: the disk may be full
     with db.transaction() as connection:
         insert_answer(
             *(connection, call, answer), cost_usd=cost_usd, price_source=price_source, latency_s=latency_s, batch=False
@@ -147,7 +147,7 @@ def record(
 
 
 def fail(db: Database, reserved: Reserved, call: Call, fault: Fault) -> None:
-    """The attempt failed; what may have been billed for it stays against the budget."""
+    """Records a failed attempt and removes its reservation; what may have been billed stays charged to the budget."""
     db.active.discard(reserved.id)
     with db.transaction() as connection:
         insert_attempt(connection, call, fault)
@@ -157,7 +157,7 @@ def fail(db: Database, reserved: Reserved, call: Call, fault: Fault) -> None:
 
 
 def insert_attempt(connection: sqlite3.Connection, call: Call, fault: Fault) -> None:
-    """Counts a failed attempt inside a transaction."""
+    """Records a failed attempt, inside a transaction."""
     connection.execute(
         "INSERT INTO attempts (key, provider, model, account, status, class, message, maybe_billed, made_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -169,7 +169,7 @@ def insert_attempt(connection: sqlite3.Connection, call: Call, fault: Fault) -> 
 
 
 def insert_uncertain(connection: sqlite3.Connection, call: Call, why: str) -> None:
-    """Books an attempt's worst case inside a transaction."""
+    """Books an attempt's worst case as uncertain spending, inside a transaction."""
     connection.execute(
         "INSERT INTO uncertain (key, recording, provider, model, account, worst_usd, why, purpose, made_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -181,16 +181,16 @@ def insert_uncertain(connection: sqlite3.Connection, call: Call, why: str) -> No
 
 
 def release(db: Database, reserved: Reserved) -> None:
-    """The call was not sent."""
+    """Removes the reservation of a call that was not sent."""
     db.active.discard(reserved.id)
     with db.transaction() as connection:
         connection.execute("DELETE FROM reservations WHERE id = ?", (reserved.id,))
 
 
 def reap(db: Database) -> int:
-    """Books calls in flight that nobody stands behind as uncertain spending; returns how many.
+    """Books orphaned calls in flight as uncertain spending; returns how many.
 
-    Those of processes that have ended, and this one's own whose end could not be written.
+    These are calls of processes that have ended, and calls of this process whose outcome could not be written.
     """
     with db.reading() as connection:
         held = connection.execute("SELECT id, owner FROM reservations WHERE batch IS NULL").fetchall()
@@ -217,6 +217,6 @@ def _bury(db: Database, reservations: Sequence[int], why: str) -> int:
 
 
 def totals(db: Database, account: str) -> Totals:
-    """Where an account stands."""
+    """Returns the balance of an account."""
     with db.reading() as connection:
         return account_totals(connection, account)

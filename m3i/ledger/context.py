@@ -1,4 +1,4 @@
-"""What single calls and batches share: settings, the database's thread, counts, prices."""
+"""What single calls and batches share: settings, the database thread, counts, prices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 SHORTEST_LOOK_S = 0.05
 LONGEST_LOOK_S = 1.0
-"""Between two looks at what another task or process has in flight: from the shortest, growing, to the longest."""
+"""Waits between checks on what another task or process has in flight grow from the shortest to the longest."""
 
 
 @dataclass
@@ -37,16 +37,16 @@ class Context:
     path: Path
     counting: Counting
     note: Callable[[str], None] = lambda text: None
-    """Tells the person who waits what is waited for."""
+    """Called with a message for the user about what the run is waiting for."""
     polling: set[int] = field(default_factory=set)
-    """Rows of the batches that this process waits for now."""
+    """Rows of the batches that this process is waiting for."""
     recording: str = ""
     _thread: ThreadPoolExecutor | None = None
     _db: Database | None = None
 
     @property
     def only(self) -> bool:
-        """Only answers of this recording count."""
+        """Whether only answers of this recording count."""
         return self.settings.mode is LedgerMode.record
 
     @property
@@ -54,16 +54,16 @@ class Context:
         """Whether the file has been opened."""
         return self._thread is not None
 
-    # -- the database's thread ----------------------------------------------------------------
+    # -- the database thread ------------------------------------------------------------------
 
     def submit(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
-        """Runs `function(database, ...)` in the one thread that holds the connection."""
+        """Runs `function(database, ...)` on the one thread that holds the connection."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="m3i-ledger")
         return self._thread.submit(lambda: function(self._opened(), *args, **kwargs))
 
     async def do(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """The same, awaited. Never cut short: a cancellation that arrives meanwhile takes effect afterwards."""
+        """Does the same and awaits the result. A cancellation that arrives meanwhile takes effect afterwards."""
         future = asyncio.wrap_future(self.submit(function, *args, **kwargs))
         cancelled = False
         while not future.done():
@@ -76,13 +76,13 @@ class Context:
         return future.result()
 
     def check_place(self) -> None:
-        """Raises ConfigError where the default place is no place for SQLite: several machines would damage the file."""
+        """Raises ConfigError for a default path on a network file system: several machines would damage the file."""
         found = "" if self.settings.path or self.settings.mode is LedgerMode.replay else network_type(self.path)
         if found:
             raise ConfigError(
-                f"the ledger {self.path} would lie on a network file system ({found}), where SQLite is safe from one "
-                f"machine only; give ledger.path a file on a local disk, or ledger.path={self.path} if all runs that "
-                "use it are on one machine"
+                f"the ledger {self.path} would be on a network file system ({found}), where SQLite is safe only from "
+                f"one machine; set ledger.path to a file on a local disk, or give ledger.path={self.path} if all runs "
+                "that use it are on one machine"
             )
 
     def _opened(self) -> Database:
@@ -92,7 +92,7 @@ class Context:
         return self._db
 
     def close(self) -> None:
-        """Ends the thread and the connection; the next use opens them again."""
+        """Ends the thread and closes the connection; the next use opens them again."""
         if self._thread is None:
             return
         try:
@@ -110,18 +110,18 @@ class Context:
     # -- calls --------------------------------------------------------------------------------
 
     def price(self, request: ModelRequest) -> Price | None:
-        """What the model costs. Raises ConfigError when there is a budget and no price to hold against it."""
+        """Returns the model's price; None if unknown. Raises ConfigError if it is unknown and there is a budget."""
         return required_price(request.provider, request.model, self.settings)
 
     def call(self, request: ModelRequest, purpose: str, *, batch: bool = False) -> Call:
-        """A request ready to be reserved. Raises ConfigError when its text holds a key, or for `price`'s reasons."""
+        """Returns a call ready to be reserved. Raises ConfigError if its text contains a key, or as `price` does."""
         blocks: list[Block] = [*request.system, *(block for turn in request.messages for block in turn.blocks)]
         for text in (*(block.text for block in blocks), str(dict(request.options)), str(request.schema)):
             if name := holds_secret(text, patterns=False):
                 raise ConfigError(
-                    f"the request '{message(purpose)}' holds the value of the environment variable {name}: it was not "
-                    "sent, and nothing of it is kept; take it out of the options or the text, or unset the variable "
-                    "if it is no secret"
+                    f"the request '{message(purpose)}' contains the value of the environment variable {name}: it was "
+                    "neither sent nor recorded; remove the value from the options or the text, or unset the variable "
+                    "if it is not a secret"
                 )
         return Call(
             request=request,
@@ -135,41 +135,41 @@ class Context:
         )
 
     def cost(self, request: ModelRequest, answer: Reply | TooLong, *, batch: bool) -> tuple[float | None, str]:
-        """What an answer cost, and by which price."""
+        """Returns what an answer cost in US dollars (None if no price is known), and the source of the price."""
         price = price_of(request.provider, request.model, self.settings.prices)
         if price is None:
             return None, ""
         return (0.0 if isinstance(answer, TooLong) else cost(answer.usage, price, batch=batch)), price.source
 
     def missing(self, request: ModelRequest, purpose: str) -> ReplayError:
-        """What replay says when it lacks an answer."""
+        """Returns the error to raise if replay lacks an answer."""
         return ReplayError(
-            f"ledger.mode=replay, and {self.path} has no answer of {request.model} ({request.provider}) for "
-            f"'{message(purpose)}' (key {request.key}); bring a recording in with 'm3i ledger import FILE', or call "
-            "with ledger.mode=live"
+            f"ledger.mode=replay, but {self.path} has no answer from {request.model} ({request.provider}) to "
+            f"'{message(purpose)}' (key {request.key}); import a recording with 'm3i ledger import FILE', or make the "
+            "call with ledger.mode=live"
         )
 
     async def check_short(self, short: Short, purpose: str) -> None:
-        """Raises BudgetError unless waiting can help: calls in flight may turn out cheaper than their worst case."""
+        """Raises BudgetError unless waiting can help: calls in flight may end up cheaper than their worst case."""
         left = {} if short.for_good else await self.do(batch_rows.unattended, self.settings.account)
         if short.for_good or (left and not left.keys() & self.polling):
             raise self._over_budget(short, purpose, sorted(left.values()))
 
     def _over_budget(self, short: Short, purpose: str, left: Sequence[str]) -> BudgetError:
-        """What is said when the budget does not cover the next call.
+        """Returns the error to raise if the budget does not cover the next call.
 
         Args:
-            short: The sums.
-            purpose: Of the call.
-            left: Batches that nobody waits for, where they hold what is reserved.
+            short: The account's balance and the call's worst case.
+            purpose: What the call is for.
+            left: Names of the batches that hold the reservations, if no run is waiting for them.
         """
         totals, settings = short.totals, self.settings
         uncertain = f", up to ${totals.uncertain:.4f} more on calls without an answer" if totals.uncertain else ""
-        holder = f"batches that no run waits for ({', '.join(left)})" if left else "calls in flight"
+        holder = f"batches that no run is waiting for ({', '.join(left)})" if left else "calls in flight"
         reserved = f", ${totals.reserved:.4f} is reserved for {holder}" if totals.reserved else ""
-        collect = "Run again what submitted them, with mode=batch, to collect them; or raise" if left else "Raise"
+        collect = "Repeat the run that submitted them, with mode=batch, to collect them; or raise" if left else "Raise"
         return BudgetError(
-            f"ledger.budget_usd = {settings.budget_usd:g} is too little to go on: account '{settings.account}' has "
+            f"ledger.budget_usd = {settings.budget_usd:g} is too little to continue: account '{settings.account}' has "
             f"spent ${totals.paid:.4f}{uncertain}{reserved}, and the next step, '{purpose}', could cost up to "
             f"${short.worst_usd:.4f}; nothing was sent for it, and finished calls are kept. {collect} "
             "ledger.budget_usd, or count from zero under another ledger.account"
@@ -177,24 +177,24 @@ class Context:
 
 
 def required_price(provider: str, model: str, settings: LedgerSettings) -> Price | None:
-    """What a model costs; None without a budget and without a price.
+    """Returns what a model costs; None if neither a price nor a budget is given.
 
     Raises:
-        ConfigError: there is a budget and no price to hold against it.
+        ConfigError: There is a budget but no known price.
     """
     price = price_of(provider, model, settings.prices)
     if price is None and settings.budget_usd is not None:
-        name = model.replace(":", "\\:")  # as Hydra wants it
+        name = model.replace(":", "\\:")  # Hydra needs colons escaped
         raise ConfigError(
             f"no price is known for {model} ({provider}; price table: {price_source()}), so ledger.budget_usd = "
-            f"{settings.budget_usd:g} cannot be kept; give its price in USD per million tokens, "
+            f"{settings.budget_usd:g} cannot be enforced; give its price in USD per million tokens, "
             f'"ledger.prices={{{name}: {{input: 3, output: 15}}}}", or set ledger.budget_usd=null'
         )
     return price
 
 
 def given(stored: Stored, *, reused: bool) -> Answer | TooLong:
-    """What the ledger holds, as it is handed out."""
+    """Returns a stored answer in the form that callers get."""
     if isinstance(stored.reply, TooLong):
         return stored.reply
     return Answer(reply=stored.reply, cost_usd=stored.cost_usd, reused=reused)
@@ -209,12 +209,12 @@ def cancel_later() -> None:
 
 
 class Looks:
-    """Waits between two looks, longer each time."""
+    """Waits between two checks, longer each time."""
 
     def __init__(self, *, longest_s: float = LONGEST_LOOK_S) -> None:
         self._next, self._longest = SHORTEST_LOOK_S, longest_s
 
     async def wait(self) -> None:
-        """Sleeps."""
+        """Sleeps until the next check."""
         await asyncio.sleep(self._next)
         self._next = min(self._longest, self._next * 1.5)

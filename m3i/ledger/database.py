@@ -1,15 +1,15 @@
-"""The SQLite file: its tables, its transactions, and what can go wrong with it.
+"""The SQLite file: its tables, its transactions, and its errors explained.
 
-Write-ahead log, `synchronous=FULL`: what a transaction has written survives kill -9 and a power cut, and readers never
+Write-ahead log with `synchronous=FULL`: a committed transaction survives kill -9 and a power cut, and readers never
 wait. Every write is one short `BEGIN IMMEDIATE` transaction. A connection belongs to the thread that made it.
 
-| table | a row is |
+| table | one row per |
 |---|---|
-| answers | one recorded answer: the request, the reply or that the request is too long, tokens, cost, latency |
-| reservations | one call in flight (or waiting in a batch), at the most that it can cost |
-| uncertain | one attempt that was sent, has no answer and may have been billed, at the most that it can have cost |
-| attempts | one attempt that failed, by its class |
-| batches, batch_requests | one batch, and what was asked in it |
+| answers | recorded answer: the request, the reply (or that the request is too long), tokens, cost, latency |
+| reservations | call in flight (or waiting in a batch), with the most that it can cost |
+| uncertain | attempt that was sent, has no answer and may have been billed, with the most that it can have cost |
+| attempts | failed attempt, with its kind |
+| batches, batch_requests | batch; request in a batch |
 | meta | the current recording |
 """
 
@@ -27,9 +27,9 @@ from m3i.ledger.process_locks import OPEN_TIMEOUT_S, Owners
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x4D334931
-"""`M3I1`: SQLite's mark of what kind of file this is."""
+"""`M3I1`, the mark by which SQLite identifies the kind of file."""
 BUSY_TIMEOUT_S = 60.0
-"""Longest wait for another process's transaction; each takes milliseconds."""
+"""Longest wait for another process's transaction, which normally takes milliseconds."""
 
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -79,22 +79,22 @@ class Database:
     """One connection to one ledger file."""
 
     def __init__(self, path: Path, owners: Owners | None = None, *, create: bool = True) -> None:
-        """Opens the file, and makes it if there is none.
+        """Opens the file, creating it if needed.
 
         Args:
             path: The SQLite file.
-            owners: This process among those that share the file; a new one when None.
-            create: False: a missing file is an error.
+            owners: The locks of the processes that share the file; new ones if None.
+            create: Whether a missing file is created; if False, it is an error.
 
         Raises:
-            StoreError: it cannot be read or written, is not a ledger, or was made by a newer version.
+            StoreError: The file cannot be read or written, is not a ledger, or was written by a newer version.
         """
         self.path = path
         self.owners = owners or Owners(path.with_name(path.name + ".owners"))
         self.active: set[int] = set()
-        """Rows of this process's reservations that a call stands behind."""
+        """Rows of this process's reservations whose calls are still running."""
         if not create and not path.is_file():
-            raise StoreError(f"there is no ledger at {path}; ledger.path names another file")
+            raise StoreError(f"there is no ledger at {path}; set ledger.path to an existing one")
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with self.owners.gate():
@@ -112,11 +112,11 @@ class Database:
         version, kind = (connection.execute(f"PRAGMA {p}").fetchone()[0] for p in ("user_version", "application_id"))
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if tables and kind != APPLICATION_ID:
-            raise StoreError(f"{self.path} is a database, but not a ledger of M3I; give ledger.path another file")
+            raise StoreError(f"{self.path} is a database, but not an M3I ledger; set ledger.path to another file")
         if version > SCHEMA_VERSION:
             raise StoreError(
-                f"the ledger {self.path} was written by a newer version of M3I (format {version}, this one knows "
-                f"{SCHEMA_VERSION}); update M3I, or give ledger.path another file"
+                f"the ledger {self.path} was written by a newer version of M3I (format {version}; this one reads up to "
+                f"{SCHEMA_VERSION}); update M3I, or set ledger.path to another file"
             )
         if not tables:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -132,45 +132,45 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """One write transaction: all of the block is kept, or nothing of it. Raises StoreError."""
+        """Runs the block as one write transaction: all of it is kept, or nothing. Raises StoreError."""
         with explained(self.path):
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self.connection
                 self.connection.execute("COMMIT")
             except BaseException:
-                if self.connection.in_transaction:  # SQLite has rolled back by itself after some errors
+                if self.connection.in_transaction:  # after some errors SQLite has rolled back already
                     self.connection.execute("ROLLBACK")
                 raise
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """The connection, for queries. Raises StoreError."""
+        """Gives the connection, for queries. Raises StoreError."""
         with explained(self.path):
             yield self.connection
 
     # -- owners -------------------------------------------------------------------------------
 
     def begin(self) -> str:
-        """Shows this process to be alive before it reserves anything; returns its id. Raises StoreError."""
+        """Takes this process's lock, before it reserves anything; returns its id. Raises StoreError."""
         with explained(self.path):
             return self.owners.begin()
 
     def gone(self, owners: Iterable[str]) -> set[str]:
-        """Those of the owners whose process has ended. Raises StoreError."""
+        """Returns those of the owners whose process has ended. Raises StoreError."""
         with explained(self.path):
             return set(self.owners.gone(owners))
 
     # -- recordings ---------------------------------------------------------------------------
 
     def current_recording(self) -> str:
-        """The recording whose answers are preferred; empty before the first."""
+        """Returns the recording whose answers are preferred; empty if there is none yet."""
         with self.reading() as connection:
             row = connection.execute("SELECT value FROM meta WHERE name = 'recording'").fetchone()
         return str(row[0]) if row else ""
 
     def recordings(self) -> list[str]:
-        """All recordings that have an answer, and the current one."""
+        """Returns all recordings that have an answer, and the current one."""
         with self.reading() as connection:
             rows = connection.execute(
                 "SELECT DISTINCT recording FROM answers UNION SELECT value FROM meta WHERE name = 'recording'"
@@ -183,36 +183,36 @@ class Database:
             connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('recording', ?)", (recording,))
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         with explained(self.path):
             self.connection.close()
 
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns SQLite's and the system's errors into a StoreError that says what to do."""
-    kept = "what was recorded before is kept"
+    """Turns errors of SQLite and the operating system into a StoreError that says what to do."""
+    kept = "everything recorded before is kept"
     try:
         yield
     except Timeout as error:
         raise StoreError(
-            f"another process has been opening the ledger {path} for {OPEN_TIMEOUT_S:.0f} s; end it, or give "
-            "ledger.path another file"
+            f"another process has been opening the ledger {path} for {OPEN_TIMEOUT_S:.0f} s; end it, or set "
+            "ledger.path to another file"
         ) from error
     except sqlite3.DatabaseError as error:
         words = str(error)
         if "disk is full" in words:
             raise StoreError(f"the disk is full: the ledger {path} cannot be written; {kept}") from error
         if "not a database" in words:
-            raise StoreError(f"{path} is not a ledger: {words}; give ledger.path another file") from error
+            raise StoreError(f"{path} is not a ledger: {words}; set ledger.path to another file") from error
         if "malformed" in words or "database corruption" in words:
             raise StoreError(
-                f"the ledger {path} is damaged: {words}; move it away and bring back a copy, or an export with "
-                "m3i ledger import"
+                f"the ledger {path} is damaged: {words}; move it away, then restore a copy, or an export "
+                "with m3i ledger import"
             ) from error
         if "locked" in words:
             raise StoreError(
-                f"another process has held the ledger {path} for {BUSY_TIMEOUT_S:.0f} s; end it, or give ledger.path "
+                f"another process has held the ledger {path} for {BUSY_TIMEOUT_S:.0f} s; end it, or set ledger.path to "
                 "another file"
             ) from error
         if isinstance(error, sqlite3.OperationalError):

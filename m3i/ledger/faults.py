@@ -1,4 +1,4 @@
-"""Failed attempts: what kind each is, and how long to wait before the next."""
+"""Classifies failed attempts and says how long to wait before the next."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from m3i.ledger.request import AccountError, CallError, RequestError, Transient
 from m3i.ledger.secrets import message
 
 FIRST_WAIT_S = 1.0
-"""Wait before the second attempt, where the server names none; doubled for each further one."""
+"""Wait before the second attempt if the server asks for none; doubled before each further one."""
 LONGEST_WAIT_S = 60.0
 SPREAD_S = 1.0
-"""Calls that were told to wait equally long start again over this long, not all at once."""
+"""Calls that were told to wait equally long resume spread over this time, not all at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One failed attempt, as it is kept."""
+    """One failed attempt, as it is recorded."""
 
     kind: str
     """`429`, `500`, `timeout`, `connection refused`, `connection`, `unreadable reply`, `account`, `request`, ..."""
     message: str
-    """Without secrets."""
+    """The error's text, without secrets."""
     status: int | None = None
     maybe_billed: bool = False
 
 
 def fault_of(error: BaseException) -> Fault:
-    """What is kept of an error that a call ended in."""
+    """Returns the fault to record for an error that a call ended in."""
     words = message(str(error)) or type(error).__name__
     if isinstance(error, Transient):
         kind = transient_kind(error)
@@ -38,12 +38,12 @@ def fault_of(error: BaseException) -> Fault:
         return Fault(kind="account", message=words)
     if isinstance(error, RequestError):
         return Fault(kind="request", message=words)
-    # Not a provider's word on the call: a bug, or the task was ended. What became of the call is unknown.
+    # Not from the provider: a bug, or the task was cancelled. What became of the call is unknown.
     return Fault(kind="interrupted" if not isinstance(error, Exception) else "bug", message=words, maybe_billed=True)
 
 
 def transient_kind(error: Transient) -> str:
-    """The class under which a passing fault is counted: its HTTP status, else what went wrong with the connection."""
+    """Returns the kind of a transient fault: its HTTP status, else what went wrong with the connection."""
     if error.status is not None:
         return "unreadable reply" if 200 <= error.status < 300 else str(error.status)
     causes = list(_causes(error))
@@ -59,7 +59,7 @@ def transient_kind(error: Transient) -> str:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, what it came from, and what that came from."""
+    """Yields an error and everything in its chain of causes."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:
@@ -74,7 +74,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def cleaned(error: CallError) -> CallError:
-    """The same error without secrets, and without the client's error behind it, whose text is not ours."""
+    """Returns the same error without secrets and without its causes, whose text is the client library's."""
     error.args = tuple(message(a) if isinstance(a, str) else a for a in error.args)
     if isinstance(error, Transient):
         error.message = message(error.message)
@@ -83,13 +83,13 @@ def cleaned(error: CallError) -> CallError:
 
 
 def wait_s(error: Transient, attempt: int) -> float:
-    """Seconds before the next attempt: what the server asked for, else exponential with jitter.
+    """Returns the seconds to wait before the next attempt: what the server asked for, else exponential with jitter.
 
     Args:
-        error: What the last attempt ended in.
-        attempt: Its number, from 1.
+        error: The error of the last attempt.
+        attempt: The number of that attempt, from 1.
     """
-    if error.retry_after_s:  # 0 asks for no wait, and a server that goes on saying so is not to be hammered
+    if error.retry_after_s:  # 0 is not taken at its word: it would hammer a server that keeps failing
         return max(0.0, error.retry_after_s) + random.uniform(0, SPREAD_S)
     longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt - 1, 16))
     return random.uniform(longest / 2, longest)

@@ -1,7 +1,7 @@
-"""A ledger as JSONL and back: a header line, then one answer a line.
+"""Writes a ledger as JSONL, a header line and then one answer per line, and reads it back.
 
-So that a published experiment can be repeated without keys. A line says what was asked, what was answered, by whom and
-for how much; secrets were taken out before an answer was ever stored.
+With such a file a published experiment can be repeated without keys. A line says what was asked, what was answered, by
+whom and at what cost; secrets were removed before the answer was first stored.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ COLUMNS = (
 
 
 SQLITE_MARK = b"SQLite format 3\0"
-"""What such a file begins with."""
+"""The first bytes of every SQLite file."""
 UNKEEPABLE = (ValueError, OverflowError, RecursionError)
-"""What a line raises that no ledger can hold: half a surrogate pair, a number without end, endless nesting."""
+"""Errors of a line that no ledger can hold: a lone surrogate, an infinite number, too deep a nesting."""
 
 
 class Header(BaseModel):
-    """The first line."""
+    """The first line of the file."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     format: Literal["m3i-ledger-1"]
     m3i: str
-    """Version that wrote the file."""
+    """The version of M3I that wrote the file."""
     recording: str
     """The ledger's current recording."""
     price_source: str
 
 
 class UsageFields(BaseModel):
-    """Tokens of one answer."""
+    """Token counts of one answer."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -72,7 +72,7 @@ class ReplyFields(BaseModel):
 
 
 class TooLongFields(BaseModel):
-    """A request that the model's context does not hold."""
+    """The answer to a request that exceeds the model's context."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -87,7 +87,7 @@ class Line(BaseModel):
     key: str = Field(pattern=r"^[0-9a-f]{32}$")
     recording: str
     request: dict[str, Any]
-    """`ModelRequest.content()`: the key is its hash."""
+    """`ModelRequest.content()`, whose hash is the key."""
     outcome: Literal["reply", "too_long"]
     response: ReplyFields | TooLongFields
     cost_usd: float | None = Field(ge=0, allow_inf_nan=False)
@@ -100,16 +100,16 @@ class Line(BaseModel):
 
 
 class Imported(BaseModel):
-    """What an import did."""
+    """Counts of one import."""
 
     read: int = 0
     added: int = 0
-    """The others were there already."""
+    """Answers that the ledger did not have yet."""
     recording: str = ""
-    """The recording that became the ledger's current one; "" when it has its own."""
+    """The recording that became the ledger's current one; "" if none did."""
 
 
-# -- out --------------------------------------------------------------------------------------
+# -- export -----------------------------------------------------------------------------------
 
 
 def export(
@@ -119,15 +119,15 @@ def export(
 
     Args:
         path: The ledger.
-        out: The file; one that is there is replaced when the new one is whole.
-        recording: Only answers of this recording; all when empty. So for the others.
-        provider: Only of this provider.
-        model: Only of this model.
-        account: Only of this account.
+        out: The file to write; an existing one is replaced once the new one is complete.
+        recording: Write only answers of this recording; empty for all.
+        provider: Write only answers of this provider; empty for all.
+        model: Write only answers of this model; empty for all.
+        account: Write only answers of this account; empty for all.
 
     Raises:
-        InputError: the file is a database.
-        StoreError: the ledger cannot be read, or the file not be written.
+        InputError: `out` is a database.
+        StoreError: The ledger cannot be read, or the file cannot be written.
     """
     db = Database(path, create=False)
     try:
@@ -141,19 +141,17 @@ def _write(out: Path, lines: Iterator[dict[str, Any]]) -> int:
     part = out.with_name(f"{out.name}.{uuid.uuid4().hex}.part")
     try:
         if is_database(out):
-            raise InputError(
-                f"{out} is a database, maybe a ledger; it is not overwritten: give the export another file"
-            )
+            raise InputError(f"{out} is a database, perhaps a ledger, and is not overwritten; export to another file")
         out.parent.mkdir(parents=True, exist_ok=True)
         with part.open("w", encoding="ascii", newline="\n") as file:
-            n = -1  # the header is no answer
+            n = -1  # the header is not an answer
             for n, line in enumerate(lines):  # noqa: B007
                 file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
         part.replace(out)
     except OSError as error:
-        raise StoreError(f"cannot write {out}: {error.strerror or error}; the ledger is as it was") from error
+        raise StoreError(f"cannot write {out}: {error.strerror or error}; the ledger is unchanged") from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
@@ -161,7 +159,7 @@ def _write(out: Path, lines: Iterator[dict[str, Any]]) -> int:
 
 
 def is_database(file: Path) -> bool:
-    """Whether a SQLite file is there. Raises OSError."""
+    """Returns whether the file exists and is a SQLite database. Raises OSError."""
     if not file.is_file():
         return False
     with file.open("rb") as stream:
@@ -186,24 +184,24 @@ def _lines(db: Database, filters: dict[str, str]) -> Iterator[dict[str, Any]]:
             yield line
 
 
-# -- in ---------------------------------------------------------------------------------------
+# -- import -----------------------------------------------------------------------------------
 
 
 def import_(path: Path, file: Path) -> Imported:
-    """Adds the answers of a JSONL file to a ledger, which is made if there is none. Doing it again changes nothing.
+    """Adds the answers of a JSONL file to a ledger, which is created if needed. Importing again changes nothing.
 
-    An answer that the ledger has is never replaced. What is imported counts against no account. The file's recording
-    becomes the ledger's current one if it has none: a replay prefers its answers then.
+    An answer that the ledger has is never replaced. Imported answers are charged to no account. If the ledger has no
+    current recording, the file's becomes the current one, so that a replay prefers its answers.
 
     Raises:
-        InputError: the file cannot be read, or one of its lines is not an answer or was changed since it was written;
-            nothing of it is taken then.
-        StoreError: the ledger cannot be written.
+        InputError: The file cannot be read, or one of its lines is not an answer or was changed after it was written;
+            nothing is imported then.
+        StoreError: The ledger cannot be written.
     """
     lines = _read(file)
     header, _ = next(lines, (None, 0))
     if not isinstance(header, Header):
-        raise InputError(f"{file} is empty: it is not an exported ledger")
+        raise InputError(f"{file} is empty, so it is not an exported ledger")
     db = Database(path)
     try:
         done = Imported()
@@ -227,7 +225,7 @@ def import_(path: Path, file: Path) -> Imported:
 
 
 def _read(file: Path) -> Iterator[tuple[Header | Line, int]]:
-    """Every line, checked, with its number from 1."""
+    """Yields every line, validated, with its number counted from 1."""
     try:
         with file.open("rb") as stream:
             for number, data in enumerate(stream, start=1):
@@ -240,7 +238,7 @@ def _read(file: Path) -> Iterator[tuple[Header | Line, int]]:
 
 def _checked(file: Path, number: int, data: bytes) -> Header | Line:
     try:
-        # Not straight into pydantic: 0 and 0.0 are two keys, and its reader would take them for one.
+        # Not parsed by pydantic: 0 and 0.0 give different keys, and its parser would make them equal.
         fields = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
         if number == 1:
             header = Header.model_validate(fields)
@@ -248,10 +246,10 @@ def _checked(file: Path, number: int, data: bytes) -> Header | Line:
             return header
         line = Line.model_validate(fields)
         if (line.outcome == "too_long") is not isinstance(line.response, TooLongFields):
-            raise ValueError(f"outcome '{line.outcome}' has a response of the other kind")
+            raise ValueError(f"outcome '{line.outcome}' does not match the kind of its response")
         key = request_from(fields["request"]).key
         if key != line.key:
-            raise ValueError(f"its key is {line.key}, and the request's is {key}: one of them was changed")
+            raise ValueError(f"its key is {line.key}, but its request's key is {key}: one of them was changed")
         return line
     except ValidationError as error:
         first = error.errors()[0]
@@ -262,7 +260,7 @@ def _checked(file: Path, number: int, data: bytes) -> Header | Line:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number that a ledger holds")
+    raise ValueError(f"{name} is not a number that a ledger can hold")
 
 
 def _insert(connection: Any, line: Line) -> int:

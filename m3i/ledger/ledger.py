@@ -1,19 +1,18 @@
-"""The ledger: every remote call passes through it, and is kept, counted and never paid for twice.
+"""The ledger: every remote call passes through it; it records and counts each one and never pays twice for the same.
 
 How it works, in short:
 
-- A request's key is the hash of its content (m3i.ledger.request). An answer is found again by its key, in one SQLite
+- A request's key is the hash of its content (m3i.ledger.request). Answers are stored under their keys in one SQLite
   file that runs and processes share.
-- Identical requests in flight are one call: tasks of one process share a future; processes share a *reservation*, a
-  row that is there exactly while the call is in flight. Whether its owner is alive is told by a file lock, never by a
-  clock.
-- The same transaction that makes a reservation checks the budget: what was paid, what other calls in flight can cost
-  at most, what may have been billed without an answer, and what this call can cost at most must fit together.
-- An attempt that was sent and has no answer (a timeout, a broken connection, a process that was killed) may have been
-  billed: its worst case stays against the budget, as *uncertain*, and the request may be sent again.
-- Only passing faults are tried again, with jittered exponential waits or as long as the server asks, up to a deadline
-  on the monotonic clock. Each attempt has a timeout of its own.
-- A reply that has arrived is recorded even when its task is cancelled.
+- Identical requests in flight are one call. Tasks of one process share a future; processes share a *reservation*, a row
+  that exists exactly while the call is in flight. A file lock, never a clock, tells whether its owner is alive.
+- The transaction that makes a reservation also checks the budget. It must cover the sum of what was paid, the worst
+  case of the other calls in flight, what may have been billed without an answer, and the worst case of this call.
+- An attempt that was sent but has no answer (a timeout, a broken connection, a killed process) may have been billed:
+  its worst case stays charged to the budget, as *uncertain*, and the request may be sent again.
+- Only transient faults are retried, after jittered exponential waits or as long as the server asks, until a deadline on
+  the monotonic clock. Each attempt has its own timeout.
+- A reply that has arrived is recorded even if its task is cancelled.
 """
 
 from __future__ import annotations
@@ -42,11 +41,11 @@ __all__ = ["Answer", "BudgetError", "Ledger", "OutageError", "ReplayError", "Tal
 
 
 class _Loop:
-    """What belongs to one event loop."""
+    """The state of one event loop."""
 
     def __init__(self) -> None:
         self.flights: dict[str, asyncio.Future[None]] = {}
-        """Key → done when the task that asks for it is."""
+        """Key → future that is done when the task asking for that key is."""
         self.lanes: dict[tuple[str, str], Lane] = {}
         self.opening = asyncio.Lock()
 
@@ -57,15 +56,15 @@ class Ledger:
     def __init__(
         self, settings: LedgerSettings, *, default_path: Path, note: Callable[[str], None] = lambda text: None
     ) -> None:
-        """Touches nothing until first use.
+        """Opens no file until first use.
 
         Args:
             settings: The options `ledger.*`.
-            default_path: The file where `ledger.path` names none.
-            note: Tells the person who waits what is waited for, e.g. a batch.
+            default_path: The file to use if `ledger.path` is empty.
+            note: Called with a message for the user about what the run is waiting for, e.g. a batch.
 
         Raises:
-            ConfigError: a price in `ledger.prices` cannot be used.
+            ConfigError: A price in `ledger.prices` is not usable.
         """
         check_overrides(settings.prices)
         path = Path(settings.path) if settings.path else default_path
@@ -87,10 +86,10 @@ class Ledger:
 
     @property
     def recording(self) -> str:
-        """The recording whose answers a live run reuses, "" where none was ever made; in record mode this run's.
+        """The recording whose answers a live run reuses ("" if there is none yet); in record mode, this run's own.
 
         Raises:
-            ConfigError: `ledger.recording` names none of this ledger, outside record mode.
+            ConfigError: Outside record mode, `ledger.recording` names a recording that this ledger does not have.
         """
         if self._recording is None:
             there = self.path.is_file()
@@ -100,21 +99,21 @@ class Ledger:
         return self._recording
 
     async def ask(self, provider: Provider, request: ModelRequest, *, purpose: str) -> Answer:
-        """The answer to one request: from the ledger, or from the provider.
+        """Returns the answer to one request, from the ledger or from the provider.
 
         Args:
-            provider: The client; used only when the answer is not there.
+            provider: The client; used only if the ledger does not have the answer.
             request: The call.
-            purpose: Words for people, e.g. `observe claude: trace 12ab`.
+            purpose: What the call is for, in messages, e.g. `observe claude: trace 12ab`.
 
         Raises:
-            TooLong: the request exceeds the model's context; kept as its answer.
-            AccountError, RequestError: the provider refuses this key, or this kind of request.
-            BudgetError: it could cost more than is left.
-            ReplayError: it is not in the ledger, in replay mode.
-            OutageError: it failed until its deadline.
-            ConfigError: no price is known and there is a budget, or its text holds a key.
-            StoreError: the ledger cannot be read or written.
+            TooLong: The request exceeds the model's context; recorded as its answer.
+            AccountError, RequestError: The provider refuses this key, or this kind of request.
+            BudgetError: The call could cost more than is left of the budget.
+            ReplayError: In replay mode, the answer is not in the ledger.
+            OutageError: The call failed until its deadline.
+            ConfigError: There is a budget but no known price, or the request's text contains a key.
+            StoreError: The ledger cannot be read or written.
         """
         assert self._settings.mode is not LedgerMode.estimate, "an estimate asks nothing"
         here = self._here()
@@ -128,11 +127,11 @@ class Ledger:
         try:
             answer = await self._answer(provider, request, purpose, here, waited=waited)
         except asyncio.CancelledError:
-            raise  # others who wait for it ask for themselves
+            raise  # other tasks that wait for it ask for themselves
         except BaseException as error:
             if not isinstance(error, TooLong):
                 flight.set_exception(error)
-                flight.exception()  # seen, though nobody may wait for it
+                flight.exception()  # retrieved here, since nobody may be waiting for it
             raise
         else:
             return answer
@@ -172,18 +171,18 @@ class Ledger:
         purpose: str,
         tick: Callable[..., None],
     ) -> Mapping[str, Answer | TooLong]:
-        """The answers to many requests, at batch prices: those that are not there go to the provider as batches.
+        """Returns the answers to many requests, at batch prices; those not in the ledger are asked for in batches.
 
-        A run that is stopped, however, goes on with its batches when started again, and submits nothing twice.
+        A run that was stopped, in whatever way, resumes its batches when started again and submits nothing twice.
 
         Args:
             provider: The client.
             requests: Id → request.
-            purpose: Words for people.
-            tick: `tick(done, total)`.
+            purpose: What the calls are for, in messages.
+            tick: Called as `tick(done, total)`.
 
         Raises:
-            The errors of `ask`, but TooLong, which is an answer here.
+            The errors of `ask`, except TooLong, which is returned as an answer here.
         """
         assert self._settings.mode is not LedgerMode.estimate, "an estimate asks nothing"
         for request in requests.values():
@@ -192,22 +191,22 @@ class Ledger:
         return await self._batches.ask(provider, requests, purpose=purpose, tick=tick)
 
     def known(self, keys: Iterable[str]) -> set[str]:
-        """Which of these keys would be answered without a call. Makes no file. Raises StoreError, ConfigError."""
+        """Returns those of the keys that need no call. Creates no file. Raises StoreError, ConfigError."""
         self._context.check_place()
+        recording = self.recording  # refuses an unknown name also where there is no file yet
         if not self.path.is_file():
             return set()
-        recording = self.recording
         return set(self._context.submit(answers.known_answers, keys, recording, only=self._context.only).result())
 
     @property
     def paid_usd(self) -> float | None:
-        """What this process's calls cost so far, those of known price; None before the first such call."""
+        """What this process's calls of known price have cost so far, in US dollars; None before the first such call."""
         made = [row["cost_usd"] for row in self._context.counting.rows() if row["made"]]
         known = [cost for cost in made if cost is not None]
         return sum(known) if known else None
 
     def tally(self) -> Tally:
-        """What this process's calls came to so far."""
+        """Returns the totals of this process's calls so far."""
         if self._context.is_open or self.path.is_file():
             self._last_totals = self._context.submit(calls.totals, self._settings.account).result()
         context = self._context
@@ -223,11 +222,11 @@ class Ledger:
         )
 
     def close(self) -> None:
-        """Ends the connection. A later use opens it again."""
+        """Closes the connection; the next use opens it again."""
         self._context.close()
 
     async def _begin(self, request: ModelRequest, purpose: str) -> None:
-        """Opens the file once, and settles which recording this run belongs to."""
+        """Opens the file and determines which recording this run belongs to, on the first call only."""
         async with self._here().opening:
             if self._began:
                 return
@@ -244,25 +243,25 @@ class Ledger:
         return self._loops.setdefault(asyncio.get_running_loop(), _Loop())
 
 
-# -- in the database's thread -----------------------------------------------------------------
+# -- on the database thread -------------------------------------------------------------------
 
 
 def chosen_recording(db: Database, settings: LedgerSettings) -> str:
-    """The recording that a live or replaying run belongs to. Raises ConfigError for an unknown name."""
+    """Returns the recording that a live or replaying run belongs to. Raises ConfigError for an unknown name."""
     if settings.recording and settings.recording not in (known := db.recordings()):
         raise ConfigError(_no_recording(settings.recording, db.path, known))
     return settings.recording or db.current_recording()
 
 
 def begin(db: Database, recording: str | None) -> None:
-    """Books what dead processes had in flight; makes this run's recording the current one, if it makes one."""
+    """Books what dead processes had in flight; if this run makes a recording, makes it the current one."""
     calls.reap(db)
     if recording is not None:
         db.begin_recording(recording)
 
 
 def _no_recording(name: str, path: Path, known: list[str]) -> str:
-    there = f"There is {', '.join(known)}" if known else "It has none"
+    there = f"Recordings: {', '.join(known)}" if known else "It has none"
     return (
         f"ledger.recording = '{name}': {path} has no such recording{did_you_mean(name, known)} {there}; "
         "ledger.mode=record makes a new one"

@@ -1,8 +1,8 @@
-"""How many calls to one model are in flight, adapting to the provider's 429s.
+"""Limits the calls to one model that are in flight, adapting to the provider's 429s.
 
 Additive increase, multiplicative decrease, as in TCP. Source: Chiu and Jain 1989, "Analysis of the increase and
-decrease algorithms for congestion avoidance". `Window` is the arithmetic alone and is told the time; `Limiter` makes
-tasks wait.
+decrease algorithms for congestion avoidance". `Window` does the arithmetic and reads no clock; `Limiter` makes tasks
+wait.
 """
 
 from __future__ import annotations
@@ -13,39 +13,39 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 START = 4
-"""Calls in flight at the beginning, where the cap allows as many: few enough for a new account's rate limit."""
+"""Limit to begin with, unless the cap is lower: small enough for a new account's rate limit."""
 
 
 @dataclass
 class Window:
-    """How many calls may be in flight. Times are seconds of any monotonic clock."""
+    """The number of calls that may be in flight. Times are in seconds, on any monotonic clock."""
 
     cap: int
-    """Never above this."""
+    """Upper bound of the limit."""
     limit: int = 0
-    """Now."""
+    """The current limit."""
     in_flight: int = 0
     paused_until: float = 0.0
-    """Nothing is sent before."""
+    """No call is sent before this time."""
     _successes: int = 0
     _round: int = 0
-    """Counts the decreases; a call that began in an earlier round has no say in this one."""
+    """Number of decreases so far; a call that began in an earlier round no longer changes the limit."""
 
     def __post_init__(self) -> None:
-        """Starts at `START`."""
+        """Sets the limit to `START`, within the cap."""
         self.limit = max(1, min(START, self.cap))
 
     def may_start(self, now: float) -> bool:
-        """Whether one more call may be sent now."""
+        """Returns whether one more call may be sent now."""
         return now >= self.paused_until and self.in_flight < self.limit
 
     def start(self) -> int:
-        """Counts a call in; returns the round it belongs to, for `end`."""
+        """Counts a call as begun; returns its round, which `end` takes."""
         self.in_flight += 1
         return self._round
 
     def end(self, began_in: int, *, answered: bool) -> None:
-        """Counts a call out. A window of answers raises the limit by one; other failures say nothing about load."""
+        """Counts a call as ended. A window of answers raises the limit by one; a failure says nothing about load."""
         self.in_flight -= 1
         if answered and began_in == self._round:
             self._successes += 1
@@ -54,7 +54,7 @@ class Window:
                 self.limit = min(self.cap, self.limit + 1)
 
     def overloaded(self, began_in: int, now: float, retry_after_s: float | None) -> None:
-        """The provider asked for fewer calls: halves the limit, once for all calls that were in flight together."""
+        """Halves the limit when the provider asks for fewer calls, once for all calls in flight together."""
         if retry_after_s is not None:
             self.paused_until = max(self.paused_until, now + retry_after_s)
         if began_in == self._round:
@@ -64,7 +64,7 @@ class Window:
 
 
 class Permit:
-    """One call's leave to be sent."""
+    """Permission to send one call."""
 
     def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
@@ -73,24 +73,24 @@ class Permit:
 
     @property
     def held_up(self) -> bool:
-        """The provider has asked for a pause since the permit was given."""
+        """Whether the provider has asked for a pause since the permit was given."""
         return asyncio.get_running_loop().time() < self._limiter.window.paused_until
 
     def answered(self) -> None:
-        """The provider replied."""
+        """Notes that the provider replied."""
         self._answered = True
 
     def overloaded(self, retry_after_s: float | None) -> None:
-        """The provider said 429 or 529."""
+        """Notes that the provider returned 429 or 529."""
         self._limiter.window.overloaded(self._round, asyncio.get_running_loop().time(), retry_after_s)
 
     def close(self) -> None:
-        """Gives the place to the next call."""
+        """Frees the place for the next call."""
         self._limiter.window.end(self._round, answered=self._answered)
 
 
 class Limiter:
-    """Makes the calls to one model wait for their turn, first come first served. Belongs to one event loop."""
+    """Makes the calls to one model wait for their turn, first come, first served. Belongs to one event loop."""
 
     def __init__(self, window: Window) -> None:
         self.window = window
@@ -98,13 +98,13 @@ class Limiter:
 
     @asynccontextmanager
     async def permit(self) -> AsyncIterator[Permit]:
-        """Waits until a call may be sent; the place is held to the end of the block."""
+        """Waits until a call may be sent, and holds its place until the block ends."""
         turn = asyncio.Event()
         self._queue.append(turn)
         try:
             self._wake()
             await turn.wait()
-            while not self.window.may_start(asyncio.get_running_loop().time()):  # the limit fell since
+            while not self.window.may_start(asyncio.get_running_loop().time()):  # the limit has fallen meanwhile
                 turn.clear()
                 self._wake()
                 await turn.wait()
@@ -119,7 +119,7 @@ class Limiter:
             self._wake()
 
     def _wake(self) -> None:
-        """Tells those at the head of the queue to start, as many as there are places."""
+        """Wakes as many waiters at the head of the queue as there are free places."""
         if not self._queue:
             return
         loop = asyncio.get_running_loop()

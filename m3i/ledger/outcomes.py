@@ -1,4 +1,4 @@
-"""What a call through the ledger can end in, beside the provider's own errors (m3i.ledger.request)."""
+"""What a call through the ledger can end in, besides the provider's errors (m3i.ledger.request)."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ class Answer:
     """A reply, and what it cost."""
 
     reply: Reply
-    """As it is in the ledger: without secrets."""
+    """The reply as the ledger holds it, without secrets."""
     cost_usd: float | None
-    """None: no price known."""
+    """None if no price is known."""
     reused: bool
-    """It was in the ledger already, or another task or process got it meanwhile: nothing was paid for it here."""
+    """Whether it was in the ledger already, or another task or process made the call: nothing was paid for it here."""
 
 
 class BudgetError(M3IError):
-    """The next call could cost more than is left; nothing was sent. Finished calls are kept."""
+    """The next call could cost more than is left of the budget; it was not sent. Finished calls are kept."""
 
 
 class ReplayError(M3IError):
-    """An answer that is needed is not in the ledger, and calls are not allowed."""
+    """The ledger lacks an answer that is needed, and replay mode makes no calls."""
 
 
 class OutageError(M3IError):
-    """A call failed until its deadline. Finished calls are kept: the same command goes on from there."""
+    """A call failed until its deadline. Finished calls are kept: the same command, run again, continues from there."""

@@ -1,4 +1,4 @@
-"""A request back from the content that its key is made of."""
+"""Rebuilds a request from the content that its key is a hash of."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TurnContent(BaseModel):
 
 
 class RequestContent(BaseModel):
-    """`ModelRequest.content()`, as JSON values."""
+    """The JSON form of `ModelRequest.content()`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -37,13 +37,13 @@ class RequestContent(BaseModel):
 
 
 def request_from(content: Mapping[str, Any]) -> ModelRequest:
-    """The request with this content, without its marks for the provider's cache.
+    """Returns the request with this content, without its marks for the provider's cache.
 
     Raises:
-        ValueError: the content is not of this version's form.
+        ValueError: The content does not have this version's form.
     """
     if content.get("format") != FORMAT:
-        raise ValueError(f"the request has format {content.get('format')!r}, this version of M3I knows {FORMAT}")
+        raise ValueError(f"the request has format {content.get('format')!r}; this version of M3I reads {FORMAT}")
     read = RequestContent.model_validate({("schema_" if k == "schema" else k): v for k, v in content.items()})
     return ModelRequest(
         provider=read.provider,
@@ -52,7 +52,7 @@ def request_from(content: Mapping[str, Any]) -> ModelRequest:
         messages=tuple(Message(role=m.role, blocks=tuple(Block(text=t) for t in m.text)) for m in read.messages),
         schema=read.schema_,
         max_tokens=read.max_tokens,
-        temperature=content["temperature"],  # 0 and 0.0 are two keys: as it was written
+        temperature=content["temperature"],  # as it was written: 0 and 0.0 give different keys
         options=read.options,
         replicate=read.replicate,
     )

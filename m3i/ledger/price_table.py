@@ -1,8 +1,8 @@
 """litellm's price table and the user's own prices, as `Price`.
 
-The table is the JSON file inside the installed litellm, read without importing it (its import takes seconds and may
-fetch a newer table). It holds US dollars a token. A price may have tiers: from a prompt of more than 200,000 tokens (or
-another number) on, the whole call is dearer. A batch costs its own price, or half where the table has none.
+The table is the JSON file inside the installed litellm, read without importing it (the import takes seconds and may
+fetch a newer table). Prices are in US dollars per token. A price may have tiers: above a prompt length of, say, 200,000
+tokens the whole call costs more. A batch has its own price, or half the normal one if the table gives none.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from m3i.errors import ConfigError, did_you_mean
 FILE = "model_prices_and_context_window_backup.json"
 
 CACHE_WRITE_FACTOR = 1.25
-"""Price of writing the prompt cache over that of input, where a price has no word on it: Anthropic's for 5 minutes."""
+"""Price of writing the prompt cache relative to input, for prices that give none: Anthropic's factor for 5 minutes."""
 BATCH_FACTOR = 0.5
-"""Price of a batch over that of single calls, where the table has none: all providers' published discount."""
+"""Price of a batch relative to single calls, if the table gives none: the published discount of all providers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """US dollars a token."""
+    """US dollars per token."""
 
     input: float
     output: float
-    """Where thinking costs more than other output, its price: the counts do not tell them apart."""
+    """If thinking costs more than other output, the price of thinking: the counts do not tell them apart."""
     cache_read: float
     cache_write: float
 
     @property
     def dearest_input(self) -> float:
-        """The most that a prompt's token can cost."""
+        """The most that one prompt token can cost."""
         return max(self.input, self.cache_read, self.cache_write)
 
 
@@ -51,20 +51,20 @@ class Price:
     source: str
     """`litellm 1.106.2: claude-sonnet-5-5`, or `ledger.prices`."""
     single: tuple[tuple[int, Rates], ...]
-    """(prompt tokens above which the rates hold, rates), ascending; the first from 0."""
+    """(prompt tokens above which the rates apply, rates), ascending; the first is 0."""
     batch: tuple[tuple[int, Rates], ...]
     per_call: float = 0.0
-    """US dollars a call, whatever its length."""
+    """US dollars per call, whatever its length."""
     cache_min_tokens: int = 0
-    """Shortest prefix that the provider's prompt cache keeps; 0 where the table has no word on it."""
+    """Shortest prefix in tokens that the provider's prompt cache keeps; 0 if the table does not say."""
 
     def rates(self, prompt_tokens: int, *, batch: bool = False) -> Rates:
-        """The rates for a prompt of this length."""
+        """Returns the rates for a prompt of this length."""
         tiers = self.batch if batch else self.single
         return [rates for above, rates in tiers if prompt_tokens > above or above == 0][-1]
 
     def dearest(self, prompt_tokens: int, *, batch: bool = False) -> Rates:
-        """The dearest of every rate that a prompt of at most this length can meet."""
+        """Returns the highest of each rate over all prompts of at most this length."""
         tiers = self.batch if batch else self.single
         met = [rates for above, rates in tiers if prompt_tokens > above or above == 0]
         return Rates(
@@ -76,10 +76,10 @@ class Price:
 
 
 def price_of(provider: str, model: str, overrides: Mapping[str, Any]) -> Price | None:
-    """What a model costs: the user's word (`ledger.prices`), else litellm's table, else None.
+    """Returns what a model costs, from the user's prices (`ledger.prices`), else litellm's table; None if in neither.
 
     Raises:
-        ConfigError: the user's price cannot be used.
+        ConfigError: The user's price is not usable.
     """
     if model in overrides:
         return _from_user(model, overrides[model])
@@ -92,13 +92,13 @@ def price_of(provider: str, model: str, overrides: Mapping[str, Any]) -> Price |
 
 
 def price_source() -> str:
-    """The table in use, for the record."""
+    """Returns the name and version of the table in use, for the record."""
     return f"litellm {library_version('litellm')}" if price_table() else "none (litellm is not installed)"
 
 
 @cache
 def price_table() -> Mapping[str, Mapping[str, Any]]:
-    """The table inside litellm, model → entry; empty where litellm is not installed."""
+    """Returns the table inside litellm, model → entry; empty if litellm is not installed."""
     found = importlib.util.find_spec("litellm")
     if found is None or not found.submodule_search_locations:
         return {}
@@ -114,7 +114,7 @@ def price_table() -> Mapping[str, Mapping[str, Any]]:
 def _candidates(
     provider: str, model: str, table: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[str, Mapping[str, Any]]]:
-    """Entries that may be this model's, the likeliest first."""
+    """Returns the entries that may be this model's, the likeliest first."""
     if provider == "gemini":
         names = [f"gemini/{model.removeprefix('models/')}"]
     elif provider == "anthropic":
@@ -122,14 +122,14 @@ def _candidates(
     else:
         names = [model]
         host, _, rest = model.partition("/")
-        # Without its prefix an id may be another host's model: the entry has to be of the host that the prefix names.
+        # Without its prefix, an id may name another host's model: accept the entry only if its host matches the prefix.
         if rest and str(table.get(rest, {}).get("litellm_provider", "")).startswith(host):
             names.append(rest)
     return [(name, table[name]) for name in names if name in table]
 
 
 def _from_table(name: str, entry: Mapping[str, Any]) -> Price | None:
-    """One entry as a price; None where it does not price input and output by the token."""
+    """Returns one entry as a price; None if it does not price input and output per token."""
     starts = {0}
     for field in entry:
         if found := re.fullmatch(r"(?:input|output)_cost_per_token_above_(\d+)k_tokens", field):
@@ -148,7 +148,7 @@ def _from_table(name: str, entry: Mapping[str, Any]) -> Price | None:
 
 
 def _rates(entry: Mapping[str, Any], above: int, suffix: str) -> Rates | None:
-    """The rates of one tier. What a tier does not name costs what it costs below it."""
+    """Returns the rates of one tier. A rate that the tier does not name is the base rate."""
     tier = f"_above_{above // 1000}k_tokens" if above else ""
 
     def rate(field: str) -> float | None:
@@ -189,13 +189,13 @@ USER_KEYS = ("input", "output", "cache_read", "cache_write")
 
 
 def check_overrides(overrides: Mapping[str, Any]) -> None:
-    """Checks every price that the user gave, so that a mistake shows before the first call. Raises ConfigError."""
+    """Checks every price given by the user, to catch mistakes before the first call. Raises ConfigError."""
     for model, given in overrides.items():
         _from_user(model, given)
 
 
 def _from_user(model: str, given: Any) -> Price:
-    """USD per million tokens as a price."""
+    """Builds a price from the user's USD per million tokens."""
     place = f"ledger.prices[{model}]"
     if not isinstance(given, Mapping):
         raise ConfigError(f"{place} = {given!r}: expected a mapping with input and output in USD per million tokens")

@@ -1,4 +1,4 @@
-"""What a call costs, and the one estimator of it: for the dry run and for the budget."""
+"""What a call costs, and the one estimator that serves both the dry run and the budget."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ __all__ = [
 ]
 
 OVERHEAD_TOKENS = 2048
-"""Tokens a provider may add to one request by itself, at most: it turns a schema into instructions, and marks the parts
-of a prompt. Anthropic's published figure for tool use is below 1,000."""
+"""Maximum tokens that a provider may add to one request: it turns a schema into instructions and marks the parts of a
+prompt. Anthropic's published figure for tool use is below 1,000."""
 MESSAGE_TOKENS = 32
-"""Tokens around one message at most: its role and its ends."""
+"""Maximum tokens around one message: its role and its end markers."""
 CHARACTERS_PER_TOKEN = 3.5
-"""Used for what a call is expected to cost, never for the bound. English prose has about 4, sums and JSON about 3."""
+"""Used for the expected cost, never for the bound. English prose has about 4, arithmetic and JSON about 3."""
 EXPECTED_OVERHEAD_TOKENS = 300
-"""What a provider is expected to add to a request with a schema."""
+"""Tokens that a provider is expected to add to a request with a schema."""
 
 
 def cost(usage: Usage, price: Price, *, batch: bool = False) -> float:
-    """US dollars of one call, from the tokens that the provider counted."""
+    """Returns the cost of one call in US dollars, from the tokens that the provider counted."""
     rates = price.rates(usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens, batch=batch)
     return (
         usage.input_tokens * rates.input
@@ -49,27 +49,27 @@ def cost(usage: Usage, price: Price, *, batch: bool = False) -> float:
 
 
 class Prefix(Enum):
-    """What the provider's prompt cache is expected to do with the part of the prompt that is marked for it."""
+    """What the provider's prompt cache is expected to do with the marked part of the prompt."""
 
     unused = "unused"
     written = "written"
-    """The first call of a panel."""
+    """Expected of the first call of a panel."""
     read = "read"
-    """Those after it."""
+    """Expected of all further calls."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CallEstimate:
-    """What a call can cost at most, and what it is expected to."""
+    """The most that a call can cost, and its expected cost."""
 
     input_tokens_at_most: int
     output_tokens_at_most: int
     usd_at_most: float | None
-    """None: no price known."""
+    """None if no price is known."""
     input_tokens_expected: int
     """The whole prompt."""
     cached_tokens_expected: int
-    """The part of it up to the last block that is marked for the provider's prompt cache; 0 where that is too short."""
+    """The part up to the last block marked for the provider's prompt cache; 0 if that is too short to be cached."""
     output_tokens_expected: int
     usd_expected: float | None
 
@@ -82,17 +82,18 @@ def estimate(
     batch: bool = False,
     prefix: Prefix = Prefix.unused,
 ) -> CallEstimate:
-    """What one call can cost at most and what it is expected to: the same figures for the dry run and the budget.
+    """Returns the most that one call can cost and its expected cost; the dry run and the budget use the same figures.
 
-    The bound: no tokenizer in use makes more tokens than its text has UTF-8 bytes (also after Unicode normalisation,
-    which some apply first), each at the dearest rate of a prompt's token, and `max_tokens` of output.
+    The bound assumes one input token per UTF-8 byte, each at the highest rate of a prompt token, and `max_tokens` of
+    output. No tokenizer in use makes more tokens than its text has bytes (counted before or after Unicode
+    normalisation, which some apply first, whichever is more).
 
     Args:
         request: The call.
-        price: From `price_of`; None gives token counts alone.
-        expected_output_tokens: What the reply is expected to come to; `max_tokens` where nobody knows.
-        batch: At batch prices.
-        prefix: What the prompt cache is expected to do; it changes what is expected, never the bound.
+        price: From `price_of`; None gives token counts only.
+        expected_output_tokens: Expected length of the reply; None for `max_tokens`.
+        batch: Whether batch prices apply.
+        prefix: What the prompt cache is expected to do; it changes the expected cost, never the bound.
     """
     blocks = [*request.system, *(block for message in request.messages for block in message.blocks)]
     schema = "" if request.schema is None else json.dumps(request.schema, indent=2)
@@ -134,7 +135,7 @@ def estimate(
 
 
 def _bytes(text: str) -> int:
-    """UTF-8 bytes of a text, before or after normalisation, whichever is more."""
+    """Returns the number of UTF-8 bytes of a text, before or after normalisation, whichever is more."""
     if text.isascii():
         return len(text)
     return max(len(form.encode("utf-8", "surrogatepass")) for form in (text, unicodedata.normalize("NFKD", text)))

@@ -1,7 +1,7 @@
-"""Which processes are alive, told by locks instead of clocks.
+"""Tells which processes are alive, by file locks instead of clocks.
 
-A process that has calls in flight holds `<ledger>.owners/<id>.lock`. The system takes the lock from it when it ends,
-however it ends: a lock that can be acquired belonged to a process that is gone.
+A process that has calls in flight holds `<ledger>.owners/<id>.lock`. The operating system releases the lock when the
+process ends, however it ends: a lock that can be acquired belonged to a process that is gone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OPEN_TIMEOUT_S = 60.0
 
 
 class Owners:
-    """The lock of this process, and a look at those of others."""
+    """The lock of this process, and checks on those of others."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -26,12 +26,12 @@ class Owners:
         self._lock: FileLock | None = None
 
     def gate(self) -> FileLock:
-        """Held while a ledger is opened and while lock files are made or removed. Raises filelock.Timeout."""
+        """Returns the lock to hold while opening a ledger or making or removing lock files. Raises filelock.Timeout."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return FileLock(self.folder / "gate", timeout=OPEN_TIMEOUT_S, thread_local=False)
 
     def begin(self) -> str:
-        """Shows this process to be alive, from now on; returns its id."""
+        """Takes this process's lock, which shows it to be alive; returns its id."""
         if self._lock is None:
             with self.gate():
                 name = uuid.uuid4().hex
@@ -41,18 +41,18 @@ class Owners:
         return self.id
 
     def gone(self, names: Iterable[str]) -> list[str]:
-        """Those of the owners whose process has ended. Their lock files are removed by `sweep`."""
+        """Returns those of the owners whose process has ended. `sweep` removes their lock files."""
         return [name for name in names if name != self.id and self._is_gone(name)]
 
     def sweep(self, keep: Iterable[str]) -> None:
-        """Removes lock files that nobody holds, but those of `keep`. Only under `gate`."""
+        """Removes lock files that nobody holds, except those in `keep`. Call it only under `gate`."""
         kept = {self.id, *keep}
         for file in self.folder.glob("*.lock"):
             if file.stem not in kept and self._is_gone(file.stem):
                 file.unlink(missing_ok=True)
 
     def end(self) -> None:
-        """Lets go of the lock: nothing of this process is in flight any more."""
+        """Releases this process's lock, once none of its calls are in flight."""
         if self._lock is not None:
             with self.gate():
                 self._file(self.id).unlink(missing_ok=True)

@@ -1,8 +1,9 @@
-"""Takes keys out of every text on its way to disk or screen.
+"""Removes keys from every text before it is written to disk or printed.
 
-A secret is the value of an environment variable whose name says so (`..._API_KEY`, `..._TOKEN`, ...), in clear, URL
-encoded, JSON escaped or base64; and what looks like a key of a known provider or stands where a key stands in a header
-or an address. Variables are looked at anew on each call: a key set late is found too.
+Two things count as a secret: the value of an environment variable whose name says so (`..._API_KEY`, `..._TOKEN`, ...),
+in plain text, URL encoded, JSON escaped or base64 encoded; and any text that looks like a known provider's key, or
+stands where a key would in a header or a URL. The environment is read on each call, so a key that is set late is found
+too.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 MIN_LENGTH = 8
-"""Shorter values are words, not keys: taking them out would spoil every text."""
+"""Shorter values are ordinary words, not keys; removing them would garble every text."""
 
 LONGEST_MESSAGE = 2000
-"""Characters of an error's text that are kept: some servers answer with a whole page."""
+"""Maximum characters kept of an error's text: some servers answer with a whole page."""
 
 SECRET_NAME = re.compile(
     r"(?:^|_)(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH)(?:_ID|_?\d+)?$", re.IGNORECASE
 )
-"""Which environment variables hold a secret, by their names."""
+"""Matches the names of environment variables that hold a secret."""
 
 HEX = re.compile(r"%([0-9A-Fa-f]{2})")
-"""One byte of URL encoding: its letters may be small or capital."""
+"""One URL-encoded byte; its hex digits may be upper or lower case."""
 
 PATTERNS: Mapping[str, re.Pattern[str]] = {
     "an Anthropic key": re.compile(r"(?P<key>sk-ant-[A-Za-z0-9_\-]{8,})"),
@@ -46,16 +47,16 @@ PATTERNS: Mapping[str, re.Pattern[str]] = {
     ),
     "a password in an address": re.compile(r"://[^\s/:@\"']*:(?P<key>[^\s/@\"'\[\]]{1,200})@"),
 }
-"""What a key looks like where no variable holds it: name → pattern, the key itself in the group `key`."""
+"""Patterns of keys that no variable holds: name → pattern; the group `key` matches the key itself."""
 
 
 def redact(text: str, *, patterns: bool = True) -> str:
-    """The text without secrets: a variable's value becomes `[NAME]`, what else looks like a key `[redacted]`.
+    """Returns the text without secrets: a variable's value becomes `[NAME]`, anything else like a key `[redacted]`.
 
     Args:
         text: Any text.
-        patterns: Also take out what looks like a key. Off for text that a model wrote and that is compared with
-            other text later: such text may hold made-up keys, and must stay as it is.
+        patterns: Also remove text that looks like a key. False for model output that is compared with other text
+            later: it may contain made-up keys and must stay as it is.
     """
     known, names = _known()
     if known is not None:
@@ -72,13 +73,13 @@ def _without_key(match: re.Match[str]) -> str:
 
 
 def message(text: str) -> str:
-    """Words for people out of any text: without secrets, not endless, and fit to be written as UTF-8."""
+    """Returns a text fit for a message: without secrets, of limited length, and encodable as UTF-8."""
     text = redact(text).encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ... ({len(text)} characters)"
 
 
 def redact_values(value: Any, *, patterns: bool = True) -> Any:
-    """A JSON value with `redact` applied to every string in it, names of mappings included."""
+    """Returns a JSON value with `redact` applied to every string in it, keys of mappings included."""
     if isinstance(value, str):
         return redact(value, patterns=patterns)
     if isinstance(value, Mapping):
@@ -89,7 +90,7 @@ def redact_values(value: Any, *, patterns: bool = True) -> Any:
 
 
 def holds_secret(text: str, *, patterns: bool = True) -> str | None:
-    """The environment variable whose value is in the text, else the kind of key it seems to hold, else None."""
+    """Returns the environment variable whose value is in the text, else the kind of key it seems to hold, else None."""
     known, names = _known()
     found = known.search(text) if known is not None else None
     if found:
@@ -102,7 +103,7 @@ def holds_secret(text: str, *, patterns: bool = True) -> str | None:
 
 
 def secret_variables() -> dict[str, str]:
-    """Environment variables that hold a secret: name → value."""
+    """Returns the environment variables that hold a secret: name → value."""
     return {
         name: value
         for name, value in sorted(os.environ.items())
@@ -116,7 +117,7 @@ def _known() -> tuple[re.Pattern[str] | None, Mapping[str, str]]:
 
 @lru_cache(maxsize=8)
 def _compiled(variables: tuple[tuple[str, str], ...]) -> tuple[re.Pattern[str] | None, Mapping[str, str]]:
-    """One pattern of every form of every value, and form → variable."""
+    """Returns one pattern that matches every form of every value, and a mapping from form to variable."""
     names: dict[str, str] = {}
     for name, value in variables:
         for form in _forms(value):
@@ -128,17 +129,17 @@ def _compiled(variables: tuple[tuple[str, str], ...]) -> tuple[re.Pattern[str] |
 
 
 def _upper(form: str) -> str:
-    """The form with its URL encoding in capitals, as it is looked up."""
+    """Returns the form with its URL encoding in upper case, which is how it is looked up."""
     return HEX.sub(lambda match: match.group().upper(), form)
 
 
 def _forms(value: str) -> set[str]:
-    """How a value may be written: as it is, URL encoded, JSON escaped, and within base64 at each of three offsets."""
+    """Returns the ways a value may be written: as is, URL encoded, JSON escaped, in base64 at each of three offsets."""
     forms = {value, value.strip(), quote(value, safe=""), quote(value), quote_plus(value)}
     forms |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
     data = value.encode("utf-8", "surrogateescape")
     for offset in range(3):
-        # Characters that also depend on the bytes around the value are cut off at both ends.
+        # Cuts off the characters at both ends that also depend on the bytes around the value.
         digits = base64.b64encode(b"\0" * offset + data).decode().rstrip("=")
         first = (0, 2, 3)[offset]
         last = len(digits) if (offset + len(data)) % 3 == 0 else len(digits) - 1
@@ -150,7 +151,7 @@ def _forms(value: str) -> set[str]:
 
 
 def redact_record(record: logging.LogRecord) -> None:
-    """Takes secrets out of one log record. A record without any is left as it is."""
+    """Removes secrets from one log record; leaves a record without any as it is."""
     try:
         message = record.getMessage()
     except (TypeError, ValueError, KeyError):
@@ -168,10 +169,10 @@ def redact_record(record: logging.LogRecord) -> None:
 
 
 def install_log_redaction() -> None:
-    """From now on no log record of this process holds a secret, whatever its logger and handler.
+    """Keeps secrets out of all further log records of this process, whatever their logger and handler.
 
-    Needed before the first call: the clients' own debug logs show headers (`hydra.verbose=true`). Calling it again
-    changes nothing.
+    Must run before the first call: the clients' own debug logs show headers (`hydra.verbose=true`). Calling it again
+    has no effect.
     """
     made_by = logging.getLogRecordFactory()
     if getattr(made_by, "redacts", False):

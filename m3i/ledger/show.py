@@ -1,4 +1,4 @@
-"""What a ledger holds, as rows for `m3i ledger show`."""
+"""The contents of a ledger, as rows for `m3i ledger show`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from m3i.ledger.database import Database
 
 
 def summary(path: Path) -> list[dict[str, Any]]:
-    """What a ledger holds: one row an account, provider and model, for `m3i ledger show`.
+    """Returns what a ledger holds, one row per account, provider and model.
 
     Raises:
-        StoreError: it cannot be read.
+        StoreError: The ledger cannot be read.
     """
     db = Database(path, create=False)
     try:
@@ -78,7 +78,7 @@ def _add_answers(connection: Any, row: Any) -> None:
 
 
 def open_batches(path: Path) -> list[dict[str, Any]]:
-    """Batches that were submitted and not collected. Raises StoreError."""
+    """Returns the batches that were submitted (or may have been) and not collected. Raises StoreError."""
     db = Database(path, create=False)
     try:
         with db.reading() as connection:

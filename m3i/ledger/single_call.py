@@ -1,9 +1,9 @@
-"""One call on its way: leave to send, attempts, recording.
+"""Makes one call: waits for its turn, sends it, retries it, records the answer.
 
-    place among those in play → permit of the limiter → reservation → send → answer or failed attempt → (wait, again)
+    place among the active calls → limiter's permit → reservation → send → answer or failed attempt → (wait, retry)
 
-The reservation is made for each attempt anew: while a call waits for its next attempt, nothing of it is in flight, so
-another process may make it, and its share of the budget is free.
+Each attempt makes its own reservation. A call that waits for its next attempt is not in flight: another process may
+make it, and its share of the budget is free.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from m3i.ledger.outcomes import OutageError
 from m3i.ledger.request import CallError, LoadedLate, ModelRequest, Provider, Reply, TooLong, Transient
 
 GRACE_S = 30.0
-"""A call in flight when its task is cancelled (Ctrl-C) has this long to be answered and recorded, since it is paid for;
-a second cancellation gives it up at once."""
+"""How long a call whose task is cancelled in flight (Ctrl-C) may still take to be answered and recorded, since it is
+paid for. A second cancellation gives it up at once."""
 ENDING_S = 1.0
-"""A client whose time is up has this long to close its connection."""
+"""How long a client may take to close its connection after its time is up."""
 
 
 class Lane:
@@ -37,7 +37,7 @@ class Lane:
 
     def __init__(self, concurrency: int) -> None:
         self.in_play = asyncio.Semaphore(concurrency)
-        """Calls in flight or waiting for their next attempt; the others have not begun, and their deadline neither."""
+        """Held by calls in flight or waiting for a retry; the others have not begun, and neither has their deadline."""
         self.limiter = Limiter(Window(cap=concurrency))
 
 
@@ -51,37 +51,37 @@ class Elsewhere(Exception):
 
 @dataclass
 class Journey:
-    """One call's attempts."""
+    """The state of one call over its attempts."""
 
     provider: Provider
     call: Call
     lane: Lane
     failed: int = 0
-    """Attempts so far that ended without an answer."""
+    """Attempts that have ended without an answer so far."""
     last: Transient | None = None
-    """What the last of them ended in, if it may be tried again."""
+    """The error of the last failed attempt, if it may be retried."""
     made: bool = False
-    """This process got the answer, by calling."""
+    """Whether this process made the call that was answered."""
     began: float | None = field(default=None)
-    """Monotonic time of the first attempt."""
+    """Monotonic time at which the first attempt began, in seconds; None before it."""
 
     def elapsed_s(self) -> float:
-        """Seconds since the first attempt began."""
+        """Returns the seconds since the first attempt began."""
         return 0.0 if self.began is None else time.monotonic() - self.began
 
 
 class Sender:
-    """Makes calls."""
+    """Makes single calls."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._settings = context.settings
 
     async def answer(self, journey: Journey) -> Stored:
-        """The answer to a call, from the provider or from whoever else is making the same call.
+        """Returns the answer to a call, whether this process or another one makes it.
 
         Raises:
-            CallError, BudgetError, OutageError, ConfigError: as `Ledger.ask`.
+            CallError, BudgetError, OutageError, ConfigError: As in `Ledger.ask`.
         """
         looks = Looks()
         while True:
@@ -95,7 +95,7 @@ class Sender:
             await looks.wait()
 
     async def _retrying(self, journey: Journey) -> Stored:
-        """Attempts until one is answered or the deadline passes."""
+        """Attempts the call until it is answered or its deadline passes."""
         deadline_s = self._settings.deadline_s
 
         def wait(state: RetryCallState) -> float:
@@ -115,12 +115,12 @@ class Sender:
             raise self._outage(journey, journey.last or error) from None
 
     async def _attempt(self, journey: Journey) -> Stored:
-        """One attempt, as soon as it may be sent."""
+        """Makes one attempt as soon as it may be sent."""
         looks = Looks()
         while True:
             async with journey.lane.limiter.permit() as permit:
                 if journey.elapsed_s() >= self._settings.deadline_s:
-                    raise Transient("its turn did not come again in time")
+                    raise Transient("no turn for another attempt came up before the deadline")
                 claimed = await self._context.do(calls.claim, journey.call)
                 if isinstance(claimed, Reserved):
                     if await self._may_send(claimed, permit):
@@ -135,7 +135,7 @@ class Sender:
             await looks.wait()  # calls in flight may turn out cheaper than their worst case
 
     async def _may_send(self, reserved: Reserved, permit: Permit) -> bool:
-        """Takes the reservation back if the task was cancelled or the provider asked for a pause meanwhile."""
+        """Returns whether the call may still be sent; releases its reservation if not, or if the task was cancelled."""
         try:
             await asyncio.sleep(0)
         except asyncio.CancelledError:
@@ -147,7 +147,7 @@ class Sender:
         return True
 
     async def _send(self, journey: Journey, reserved: Reserved, permit: Permit) -> Stored:
-        """Sends a reserved call, and settles the reservation whatever comes."""
+        """Sends a reserved call and settles the reservation, whatever the outcome."""
         context, call = self._context, journey.call
         await self._load(journey.provider, reserved)
         began = time.monotonic()
@@ -160,7 +160,7 @@ class Sender:
             answer = error
             cleaned(error)
         except RecursionError:
-            deep = Transient("the response is nested too deeply to be read", status=200, maybe_billed=True)
+            deep = Transient("the response is nested too deeply to be parsed", status=200, maybe_billed=True)
             await self._failed(journey, reserved, permit, deep)
             raise deep from None
         except BaseException as error:
@@ -177,7 +177,7 @@ class Sender:
         return Stored(reply=answer, cost_usd=cost_usd)
 
     async def _load(self, provider: Provider, reserved: Reserved) -> None:
-        """Has the client made; without one nothing was sent, so nothing stays reserved."""
+        """Loads the client. If that fails, releases the reservation, since nothing was sent."""
         if isinstance(provider, LoadedLate):
             try:
                 await provider.load_client()
@@ -188,7 +188,7 @@ class Sender:
                 raise
 
     async def _failed(self, journey: Journey, reserved: Reserved, permit: Permit, error: BaseException) -> None:
-        """Settles an attempt that ended in an error."""
+        """Counts and records an attempt that ended in an error."""
         journey.failed += 1
         fault = fault_of(error)
         if isinstance(error, CallError):
@@ -203,23 +203,23 @@ class Sender:
         await self._context.do(calls.fail, reserved, journey.call, fault)
 
     def _outage(self, journey: Journey, error: Transient) -> OutageError:
-        """What is said when a call has failed for too long."""
+        """Returns the error to raise for a call that has failed until its deadline."""
         request = journey.call.request
         attempts = f"{journey.failed} attempt{'s' if journey.failed != 1 else ''} in {journey.elapsed_s():.0f} s"
-        why = f"ledger.deadline_s = {self._settings.deadline_s:g} allows no further one"
+        why = f"ledger.deadline_s = {self._settings.deadline_s:g} leaves no time for another"
         if error.retry_after_s:
-            why = f"the provider asks to wait {error.retry_after_s:.0f} s, and {why}"
+            why = f"the provider asks for a wait of {error.retry_after_s:.0f} s, and {why}"
         return OutageError(
             f"{request.model} ({request.provider}) gave no answer to '{journey.call.purpose}': {attempts}; the last "
-            f"ended in: {error.message}; {why}. Answered calls are kept: the same command goes on from there"
+            f"failed with: {error.message}; {why}. Answered calls are kept: run the same command again to continue"
         )
 
 
 async def sent(provider: Provider, request: ModelRequest, limit_s: float) -> Reply:
-    """Sends once. Whatever the client does, this ends `limit_s` after it began (and `ENDING_S` for its end).
+    """Sends a request once. Returns or raises within `limit_s` (plus `ENDING_S` to close), whatever the client does.
 
-    A reply that is there is never lost to a timeout or a cancellation: the client runs in a task of its own. A
-    cancelled caller waits up to `GRACE_S` for the reply, and its cancellation takes effect afterwards.
+    The client runs in a separate task, so that a reply that has arrived is never lost to a timeout or a cancellation.
+    A cancelled caller waits up to `GRACE_S` for the reply; its cancellation takes effect afterwards.
     """
     sending = asyncio.create_task(provider.send(request, timeout_s=limit_s))
     sending.add_done_callback(_look_at)
@@ -247,7 +247,7 @@ async def sent(provider: Provider, request: ModelRequest, limit_s: float) -> Rep
 
 
 async def _wait_for_end(sending: asyncio.Task[Reply]) -> bool:
-    """Gives a cancelled client the time to end; returns whether the caller was cancelled meanwhile."""
+    """Gives a cancelled client time to close; returns whether the caller was cancelled meanwhile."""
     try:
         await asyncio.wait({sending}, timeout=ENDING_S)
     except asyncio.CancelledError:
@@ -256,16 +256,16 @@ async def _wait_for_end(sending: asyncio.Task[Reply]) -> bool:
 
 
 def _look_at(sending: asyncio.Task[Reply]) -> None:
-    """Takes note of an error that nobody waits for any more, so that asyncio does not report it."""
+    """Retrieves an error that nobody waits for any more, so that asyncio does not report it."""
     if not sending.cancelled():
         sending.exception()
 
 
-# -- in the database's thread -----------------------------------------------------------------
+# -- on the database thread -------------------------------------------------------------------
 
 
 def refuse_orphan(db: Database, batch: int, polling: frozenset[int]) -> None:
-    """Raises ConfigError when nobody waits for the batch that holds a call: waiting for it would never end."""
+    """Raises ConfigError if no process polls the batch that holds a call: the call would wait for it forever."""
     with db.reading() as connection:
         row = connection.execute(
             "SELECT name, owner FROM batches WHERE id = ? AND state IN ('submitting', 'working')", (batch,)
@@ -275,7 +275,7 @@ def refuse_orphan(db: Database, batch: int, polling: frozenset[int]) -> None:
     if row["owner"] != db.owners.id and not db.gone([row["owner"]]):
         return
     raise ConfigError(
-        f"this call is part of the batch {row['name']}, which a run that has ended submitted and did not collect; run "
-        "with the component's mode=batch to collect it (nothing is paid twice), or give it up with "
+        f"this call is part of the batch {row['name']}, which an earlier run submitted and did not collect; run with "
+        "the component's mode=batch to collect it (nothing is paid twice), or give it up with "
         f"'m3i ledger abandon {row['name']}'"
     )

@@ -1,4 +1,4 @@
-"""What one process's calls came to, for its result and report."""
+"""Totals of one process's calls, for its result and report."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from m3i.ledger.request import ModelRequest, Reply, TooLong
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """Facts of this process's run; JSON values only."""
+    """Totals of this process's run; JSON values only."""
 
     rows: tuple[dict[str, Any], ...] = ()
-    """One a provider and model: see `Counts.row`."""
+    """One row per provider and model; see `Counts.row`."""
     uncertain_usd: float = 0.0
-    """At most spent by this run on attempts that were sent, have no answer and may have been billed."""
+    """Upper bound on what this run spent on attempts that were sent, have no answer and may have been billed."""
     price_source: str = ""
     recording: str = ""
     mode: str = ""
     account: str = ""
     spent_in_account_usd: float = 0.0
-    """All that the account ever paid for in this ledger, this run included; without uncertain spending."""
+    """Everything that the account has paid for in this ledger, this run included; without uncertain spending."""
     uncertain_in_account_usd: float = 0.0
-    """The same, of attempts that may have been billed, at most."""
+    """Upper bound on the account's uncertain spending in this ledger, this run included."""
 
 
 @dataclass
 class Counts:
-    """Of one provider and model."""
+    """Counts of one provider and model."""
 
     made: int = 0
-    """Answers that this process called for."""
+    """Answers to calls that this process made."""
     reused: int = 0
-    """Answers that were in the ledger."""
+    """Answers that were in the ledger already."""
     waited: int = 0
-    """Answers that another task or process got while this one waited."""
+    """Answers to calls that another task or process made while this one waited."""
     tokens: Counter[str] = field(default_factory=Counter)
-    """Of the calls made."""
+    """Tokens of the calls made."""
     cost_usd: float = 0.0
     saved_usd: float = 0.0
-    """What the reused answers cost when they were made."""
+    """What the reused answers cost when they were first paid for."""
     unpriced: int = 0
-    """Calls made without a known price."""
+    """Calls made whose price is not known."""
     too_long: int = 0
     retries: Counter[str] = field(default_factory=Counter)
-    """Attempts that failed, by class."""
+    """Failed attempts, by kind."""
     latencies_s: list[float] = field(default_factory=list)
 
     def row(self, provider: str, model: str) -> dict[str, Any]:
-        """JSON values."""
+        """Returns the counts as JSON values."""
         return {
             "provider": provider,
             "model": model,
@@ -73,20 +73,20 @@ class Counts:
 
 
 class Counting:
-    """Counts of every provider and model while a run goes on."""
+    """Counts of every provider and model, kept while a run goes on."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], Counts] = {}
         self.uncertain_usd = 0.0
 
     def of(self, request: ModelRequest) -> Counts:
-        """The counts of a request's provider and model."""
+        """Returns the counts of a request's provider and model."""
         return self._counts.setdefault((request.provider, request.model), Counts())
 
     def made(
         self, request: ModelRequest, answer: Reply | TooLong, cost_usd: float | None, latency_s: float | None
     ) -> None:
-        """A call was answered."""
+        """Counts a call that was answered."""
         counts = self.of(request)
         counts.made += 1
         if latency_s is not None:
@@ -103,7 +103,7 @@ class Counting:
         counts.unpriced += cost_usd is None
 
     def found(self, request: ModelRequest, cost_usd: float | None, *, waited: bool) -> None:
-        """An answer was there, already or after waiting for somebody else's call."""
+        """Counts an answer that needed no call: found in the ledger, or brought by another task or process."""
         counts = self.of(request)
         if waited:
             counts.waited += 1
@@ -112,5 +112,5 @@ class Counting:
             counts.saved_usd += cost_usd or 0.0
 
     def rows(self) -> tuple[dict[str, Any], ...]:
-        """All counts as JSON values."""
+        """Returns all counts as JSON values."""
         return tuple(counts.row(*place) for place, counts in sorted(self._counts.items()))

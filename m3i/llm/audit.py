@@ -1,7 +1,7 @@
-"""The audit: taxonomy of failures, the reply's schema, and replies to findings.
+"""The audit: its taxonomy of failures, the schema of its reply, and how a reply becomes findings.
 
-The reply is a list of findings and no verdict: a trace without a finding was judged right. Each quote is looked up in
-the trace; one that is not there is dropped and counted, never guessed at.
+The reply is a list of findings without an overall verdict: a trace without findings was judged correct. Each quote is
+looked up in the trace; a quote that is not found is dropped and counted, never guessed at.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ LAYOUT: Mapping[str, Slots] = {
     "reply": Slots(),
     "repair": Slots(words=("error",)),
 }
-"""Sections of the audit prompt. `reference` and `telemetry` are used where these are shown, `repair` after an invalid
+"""Sections of the audit prompt. `reference` and `telemetry` are used if these are shown, `repair` after an invalid
 reply."""
 
 MAX_FINDINGS = 50
 MAX_TEXT_CHARS = 10_000
-"""Of any text in a reply; a longer one makes it invalid."""
+"""Maximum characters of any text in a reply; a longer one makes the reply invalid."""
 MAX_REASON_CHARS = 600
-"""A longer reason is cut."""
+"""Maximum characters of a reason; a longer one is cut."""
 
 
 class FailureKind(Enum):
-    """The taxonomy: what a finding's `kind` may be. The kinds of the built-in verifiers are among them."""
+    """The taxonomy: the values of a finding's `kind`, including those of the built-in verifiers."""
 
     arithmetic = "arithmetic"
     wrong_operand = "wrong_operand"
@@ -78,7 +78,7 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class FindingReply(BaseModel):
-    """One finding as a model writes it."""
+    """One finding, as a model writes it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -121,26 +121,26 @@ class LayeredAuditReply(BaseModel):
 
 
 def audit_schema(*, layers: bool) -> dict[str, Any]:
-    """JSON schema of the reply."""
+    """Returns the JSON schema of the reply, with or without suspected layers."""
     return wire_schema(LayeredAuditReply if layers else AuditReply)
 
 
 def taxonomy_lines() -> str:
-    """The taxonomy as the prompt lists it."""
+    """Returns the taxonomy as the prompt lists it."""
     return "\n".join(f"- {kind.value}: {meaning} (e.g. {example})" for kind, (meaning, example) in TAXONOMY.items())
 
 
 def audit_prompt(
     template: Template, problem: Problem, trace: Trace, *, reference: bool, telemetry: str | None
 ) -> Prompt:
-    """The prompt for one trace.
+    """Builds the prompt for one trace.
 
     Args:
         template: The prompt file.
-        problem: What the trace answers.
-        trace: Shown with numbered steps.
+        problem: The problem that the trace answers.
+        trace: The trace, shown with numbered steps.
         reference: Whether the reference answer is shown.
-        telemetry: Layer x step table; None shows none.
+        telemetry: Tables of layers and steps, from `telemetry_digest`; None shows none.
     """
     shared = {"problem": {"problem": problem.prompt}}
     if reference:
@@ -154,24 +154,24 @@ def audit_prompt(
 
 @dataclass(frozen=True, kw_only=True)
 class TraceAudit:
-    """What one valid reply comes to."""
+    """The result of one valid reply."""
 
     findings: tuple[Finding, ...]
     rejected: int = 0
-    """Findings whose quote is not in the trace."""
+    """Number of findings dropped because their quote is not in the trace."""
     ambiguous: int = 0
-    """Findings whose quote stands in the trace more than once, and not just once in the step named."""
+    """Number of findings dropped because their quote occurs more than once, and not exactly once in the step named."""
     misplaced: int = 0
-    """Findings kept whose quote stands in another step than the one named."""
+    """Number of findings kept although their quote is in another step than the one named."""
 
     @property
     def usable(self) -> bool:
-        """A finding is left, or there was none."""
+        """Whether a finding is left, or the reply named none."""
         return bool(self.findings) or not (self.rejected or self.ambiguous)
 
 
 def read_audit(text: str, trace: Trace, *, layers: bool) -> TraceAudit:
-    """Findings in a reply, each with its place in the trace.
+    """Returns the findings of a reply, each located in the trace.
 
     Raises:
         ReplyError: The reply is not the JSON asked for.
@@ -191,7 +191,7 @@ def read_audit(text: str, trace: Trace, *, layers: bool) -> TraceAudit:
             continue
         try:
             finding = _finding(trace, said, start, length, steps, unnumber=unnumber)
-        except QuoteError:  # no token of the trace overlaps it
+        except QuoteError:  # no token of the trace overlaps the quote
             rejected += 1
             continue
         misplaced += finding.step != said.step
@@ -200,10 +200,10 @@ def read_audit(text: str, trace: Trace, *, layers: bool) -> TraceAudit:
 
 
 def _occurrences(text: str, quote: str) -> tuple[list[int], int, bool]:
-    """Where a quote begins in a trace's text, its length there, and whether step numbers were taken out of it.
+    """Returns where a quote begins in a trace's text, its length there, and whether step numbers were removed from it.
 
-    It is looked up as it is, then in the text as shown (an offset there is one in the text), then without the step
-    numbers that the prompt wrote before each line.
+    The quote is looked up as it is, then in the text as the prompt shows it (which has the same offsets), then without
+    the step numbers that the prompt puts before each line.
     """
     if not quote.strip():
         return [], 0, False
@@ -216,12 +216,12 @@ def _occurrences(text: str, quote: str) -> tuple[list[int], int, bool]:
 
 
 def unnumbered(quote: str) -> str:
-    """A quote without the step numbers (`3| `) at the beginnings of its lines."""
+    """Returns a quote without the step numbers (`3| `) at the start of its lines."""
     return re.sub(r"^\d{1,6}\| ?", "", quote, flags=re.MULTILINE)
 
 
 def _in_step(starts: list[int], length: int, number: int, steps: tuple[Step, ...]) -> int | None:
-    """The only occurrence that begins in the step named."""
+    """Returns the occurrence that begins in the step named, if there is exactly one."""
     inside = [start for start in starts if step_at(steps, start) == number]
     return inside[0] if len(inside) == 1 else None
 
@@ -234,7 +234,7 @@ def _finding(
     if correction is not None and unnumber:
         correction = unnumbered(correction)
     if correction in (quote, said.quote):
-        correction = None  # nothing is corrected
+        correction = None  # it corrects nothing
     return make_finding(
         trace,
         quote,

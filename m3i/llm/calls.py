@@ -1,4 +1,4 @@
-"""The calls of one panel: many at once, and a stop that begins no new one and loses none that is under way."""
+"""Makes the calls of one panel concurrently, and stops them without losing a call that has been sent."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 
 
 class Calls:
-    """Asks the ledger, and stands between it and the provider: so it knows which calls have really been sent.
+    """Asks the ledger and sits between it and the provider, so it knows which calls have actually been sent.
 
-    The ledger limits how many are sent at once; the others wait there. `stop` ends those that wait, for their turn or
-    for another attempt, and leaves those that are sent.
+    The ledger limits how many calls are in flight; the others wait there. `stop` cancels the calls that wait, for their
+    turn or for another attempt, and leaves those that have been sent.
     """
 
     def __init__(self, ledger: Ledger, provider: Provider) -> None:
         self.name = provider.name
         self.stopped: BaseException | None = None
-        """Why no new call is begun."""
+        """The error that keeps new calls from being made; None while the panel runs."""
         self._ledger = ledger
         self._provider = provider
         self._tasks: dict[str, asyncio.Task[object]] = {}
         self._sent: set[str] = set()
 
     async def ask(self, request: ModelRequest, purpose: str) -> Answer | TooLong:
-        """The ledger's answer. Raises the errors that concern the whole run."""
+        """Returns the ledger's answer. Raises the errors that concern the whole run."""
         task = asyncio.current_task()
         assert task is not None
         self._tasks[request.key] = task
@@ -41,24 +41,24 @@ class Calls:
             del self._tasks[request.key]
 
     async def send(self, request: ModelRequest, *, timeout_s: float) -> Reply:
-        """As the provider. A call that fails after `stop` is not tried again."""
+        """Sends through the provider. A call that fails after `stop` is not retried."""
         key = request.key
         self._sent.add(key)
         try:
             return await self._provider.send(request, timeout_s=timeout_s)
         except Exception:
             if self.stopped is not None:
-                asyncio.get_running_loop().call_soon(self._end, key)  # the ledger books the failure first
+                asyncio.get_running_loop().call_soon(self._end, key)  # after the ledger has recorded the failure
             raise
         finally:
             self._sent.discard(key)
 
     async def aclose(self) -> None:
-        """As the provider."""
+        """Closes the provider."""
         await self._provider.aclose()
 
     def stop(self, error: BaseException) -> None:
-        """Begins no new call from now on; the first error counts."""
+        """Makes no new calls from now on; the first error given is the one kept."""
         self.stopped = self.stopped or error
         for key in self._tasks.keys() - self._sent:
             self._end(key)
@@ -68,16 +68,16 @@ class Calls:
             self._tasks[key].cancel()
 
     async def work(self, n_workers: int, worker: Callable[[], Awaitable[None]]) -> None:
-        """Runs `worker` that many times at once, to the end.
+        """Runs `n_workers` copies of `worker` concurrently until all have ended.
 
-        When this is cancelled (Ctrl-C), so are they, and the ledger gives calls that are sent a time of grace to be
+        If this is cancelled (Ctrl-C), so are they; the ledger gives calls that have been sent a grace period to be
         answered and recorded.
         """
         tasks = [asyncio.ensure_future(worker()) for _ in range(n_workers)]
         if not tasks:
             return
         try:
-            await asyncio.wait(tasks)  # does not cancel them when it is cancelled itself
+            await asyncio.wait(tasks)  # being cancelled here does not cancel the tasks
         except asyncio.CancelledError as error:
             self.stop(error)
             for task in tasks:
@@ -85,5 +85,5 @@ class Calls:
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
         for task in tasks:
-            if self.stopped is None or not task.cancelled():  # `stop` may end one when its work is done
+            if self.stopped is None or not task.cancelled():  # `stop` may cancel one whose work is done
                 task.result()

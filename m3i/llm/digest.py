@@ -1,6 +1,6 @@
 """A trace with numbered steps, and its telemetry as tables of layers and steps.
 
-A step is a line that is not blank; steps count from 1. Line means what `\\n` ends, nothing else.
+A step is a line that is not blank; steps count from 1. Only `\\n` ends a line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from m3i.artifacts import Telemetry, Trace
 from m3i.llm.prompt_fields import shown
 
 MAX_STEPS = 20
-"""Steps of a trace that a digest shows."""
+"""Maximum steps of a trace that a digest shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +24,11 @@ class Step:
 
     start: int
     end: int
-    """The newline is not part of it."""
+    """End of the span, before the newline."""
 
 
 def steps_of(text: str) -> tuple[Step, ...]:
-    """The steps of a completion, in order; step n is element n - 1."""
+    """Returns the steps of a completion, in order; step n is element n - 1."""
     steps, start = [], 0
     for line in text.split("\n"):
         if line.strip():
@@ -38,12 +38,12 @@ def steps_of(text: str) -> tuple[Step, ...]:
 
 
 def step_at(steps: Sequence[Step], position: int) -> int:
-    """Number of the step that a character belongs to: the last that begins at or before it, the first before all."""
+    """Returns the number of the step a character is in: the last that begins at or before it, or 1 if none does."""
     return max(1, bisect.bisect_right([step.start for step in steps], position))
 
 
 def numbered(text: str) -> str:
-    """The text as a prompt shows it, `1| ` before the first step and so on; blank lines stay as they are."""
+    """Returns the text as a prompt shows it, with `1| ` before the first step and so on; blank lines get no number."""
     lines, number = [], 0
     for line in text.split("\n"):
         if line.strip():
@@ -56,7 +56,7 @@ def numbered(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Measure:
-    """One table: what its numbers are, and where they come from."""
+    """One table: its title and its values per layer and token."""
 
     title: str
     values_LS: np.ndarray
@@ -64,10 +64,10 @@ class _Measure:
 
 
 def telemetry_digest(telemetry: Telemetry, trace: Trace) -> str | None:
-    """What each layer does in each step of a trace, as tables of whole numbers; None for a trace not measured.
+    """Returns what each layer does in each step of a trace, as tables of integers; None if it was not measured.
 
-    A cell is the mean over the step's tokens, those of the newline included, rounded. Only the first `MAX_STEPS` steps
-    are shown, and the text says so where there are more.
+    A cell is the rounded mean over the step's tokens, its newline included. Only the first `MAX_STEPS` steps are shown;
+    if there are more, the text says so.
     """
     if trace.id not in telemetry.trace_ids:
         return None
@@ -91,21 +91,21 @@ def telemetry_digest(telemetry: Telemetry, trace: Trace) -> str | None:
 
 
 def token_steps(trace: Trace) -> list[int]:
-    """Number of the step that each completion token belongs to; a token without text belongs to the one before it."""
+    """Returns the step number of each completion token; a token without text belongs to the step before it."""
     steps = steps_of(trace.text)
     result: list[int] = []
     for start, end in trace.offsets:
         if start == end:
             result.append(result[-1] if result else 1)
             continue
-        # The first character that is no white space decides: "\n7" begins the next step.
+        # The first character that is not white space decides: "\n7" begins the next step.
         lead = len(trace.text[start:end]) - len(trace.text[start:end].lstrip())
         result.append(step_at(steps, start + lead if start + lead < end else start))
     return result
 
 
 def _measures(telemetry: Telemetry, columns: slice) -> list[_Measure]:
-    """The tables in order; the router's only where the model has routers."""
+    """Returns the tables in order; the router table only if the model has routers."""
     every = tuple(range(telemetry.lens_rank_LS.shape[0]))
     rank_LS = np.log2(1.0 + telemetry.lens_rank_LS[:, columns].astype(np.float64))
     tables = [

@@ -21,19 +21,19 @@ from m3i.llm.verdict import Opinion, ballot_of, read_verdict, verdict_prompt, ve
 
 @dataclass(kw_only=True)
 class LLMJudge(TextModel, ABC):
-    """Shows a model two answers to one problem and takes its choice; see docs/audit.md.
+    """Shows a model two answers to one problem and records its choice; see docs/audit.md.
 
-    A deriving class says how text is obtained (`answers`): remote ones mix in RemoteModel.
+    A subclass defines how text is obtained (`answers`); remote ones mix in RemoteModel.
     """
 
     group: ClassVar[str] = "judge"
     builtin_prompt: ClassVar[str] = "judge.md"
     layout: ClassVar[Mapping[str, Slots]] = verdict.LAYOUT
     choice_first: ClassVar[bool] = False
-    """Whether the choice is written before the reason, so that the reason only explains it."""
+    """Whether the choice is written before the reason, so that the reason can only explain it."""
 
     replicates: int = 1
-    """Times each pair is asked in each order; the majority counts, a tie without one."""
+    """Times that each pair is judged in each order; the majority decides, and without one it is a tie."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -41,7 +41,7 @@ class LLMJudge(TextModel, ABC):
         require(1 <= self.replicates <= 99, "judge.replicates", self.replicates, "1 to 99")
 
     async def judge(self, request: JudgeRequest) -> Judgment:
-        """One ballot a pair, in the order of `request.pairs`."""
+        """Returns one ballot per pair, in the order of `request.pairs`."""
         asked = await self.answers(
             self.asks(request), ledger=request.ledger, purpose=f"judge {self.model}", tick=request.tick
         )
@@ -58,11 +58,11 @@ class LLMJudge(TextModel, ABC):
         return Judgment(ballots=ballots, calls=asked.facts)
 
     def request_for(self, pair: BlindPair, replicate: int = 0) -> ModelRequest:
-        """What the model is asked about one blind pair."""
+        """Returns what the model is asked about one blind pair."""
         return self._ask(self.template(), pair, replicate).request
 
     def asks(self, request: JudgeRequest) -> list[Ask[Opinion]]:
-        """One item a pair and replicate; pairs of a problem follow each other, as they share a prefix."""
+        """Returns one item per pair and replicate; pairs of one problem are adjacent, as they share a prefix."""
         template = self.template()
         pairs = together(request.pairs, lambda pair: pair.problem.id)
         return [self._ask(template, pair, replicate) for pair in pairs for replicate in range(self.replicates)]

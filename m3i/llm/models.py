@@ -1,10 +1,10 @@
-"""Default model ids, in one place, and the family of a model id."""
+"""Default model ids, and the family of any model id."""
 
 from __future__ import annotations
 
 CLAUDE = "claude-sonnet-5-5"
 GEMINI = "gemini-3.8-flash"
-"""To which Google routes requests for the seed's `gemini-2.5-pro` when that ends."""
+"""The model to which Google will route requests for `gemini-2.5-pro`, which the seed's run used, once it ends."""
 
 FAMILIES = {
     "claude": ("claude", "anthropic"),
@@ -19,13 +19,13 @@ FAMILIES = {
     "command": ("command-", "cohere"),
     "phi": ("phi-",),
 }
-"""Family → what its model ids contain."""
+"""Family → marks by which its model ids are recognised."""
 
 
 def family_of(model: str) -> str:
-    """Who made a model, from its id (`openai/gpt-5` → `gpt`); the id's own last part where nobody is recognised.
+    """Returns the family of a model id (`openai/gpt-5` → `gpt`); the id's last part if no family is recognised.
 
-    The last part is looked at first: `bedrock/anthropic.claude-x` and `groq/llama-x` are of the model's family, not of
+    The last part is checked first: `bedrock/anthropic.claude-x` and `groq/llama-x` belong to the model's family, not
     the host's.
     """
     parts = model.lower().split("/")

@@ -24,9 +24,9 @@ ALL_DROPPED = "none of the quotes in the reply is in the trace at one place"
 
 @dataclass(kw_only=True)
 class LLMObserver(TextModel, ABC):
-    """Shows a model one trace at a time and takes its findings; see docs/audit.md.
+    """Shows a model one trace at a time and collects its findings; see docs/audit.md.
 
-    A deriving class says how text is obtained (`answers`): remote ones mix in RemoteModel.
+    A subclass defines how text is obtained (`answers`); remote ones mix in RemoteModel.
     """
 
     group: ClassVar[str] = "observer"
@@ -36,9 +36,9 @@ class LLMObserver(TextModel, ABC):
     show_reference: bool = True
     """Whether the model is shown the problem's reference answer."""
     show_telemetry: bool = False
-    """Whether it is shown, where measured, what each layer did in each step, and may name suspected layers."""
+    """Whether the model is also shown what each layer did in each step, if measured, and may name suspected layers."""
     replicate: int = 0
-    """Which of several independent answers to the same question this observer gives."""
+    """Index of this observer's answer among several independent answers to the same question."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -46,17 +46,17 @@ class LLMObserver(TextModel, ABC):
         require(self.replicate >= 0, "observer.replicate", self.replicate, "0 or more")
 
     async def audit(self, request: AuditRequest) -> Audit:
-        """Findings of every trace, each asked about alone."""
+        """Returns the findings of all traces; each trace is asked about separately."""
         asks, with_layers = self.asks(request), audit_schema(layers=True)
         asked = await self.answers(asks, ledger=request.ledger, purpose=f"observe {self.model}", tick=request.tick)
         return self._audit(request, asked, n_digests=sum(ask.request.schema == with_layers for ask in asks))
 
     def request_for(self, problem: Problem, trace: Trace, telemetry: Telemetry | None = None) -> ModelRequest:
-        """What the model is asked about one trace; `telemetry` is looked at with `show_telemetry` alone."""
+        """Returns what the model is asked about one trace; `telemetry` is used only with `show_telemetry`."""
         return self._ask(self.template(), problem, trace, telemetry).request
 
     def asks(self, request: AuditRequest) -> list[Ask[TraceAudit]]:
-        """One item a trace; traces of a problem follow each other, as they share the beginning of their prompts."""
+        """Returns one item per trace; traces of one problem are adjacent, as their prompts share a prefix."""
         template = self.template()
         items = together(request.items, lambda item: item[0].id)
         return [self._ask(template, problem, trace, request.telemetry) for problem, trace in items]
@@ -103,10 +103,10 @@ class LLMObserver(TextModel, ABC):
             others = "" if n_digests == n_items else ", the others were not measured"
             notes.append(f"telemetry shown for {n_digests} of {n_items} traces{others}")
         if misplaced := sum(a.misplaced for a in asked.values.values()):
-            notes.append(f"{misplaced} findings name another step than the one their quote stands in; the quote counts")
+            notes.append(f"{misplaced} findings name a different step from the one with their quote; the quote decides")
         return tuple(notes)
 
 
 def say_repair(template: Template, error: ReplyError) -> str:
-    """The user's turn after an invalid reply."""
+    """Returns the user's turn after an invalid reply."""
     return template.say("repair", {"error": str(error)})

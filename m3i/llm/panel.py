@@ -1,11 +1,12 @@
-"""Asks a model for many items at once: first one alone, then the rest; one repair turn; everything counted.
+"""Asks a model about many items: one first, then all others concurrently; allows one repair turn; counts everything.
 
-The first request goes alone, so that the provider's prompt cache holds the shared prefix before the others arrive. A
-reply that cannot be read gets one more turn, which says what was wrong; a second one counts the item as missing. So do
-a refusal, a reply that the length limit ended, and a prompt that is too long. A missing item is never "no failure".
+The first request is sent alone, so that the provider's prompt cache holds the shared prefix before the others arrive. A
+reply that cannot be parsed gets one repair turn, which says what was wrong. If that fails too, the item counts as
+missing; so does an item with a refusal, a reply cut by the length limit, or a prompt that is too long. A missing item
+never counts as "no failure".
 
-Errors that concern the whole run (key, budget, outage, a missing recording) stop the panel: no new item is begun,
-calls under way finish and are recorded, then the error goes on (m3i.llm.calls). So it is on Ctrl-C.
+Errors that concern the whole run (key, budget, outage, a missing recording) stop the panel: no new item is started,
+calls in flight finish and are recorded, then the error is raised (m3i.llm.calls). Ctrl-C does the same.
 """
 
 from __future__ import annotations
@@ -31,43 +32,43 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_TASKS = 256
-"""Items in work at once, most of them waiting for the ledger's leave to send."""
+"""Maximum items worked on at once, most of them waiting for their turn in the ledger."""
 MAX_ECHO_CHARS = 20_000
-"""Of an invalid reply, how much its repair turn repeats."""
+"""Maximum characters of an invalid reply quoted in the repair prompt."""
 
 
 class CallMode(str, Enum):
-    """How requests are sent."""
+    """How requests are sent: one call each, or in batches."""
 
     each = "each"
     batch = "batch"
 
 
 class ReplyError(ValueError):
-    """A reply that is not what was asked for; the message is told to the model. It holds no text of the reply."""
+    """A reply that is not what was asked for. The message is sent to the model and contains no text of the reply."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ask(Generic[T]):
-    """One item: what to ask, and how to read the reply."""
+    """One item: what to ask, and how to parse the reply."""
 
     id: str
     request: ModelRequest
     read: Callable[[str], T]
-    """The reply's text to a value. Raises ReplyError, whose message becomes the repair turn."""
+    """Turns the reply's text into a value. Raises ReplyError, whose message becomes part of the repair turn."""
     repair: Callable[[ReplyError], str] = lambda error: f"That reply could not be used: {error}. Reply again."
-    """The user's turn after an invalid reply."""
+    """Returns the user's turn after an invalid reply."""
     prompt: Prompt | None = None
-    """The request's prompt as template and data parts, for a model that tokenises here."""
+    """The request's prompt in parts, template and data, for a model that is tokenised locally."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked(Generic[T]):
-    """What came of all items: each id is in `values` or in `missing`."""
+    """The outcome of all items: each id is in either `values` or `missing`."""
 
     values: Mapping[str, T]
     missing: Mapping[str, str]
-    """Item → why there is no value."""
+    """Item id → why there is no value."""
     facts: CallFacts
 
 
@@ -84,17 +85,17 @@ async def ask_all(
     """Asks for all items through the ledger.
 
     Args:
-        ledger: Keeps every answer; it limits how many calls are in flight.
-        provider: Sends.
+        ledger: Records every answer and limits how many calls are in flight.
+        provider: The client that sends.
         asks: Items with distinct ids. Items with the same request share one call.
-        mode: One call an item, or the provider's batches: one for first replies and one for repair turns.
-        purpose: Words for people, e.g. `observe claude-x`; the item's id is added.
-        facts: Provider, model, family and prompt; the counts are added to it.
-        tick: Progress in items.
+        mode: One call per item, or the provider's batches: one for first replies and one for repair turns.
+        purpose: What the calls are for, in messages, e.g. `observe claude-x`; the item's id is appended.
+        facts: Provider, model, family and prompt, to which the counts are added.
+        tick: Called with the number of finished items and the total.
 
     Raises:
-        StageError: Items were asked for and none got a valid reply; the message gives the commonest reason.
-        M3IError: The ledger's errors that concern the whole run.
+        StageError: There were items but none got a valid reply; the message gives the most common reason.
+        M3IError: The errors of the ledger that concern the whole run.
     """
     panel = _Panel(ledger, provider, asks, purpose, tick)
     if mode is CallMode.batch:
@@ -108,7 +109,7 @@ async def ask_all(
 
 
 def together(items: Sequence[T], key: Callable[[T], str]) -> list[T]:
-    """Items of one key next to each other, keys and items in the order in which they first come."""
+    """Returns the items grouped by key, with keys and items in order of first appearance."""
     groups: dict[str, list[T]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
@@ -117,11 +118,11 @@ def together(items: Sequence[T], key: Callable[[T], str]) -> list[T]:
 
 @dataclass
 class _Item(Generic[T]):
-    """All asks with one request."""
+    """All asks that share one request."""
 
     request: ModelRequest
     asks: list[Ask[T]]
-    """Those still without a value."""
+    """The asks still without a value."""
     repaired: bool = False
 
 
@@ -140,10 +141,10 @@ class _Panel(Generic[T]):
             items.setdefault(ask.request.key, _Item(ask.request, [])).asks.append(ask)
         self.items = deque(items.values())
 
-    # -- one call an item --
+    # -- one call per item --
 
     async def run_each(self) -> None:
-        """The first item alone, then all others together."""
+        """Asks about the first item alone, then about all others concurrently."""
         others, self.items = self.items, deque(self.items.popleft() for _ in range(min(1, len(self.items))))
         await self.calls.work(len(self.items), self._work)
         self.items = others
@@ -161,17 +162,17 @@ class _Panel(Generic[T]):
                 except asyncio.CancelledError:
                     if self.calls.stopped is None:
                         raise
-                    return  # it had not been sent
-                except Exception as error:  # whatever it is, calls under way are finished first
+                    return  # the call had not been sent
+                except Exception as error:  # of any kind: calls in flight finish first
                     self.calls.stop(error)
                     return
 
     # -- batches --
 
     async def run_batch(self) -> None:
-        """Two batches at most: first replies, then repair turns."""
+        """Sends at most two batches: first requests, then repair turns."""
         if not isinstance(self.provider, BatchProvider):
-            raise ConfigError(f"mode = batch: {self.provider.name} offers no batches here; use mode=each")
+            raise ConfigError(f"mode = batch: {self.provider.name} has no batch API here; use mode=each")
         waiting = list(self.items)
         while waiting:
             requests = {item.request.key: item.request for item in waiting}
@@ -182,7 +183,7 @@ class _Panel(Generic[T]):
     # -- replies --
 
     def _take(self, item: _Item[T], outcome: Answer | TooLong) -> _Item[T] | None:
-        """Reads an outcome. Returns the repair turn, where one is due."""
+        """Handles an outcome; returns the repair turn if one is due."""
         if reason := self._unusable(item, outcome):
             self.missing.update({ask.id: reason for ask in item.asks})
             self._report()
@@ -193,7 +194,7 @@ class _Panel(Generic[T]):
         return repair
 
     def _unusable(self, item: _Item[T], outcome: Answer | TooLong) -> str:
-        """Why an outcome has no text to read; empty where it has. Counts it."""
+        """Counts an outcome; returns why it has no text to parse, or "" if it has."""
         if isinstance(outcome, TooLong):
             return f"the prompt is too long for the model: {shown(str(outcome)[:300])}"
         self.tally.add(outcome)
@@ -225,7 +226,7 @@ class _Panel(Generic[T]):
 
 
 def _with_repair(request: ModelRequest, reply: str, turn: str) -> ModelRequest:
-    """The same request with the invalid reply and the words that ask for another one."""
+    """Returns the same request followed by the invalid reply and the turn that asks for another one."""
     said = shown(reply[:MAX_ECHO_CHARS]).strip() or "(an empty reply)"
     turns = (("assistant", said), ("user", turn))
     messages = (Message(role=role, blocks=(Block(text=text),)) for role, text in turns)
@@ -234,7 +235,7 @@ def _with_repair(request: ModelRequest, reply: str, turn: str) -> ModelRequest:
 
 @dataclass
 class Tally:
-    """Sums over replies."""
+    """Totals over replies."""
 
     answered_by: Counter[str] = field(default_factory=Counter)
     n_repairs: int = 0
@@ -249,7 +250,7 @@ class Tally:
     n_unpriced: int = 0
 
     def add(self, answer: Answer) -> None:
-        """One reply, new or reused."""
+        """Counts one reply, new or reused."""
         reply = answer.reply
         self.answered_by[reply.model] += 1
         self.n_refused += reply.stop is Stop.REFUSAL
@@ -262,12 +263,12 @@ class Tally:
         self.n_unpriced += answer.cost_usd is None
 
     def facts(self, of: CallFacts) -> CallFacts:
-        """`of` with these sums."""
+        """Returns `of` with these totals filled in."""
         sums = {name: value for name, value in vars(self).items() if name not in ("answered_by", "costs_usd")}
         return replace(
             of,
             answered_by=dict(sorted(self.answered_by.items())),
             n_calls=self.answered_by.total(),
-            cost_usd=math.fsum(self.costs_usd),  # exact: replies arrive in any order
+            cost_usd=math.fsum(self.costs_usd),  # exact, so the order in which replies arrive does not matter
             **sums,
         )

@@ -1,7 +1,7 @@
-"""Prompts from plain text files, with data in fields that no data can leave.
+"""Prompts from plain text files, with data in fenced fields that it cannot break out of.
 
 A prompt file is text in sections, with placeholders such as `{problem}`. It is split with a regular expression, never
-formatted, so braces in data mean nothing. Each data field stands between two lines that begin with a fence:
+formatted, so braces in data have no effect. Each data field stands between two lines that begin with a fence:
 
     ==3f9a0c1b== TRACE
     1| 2+3=5
@@ -10,12 +10,12 @@ formatted, so braces in data mean nothing. Each data field stands between two li
 Three guards keep data in its field:
 
 1. The fence occurs in none of the prompt's fields, in any spelling (case, width, spaces between its digits).
-2. Data is a `Part` of its own: a model that tokenises here reads no control token in it (m3i_llamacpp).
-3. Characters that could pass for a line break or cannot be sent are replaced one by one (`shown`).
+2. Data is a separate `Part`: a model that is tokenised locally reads no control token in it (m3i_llamacpp).
+3. Characters that could pass for a line break, or that cannot be sent, are replaced one by one (`shown`).
 
-The fence is a hash of the problem's fields, so every prompt about one problem begins with the same text and a
-provider's cache can serve it. Where it occurs in a later field, it is replaced by a hash of all fields, and that one
-prompt shares its rubric alone.
+The fence is a hash of the problem's fields, so all prompts about one problem begin with the same text and a provider's
+cache can serve it. If that hash occurs in a later field, the fence becomes a hash of all fields, and that one prompt
+shares only its rubric with the others.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class Part:
 
     text: str
     is_data: bool
-    """From the experiment (problem, trace, answer), not from the template: to be tokenised without control tokens."""
+    """Whether the text is from the experiment (problem, trace, answer), to be tokenised without control tokens."""
 
 
 def merged(parts: Iterable[Part]) -> tuple[Part, ...]:
-    """Neighbours of one kind joined, empty parts dropped: fewer seams between separately tokenised texts."""
+    """Joins adjacent parts of one kind and drops empty ones, so fewer texts are tokenised separately."""
     result: list[Part] = []
     for part in parts:
         if result and result[-1].is_data == part.is_data:
@@ -59,11 +59,11 @@ def merged(parts: Iterable[Part]) -> tuple[Part, ...]:
 
 
 def shown(text: str) -> str:
-    """Data as a prompt shows it: the same characters at the same places, but for a few that are replaced.
+    """Returns data as a prompt shows it: the same text with a few characters replaced.
 
-    Newline and tab stay. Other control characters become their Unicode pictures (`\\r` is `␍`) or `�`; so do the other
-    line and paragraph separators, lone surrogates and invisible tag characters. One character stands for one, so an
-    offset in the shown text is the same offset in the text itself.
+    Newline and tab stay. Other control characters become their Unicode pictures (`\\r` is `␍`) or `�`, and other line
+    and paragraph separators, lone surrogates and invisible tag characters become `�`. Each character is replaced by
+    exactly one, so offsets in the shown text are offsets in the original.
     """
     return "".join(map(_shown, text)) if _UNSAFE.search(text) else text
 
@@ -79,11 +79,11 @@ def _shown(character: str) -> str:
 
 
 def fence(*texts: str, later: Sequence[str] = ()) -> str:
-    """A delimiter that occurs in none of the texts, in any spelling.
+    """Returns a delimiter that occurs in none of the texts, in any spelling.
 
     Args:
-        texts: It depends on these alone, as long as it does not occur in `later`.
-        later: Texts that share the prompt. Where they hold the first candidate, the next ones are hashes of all texts.
+        texts: The fence depends only on these, unless it would occur in `texts` or `later`.
+        later: Other texts in the prompt; from the second candidate on, the fence depends on them too.
     """
     bare = [_bare(text) for text in (*texts, *later)]
     for count in itertools.count():
@@ -96,24 +96,24 @@ def fence(*texts: str, later: Sequence[str] = ()) -> str:
 
 
 def _bare(text: str) -> str:
-    """Letters and digits alone, compatibility forms and case folded."""
+    """Returns only the letters and digits, with compatibility forms and case folded."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(filter(str.isalnum, folded))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slots:
-    """Which placeholders a section of a prompt file holds."""
+    """The placeholders that a section of a prompt file may hold."""
 
     data: tuple[str, ...] = ()
-    """Required, each alone on its line: replaced by a fenced field."""
+    """Required, each alone on its line; replaced by a fenced field."""
     words: tuple[str, ...] = ()
-    """Allowed anywhere in the section: replaced by words of this package."""
+    """Optional, anywhere in the section; replaced by text of this package."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """One prompt: what all items share, what the items of one problem share, and the item."""
+    """One prompt in three pieces: shared by all items, shared by the items of one problem, and the item's own."""
 
     system: tuple[Part, ...]
     problem: tuple[Part, ...]
@@ -121,21 +121,21 @@ class Prompt:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The user's turn: problem and item."""
+        """The user's turn: problem and item, merged."""
         return merged((*self.problem, *self.item))
 
     def system_blocks(self) -> tuple[Block, ...]:
-        """For `ModelRequest.system`."""
+        """Returns the blocks for `ModelRequest.system`."""
         return (Block(text=text_of(self.system), cache=True),)
 
     def messages(self) -> tuple[Message, ...]:
-        """For `ModelRequest.messages`."""
+        """Returns the messages for `ModelRequest.messages`."""
         problem, item = Block(text=text_of(self.problem), cache=True), Block(text=text_of(self.item))
         return (Message(role="user", blocks=(problem, item)),)
 
 
 def text_of(parts: Iterable[Part]) -> str:
-    """The parts joined."""
+    """Returns the text of the parts, joined."""
     return "".join(part.text for part in parts)
 
 
@@ -149,11 +149,11 @@ class Template:
     layout: Mapping[str, Slots]
     """Section → its placeholders, in the order of the file; the first section has no heading."""
     title: str = field(init=False)
-    """Name and version, as in `m3i audit 1`: the comment in the first line, which no prompt holds."""
+    """Name and version, as in `m3i audit 1`, from the comment on the first line, which is not sent."""
     sections: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Splits and checks the text. Raises ConfigError naming file, section and placeholder."""
+        """Splits and checks the text. Raises ConfigError that names file, section and placeholder."""
         names = list(self.layout)
         first, _, rest = self.text.partition("\n")
         header = HEADER.fullmatch(first.strip())
@@ -193,12 +193,12 @@ class Template:
         item: Mapping[str, Mapping[str, str]],
         words: Mapping[str, str],
     ) -> Prompt:
-        """A prompt from sections.
+        """Builds a prompt from sections.
 
         Args:
-            problem: Section → data fields, of the sections that depend on the problem alone.
-            item: The same for the sections after these.
-            words: Placeholder → words of this package.
+            problem: Section → data fields, for the sections that depend only on the problem.
+            item: The same for the sections that follow.
+            words: Placeholder → text of this package.
         """
         safe = [
             {section: {k: shown(v) for k, v in fields.items()} for section, fields in part.items()}
@@ -211,16 +211,16 @@ class Template:
             for chosen in safe
         ]
         rubric = self._section(next(iter(self.layout)), {}, words, "")
-        # The last part of a section is the blank line after it, which nothing follows at the end of a turn.
+        # The last part of a section is the blank line after it, which is dropped at the end of a turn.
         return Prompt(system=merged(rubric[:-1]), problem=merged(blocks[0]), item=merged(blocks[1][:-1]))
 
     def say(self, section: str, words: Mapping[str, str]) -> str:
-        """The text of a section without data fields."""
+        """Returns the text of a section that has no data fields."""
         return text_of(self._section(section, {}, words, "")[:-1])
 
     def _section(self, section: str, data: Mapping[str, str], words: Mapping[str, str], mark: str) -> list[Part]:
         parts: list[Part] = []
-        # re.split with a group gives text, name, text, name, ..., text.
+        # re.split with a group returns text, name, text, name, ..., text.
         for i, piece in enumerate(PLACEHOLDER.split(self.sections[section])):
             if i % 2 == 0:
                 parts.append(Part(piece, is_data=False))
@@ -235,17 +235,17 @@ class Template:
 
 
 def read_template(path: str | None, *, builtin: str, layout: Mapping[str, Slots], option: str) -> tuple[Template, str]:
-    """The prompt in use and the sha256 of its file.
+    """Returns the prompt in use and the sha256 of its file.
 
     Args:
         path: The user's file; None for the built-in one.
-        builtin: File name in m3i/llm/prompts.
-        layout: Its sections.
+        builtin: File name of the built-in prompt in m3i/llm/prompts.
+        layout: The sections of the prompt.
         option: Name of the option that holds `path`, for messages.
 
     Raises:
         InputError: The file cannot be read.
-        ConfigError: It lacks a section or a placeholder, or holds an unknown one.
+        ConfigError: The file lacks a section or a placeholder, or has an unknown one.
     """
     file = Path(path).expanduser() if path is not None else Path(__file__).parent / "prompts" / builtin
     try:

@@ -25,18 +25,18 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class RemoteModel(TextModel):
-    """Mixed in before `LLMObserver` or `LLMJudge`: `class Claude(RemoteModel, LLMObserver)`."""
+    """Mixin, listed before `LLMObserver` or `LLMJudge`: `class Claude(RemoteModel, LLMObserver)`."""
 
     uses_ledger: ClassVar[bool] = True
     provider_name: ClassVar[str]
     """`Provider.name` of the client."""
     key_variables: ClassVar[tuple[str, ...]] = ()
-    """Environment variables that may hold the key; one of them is enough. Empty: none is needed."""
+    """Environment variables that may hold the key; one of them is enough. Empty if no key is needed."""
     has_batches: ClassVar[bool] = False
-    """The client is a BatchProvider."""
+    """Whether the client is a BatchProvider."""
 
     mode: CallMode = option(CallMode.each, result_free=True)
-    """`each`: one call an item, at once. `batch`: the provider's batch API, for less money and within a day."""
+    """`each`: one call per item, sent right away. `batch`: the provider's batch API, cheaper and done within a day."""
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -47,14 +47,14 @@ class RemoteModel(TextModel):
 
     @abstractmethod
     def provider(self) -> Provider:
-        """A client for one event loop. Making it needs neither the key nor the SDK; the first `send` does."""
+        """Returns a client for one event loop. Making it needs neither the key nor the SDK; the first `send` does."""
 
     def keys(self) -> tuple[str, ...]:
-        """`key_variables`, or others where they depend on the options."""
+        """Returns `key_variables`; overridden if they depend on the options."""
         return self.key_variables
 
     def require_key(self, environ: Mapping[str, str] | None = None) -> None:
-        """Refuses, with a ConfigError, to begin without a key in the environment."""
+        """Raises ConfigError if a key is needed and none is in the environment."""
         environ = os.environ if environ is None else environ
         names = self.keys()
         if not names or any(environ.get(name, "").strip() for name in names):
@@ -65,14 +65,14 @@ class RemoteModel(TextModel):
             else "judge=verifier (no model), judge=llamacpp (a local GGUF)"
         )
         raise ConfigError(
-            f"{self.group} with model {self.model!r} needs a key of {self.provider_name}: set {' or '.join(names)} in "
-            f"the environment (keys are read from there alone, never from a config). What works without one: "
-            f"{without}, ledger.mode=replay with a recorded ledger, and `m3i cost ...`, which says what the run would "
-            f"cost"
+            f"{self.group} with model {self.model!r} needs a key for {self.provider_name}: set {' or '.join(names)} in "
+            f"the environment (keys are read only from there, never from a config). Without a key you can use "
+            f"{without}, ledger.mode=replay with a recorded ledger, and `m3i cost ...`, which estimates what the run "
+            f"would cost"
         )
 
     async def answers(self, asks: Sequence[Ask[T]], *, ledger: Ledger, purpose: str, tick: Tick) -> Asked[T]:
-        """Through the ledger; see m3i.llm.panel."""
+        """Obtains the answers through the ledger; see m3i.llm.panel."""
         provider = self.provider()
         try:
             return await ask_all(ledger, provider, asks, mode=self.mode, purpose=purpose, facts=self.facts(), tick=tick)

@@ -1,4 +1,4 @@
-"""How long a server asks to wait, from its response's headers."""
+"""How long a server asks to wait, from the headers of its response."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from email.utils import parsedate_to_datetime
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds from now; None where the server does not say.
+    """Returns the seconds to wait from now; None if the server does not say.
 
-    `retry-after-ms` counts before `retry-after`, which is a number of seconds or an HTTP date. A date is taken against
-    the response's own `date`, so that a wrong clock on either side does not matter.
+    `retry-after-ms` takes precedence over `retry-after`, which is a number of seconds or an HTTP date. A date is
+    compared with the response's own `date`, so that a wrong clock on either side does not matter.
 
     Args:
-        headers: Of the response, with names in lower case or with access that ignores case.
+        headers: The response's headers, with names in lower case or case-insensitive access.
     """
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         number = _number(headers.get(name, ""))

@@ -1,7 +1,8 @@
-"""Replies as JSON: the schema that providers take, and strict reading of what comes back.
+"""Replies as JSON: the schema that providers accept, and strict parsing of what comes back.
 
-Native structured output differs between providers. What all of them accept: objects with every property required and no
-others, `enum`, `anyOf` with null, descriptions; no `$ref`, no bounds. Bounds are checked here, after parsing.
+Native structured output differs between providers. All of them accept objects with every property required and no
+others, `enum`, `anyOf` with null, and descriptions, but neither `$ref` nor bounds. Bounds are checked here, after
+parsing.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ DROPPED = frozenset(
     {"title", "default", "$defs", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength",
      "maxLength", "minItems", "maxItems", "pattern", "format"}
 )  # fmt: skip
-"""Keywords that some provider refuses, and pydantic's own."""
+"""Schema keywords left out: some provider refuses them, or only pydantic uses them."""
 
 M = TypeVar("M", bound=BaseModel)
 
 
 def wire_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The model's JSON schema in the form that every provider's structured output accepts."""
+    """Returns the pydantic model's JSON schema in a form that every provider's structured output accepts."""
     schema = model.model_json_schema()
     return _plain(schema, schema.get("$defs", {}))
 
@@ -46,17 +47,17 @@ def _plain(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[st
         elif name not in DROPPED:
             result[name] = value
     if result.get("type") == "object":
-        result.pop("description", None)  # the class's docstring, which is not for the model
+        result.pop("description", None)  # the class's docstring, which the language model must not see
         result["required"] = list(result["properties"])
         result["additionalProperties"] = False
     return result
 
 
 def read_reply(text: str, model: type[M]) -> M:
-    """A reply that is one JSON object and nothing else.
+    """Parses a reply that must be one JSON object and nothing else.
 
     Raises:
-        ReplyError: For whatever else it is. The message says what is wrong in words of this package alone.
+        ReplyError: The reply is anything else. The message says what is wrong and quotes nothing from the reply.
     """
     if len(text) > MAX_REPLY_CHARS:
         raise ReplyError(f"the reply is longer than {MAX_REPLY_CHARS} characters")
@@ -91,7 +92,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _explained(error: ValidationError) -> str:
-    """The first few faults, with the place but without the reply's own words."""
+    """Describes the first few faults by their place, without quoting the reply."""
     words = []
     faults = error.errors(include_url=False, include_input=False, include_context=False)
     for fault in faults[:4]:
@@ -108,6 +109,6 @@ def _place(location: tuple[int | str, ...]) -> str:
 
 
 def tidy(text: str, limit: int) -> str:
-    """A model's words on one line, without control characters, at most `limit` characters."""
+    """Returns a model's text on one line, without control characters, cut to `limit` characters."""
     line = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
     return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,4 +1,4 @@
-"""What clients built on a provider's SDK share: limits of time, the errors of a connection, quiet loggers."""
+"""What clients built on a provider's SDK share: time limits, connection errors, quiet loggers."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from m3i.ledger.request import AccountError, CallError, RequestError, Transient
 CONNECT_S = 10.0
 """Longest wait for a connection."""
 BATCH_CALL_S = 300.0
-"""Longest wait for an answer about a batch, which may hold hundreds of MB."""
+"""Longest wait for a response about a batch, which may be hundreds of MB."""
 THINKING_TOKENS = 1000
-"""Thinking a reply that the cost is estimated with: an assumption; a run's report has the facts."""
+"""Thinking tokens per reply assumed in cost estimates; a run's report has the actual numbers."""
 
 
 def connect_s(timeout_s: float) -> float:
-    """Time for the connection: less than for the whole call, so that it is known when nothing was sent."""
+    """Returns the connection timeout: shorter than the whole call's, so that it is clear if nothing was sent."""
     return min(CONNECT_S, timeout_s / 2)
 
 
 @asynccontextmanager
 async def in_time(who: str, timeout_s: float) -> AsyncIterator[None]:
-    """Ends a call in time, with a Transient. SDKs limit the wait for the next bytes, not for the whole answer."""
+    """Ends a call at its time limit with a Transient. SDKs limit the wait for the next bytes, not the whole answer."""
     try:
         async with asyncio.timeout(timeout_s):
             yield
@@ -34,13 +34,13 @@ async def in_time(who: str, timeout_s: float) -> AsyncIterator[None]:
 
 
 def connection_error(error: BaseException, *, http: Any, who: str, address: str, keys: str) -> CallError:
-    """No response came, or not all of it.
+    """Returns the error for a call that got no response, or only part of one.
 
     Args:
-        error: Of the HTTP library, not the SDK's own around it.
-        http: The library that the SDK sends with: the module httpx or httpx2.
-        who: Begins the message.
-        address: What sets the base URL, for messages.
+        error: The HTTP library's error, not the SDK's error that wraps it.
+        http: The library that the SDK sends with, the module httpx or httpx2.
+        who: Start of the message.
+        address: The option or variable that sets the base URL, for messages.
         keys: Variables that may hold the key, for messages.
     """
     where = f"set by {address}"
@@ -48,18 +48,18 @@ def connection_error(error: BaseException, *, http: Any, who: str, address: str,
         return RequestError(f"{who}: the base URL cannot be used ({where}): {name_of(error)}")
     if isinstance(error, (http.LocalProtocolError, UnicodeEncodeError)):
         return bad_key(who, keys)
-    # Before a connection stands nothing has been sent.
+    # Nothing is sent before the connection is made.
     unsent = isinstance(error, (http.ConnectError, http.ConnectTimeout, http.PoolTimeout))
     return Transient(f"{who}: {name_of(error)} ({where})", maybe_billed=not unsent)
 
 
 def bad_key(who: str, keys: str) -> AccountError:
-    """The key cannot be sent: nothing was."""
-    return AccountError(f"{who}: the key holds characters that no HTTP header can: look at {keys}")
+    """Returns the error for a key that cannot be sent in a header; nothing was sent."""
+    return AccountError(f"{who}: the key contains characters that an HTTP header cannot hold: check {keys}")
 
 
 def name_of(error: BaseException) -> str:
-    """An error's class and words on one line, without secrets and without what it came from."""
+    """Returns an error's class and message on one line, without secrets and without its causes."""
     from m3i.ledger.secrets import message
 
     words = message(" ".join(str(error).split()))[:300]
@@ -67,7 +67,7 @@ def name_of(error: BaseException) -> str:
 
 
 def quiet(*loggers: str) -> None:
-    """Keeps the SDK's notes off the terminal, unless the user has set a level of their own."""
+    """Keeps the SDK's log messages off the terminal, unless the user has set a log level."""
     for name in loggers:
         logger = logging.getLogger(name)
         if logger.level == logging.NOTSET:

@@ -1,9 +1,9 @@
-"""What observers and judges that ask a language model have in common: options, prompt, and one seam.
+"""What observers and judges that ask a language model share: options, prompt, and the method that obtains text.
 
-The seam is `TextModel.answers`: it is given items, each with a request, a prompt in parts and a reader, and returns
-values. `RemoteModel` sends the requests through the ledger. A component with a model of its own overrides it, tokenises
-`Ask.prompt`, constrains its output to `Ask.request.schema`, calls `Ask.read` on the text, and asks no ledger. Prompts,
-schemas, reading and counting are the same for both.
+That method is `TextModel.answers`. It is given items, each with a request, a prompt in parts and a parser, and returns
+values. `RemoteModel` sends the requests through the ledger. A component that runs a model locally overrides `answers`:
+it tokenises `Ask.prompt`, constrains the output to `Ask.request.schema`, calls `Ask.read` on the text, and uses no
+ledger. Prompts, schemas, parsing and counting are the same for both.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ class TextModel(Component, ABC):
     group: ClassVar[str]
     """`observer` or `judge`, for messages."""
     builtin_prompt: ClassVar[str]
-    """File in m3i/llm/prompts."""
+    """File name of the built-in prompt in m3i/llm/prompts."""
     layout: ClassVar[Mapping[str, Slots]]
     provider_name: ClassVar[str] = "local"
-    """Enters every request's key."""
+    """Part of every request's key."""
 
     model: str
     """Model id, as the provider spells it."""
     prompt_file: str | None = option(None, result_free=True)
-    """Text file that replaces the built-in prompt; see docs/audit.md for its sections and placeholders. What counts
-    is its content (`prompt_sha256`), wherever it lies."""
+    """Text file that replaces the built-in prompt; see docs/audit.md for its sections and placeholders. Only its
+    content matters (`prompt_sha256`), not its path."""
     prompt_sha256: str = ""
-    """SHA-256 of the prompt file in use. Empty: taken from the file. Given: the file must match."""
+    """SHA-256 of the prompt file in use. If given, the file must match; if empty, it is computed from the file."""
     max_tokens: int = 8192
-    """Longest reply in tokens, thinking included where the provider counts it so; a reply cut there is missing."""
+    """Maximum tokens of a reply, including thinking if the provider counts it; a reply cut there counts as missing."""
     temperature: float | None = None
     """Sampling temperature; null leaves it to the provider (some models refuse any other)."""
 
@@ -66,7 +66,7 @@ class TextModel(Component, ABC):
         _, found = self._read_prompt()
         if self.prompt_sha256 and self.prompt_sha256.lower() != found:
             name = self.prompt_file or f"the built-in {self.builtin_prompt}"
-            raise ConfigError(f"{self.group}.prompt_sha256 = {self.prompt_sha256!r}: but {name} has {found}")
+            raise ConfigError(f"{self.group}.prompt_sha256 = {self.prompt_sha256!r}, but {name} has {found}")
         self.prompt_sha256 = found
 
     def _read_prompt(self) -> tuple[Template, str]:
@@ -75,26 +75,26 @@ class TextModel(Component, ABC):
         )
 
     def template(self) -> Template:
-        """The prompt file in use. Raises ConfigError where it has changed since the component was made."""
+        """Returns the prompt file in use. Raises ConfigError if it has changed since the component was made."""
         template, found = self._read_prompt()
         if found != self.prompt_sha256:
             raise ConfigError(f"{self.group}.prompt_file = {self.prompt_file!r}: edited during the run; start it again")
         return template
 
     def family(self) -> str:
-        """Who made the model, e.g. `claude`."""
+        """Returns the model's family, e.g. `claude`."""
         return family_of(self.model)
 
     def thinking_tokens(self) -> int:
-        """Tokens of thinking that a reply is expected to hold, for the estimate of costs."""
+        """Returns the expected thinking tokens per reply, for cost estimates."""
         return 0
 
     def request_options(self) -> dict[str, Any]:
-        """What else the client sends (`ModelRequest.options`), as JSON values."""
+        """Returns further options that the client sends (`ModelRequest.options`), as JSON values."""
         return {}
 
     def facts(self) -> CallFacts:
-        """Provider, model, family and prompt, without counts."""
+        """Returns provider, model, family and prompt, without counts."""
         return CallFacts(
             provider=self.provider_name,
             model=self.model,
@@ -104,7 +104,7 @@ class TextModel(Component, ABC):
         )
 
     def make_request(self, prompt: Prompt, schema: Mapping[str, Any], replicate: int) -> ModelRequest:
-        """A request with this component's options."""
+        """Returns a request with this component's options."""
         return ModelRequest(
             provider=self.provider_name,
             model=self.model,
@@ -119,4 +119,4 @@ class TextModel(Component, ABC):
 
     @abstractmethod
     async def answers(self, asks: Sequence[Ask[T]], *, ledger: Ledger, purpose: str, tick: Tick) -> Asked[T]:
-        """A value for every item, or the reason why there is none; see the top of this module."""
+        """Returns a value for every item, or the reason why there is none; see the top of this module."""

@@ -1,4 +1,4 @@
-"""Pairwise judgment: the reply's schema, the prompt, and many replies to one ballot."""
+"""Pairwise judging: the schema of the reply, the prompt, and how several replies become one ballot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAYOUT: Mapping[str, Slots] = {
 """Sections of the judge's prompt; `repair` is used after an invalid reply."""
 
 MAX_REASON_CHARS = 600
-"""A longer reason is cut."""
+"""Maximum characters of a reason; a longer one is cut."""
 
 
 class Choice(str, Enum):
@@ -40,7 +40,7 @@ _Choice = Annotated[Choice, Field(description="The better answer, or tie.")]
 
 
 class VerdictReply(BaseModel):
-    """A judge's reply, the reason first: it is written before the choice, so it can decide it."""
+    """A judge's reply with the reason first, so that the reason can inform the choice."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,7 +49,7 @@ class VerdictReply(BaseModel):
 
 
 class ChoiceFirstReply(BaseModel):
-    """The same with the choice first, for small models whose reason only explains."""
+    """The same reply with the choice first, for small models, whose reasons only explain a choice."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -58,12 +58,12 @@ class ChoiceFirstReply(BaseModel):
 
 
 def verdict_schema(*, choice_first: bool = False) -> dict[str, Any]:
-    """JSON schema of the reply."""
+    """Returns the JSON schema of the reply."""
     return wire_schema(ChoiceFirstReply if choice_first else VerdictReply)
 
 
 def verdict_prompt(template: Template, pair: BlindPair) -> Prompt:
-    """The prompt for one blind pair."""
+    """Builds the prompt for one blind pair."""
     return template.prompt(
         problem={"problem": {"problem": pair.problem.prompt}},
         item={"answers": {"answer_a": pair.a.text, "answer_b": pair.b.text}, "reply": {}},
@@ -76,25 +76,25 @@ class Opinion:
     """One valid reply."""
 
     choice: str
-    """a, b or tie."""
+    """`a`, `b` or `tie`."""
     reason: str
 
 
 def read_verdict(text: str) -> Opinion:
-    """The opinion in a reply. Raises ReplyError where it is not the JSON asked for."""
+    """Returns the opinion in a reply. Raises ReplyError if the reply is not the JSON asked for."""
     reply = read_reply(text, VerdictReply)
     return Opinion(choice=reply.choice.value.lower(), reason=tidy(reply.reason, MAX_REASON_CHARS))
 
 
 def ballot_of(key: str, opinions: Sequence[Opinion | str]) -> Ballot:
-    """One ballot from all replicates of a pair.
+    """Returns one ballot from all replicates of a pair.
 
     Args:
-        key: The pair's.
-        opinions: An opinion a replicate, or the reason why there is none.
+        key: The pair's key.
+        opinions: One entry per replicate: an opinion, or the reason why there is none.
 
     Returns:
-        With one replicate its choice. With more, the choice of more than half of the valid ones, else a tie; `missing`
+        With one replicate, its choice. With more, the choice of more than half of the valid ones, else a tie; `missing`
         unless more than half of the replicates are valid. The reason is the first one given for that choice.
     """
     valid = [o for o in opinions if isinstance(o, Opinion)]

@@ -10,16 +10,16 @@ if TYPE_CHECKING:
 
 
 def pad_right(sequences: Sequence[Sequence[int]], device: Any = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
-    """Sequences as one tensor, padded behind their ends, and a mask.
+    """Returns the sequences as one right-padded tensor, and a mask.
 
-    Behind the end no causal model looks, so the padding id is of no matter; 0 is used.
+    No token of a causal model depends on what comes after it, so the padding id does not matter; 0 is used.
 
     Args:
-        sequences: Token ids, B sequences, each at least one token.
-        device: Where the tensors go.
+        sequences: Token ids of B sequences, each with at least one token.
+        device: Device of the returned tensors.
 
     Returns:
-        ids_BT (int64) and real_BT (bool, True where a token is no padding).
+        ids_BT (int64) and real_BT (bool, False for padding).
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""Sampled completions of a loaded target, their character spans and log-probabilities.
+"""Samples completions from a loaded target and computes their character spans and log-probabilities.
 
-Sampling draws one uniform number per token by the inverse of the cumulative distribution, from a generator of its own
-for each (seed, problem, sample). So a completion depends on the batch it was generated in only through rounding.
+Each token is drawn from one uniform number by inverting the cumulative distribution. The numbers come from a separate
+generator for each (seed, problem, sample), so a completion depends on its batch only through rounding.
 
 Letters: B rows of a batch, T positions, V vocabulary.
 """
@@ -25,36 +25,36 @@ if TYPE_CHECKING:
     import torch
 
 COMPACT_BELOW = 0.75
-"""Finished rows are dropped from a batch once the live ones are at most this share of it."""
+"""Finished rows are dropped from a batch once live rows make up at most this share of it."""
 
 
 @dataclass
 class Completion:
-    """One completion in the making."""
+    """One completion being generated."""
 
     problem: Problem
     sample: int
     prompt_ids: list[int]
     uniforms: np.ndarray
-    """One number in [0, 1) a token."""
+    """One number in [0, 1) per token."""
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     done: bool = False
 
 
 def sample_noise(seed: int, problem_id: str, sample: int, count: int) -> np.ndarray:
-    """`count` uniform numbers in [0, 1) that depend on the arguments alone; a longer draw begins with a shorter one."""
+    """Returns `count` uniform numbers in [0, 1), fixed by seed, problem and sample; a larger `count` only appends."""
     digest = hashlib.sha256(json.dumps([seed, problem_id, sample]).encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big"))).random(count)
 
 
 def context_length(loaded: LoadedTarget) -> float:
-    """The most tokens that the model takes, infinite where its configuration names no limit."""
+    """Returns the maximum tokens in the model's context; infinite if its configuration names no limit."""
     return float(loaded.info.config.get("max_position_embeddings") or "inf")
 
 
 def generate(loaded: LoadedTarget, rows: list[Completion], temperature: float, top_p: float) -> Iterator[int]:
-    """Extends the rows until each is done; yields how many newly are, after each token."""
+    """Extends the rows until each is done; after each token, yields how many rows it finished."""
     import torch
 
     device = loaded.model.device
@@ -103,13 +103,13 @@ def generate(loaded: LoadedTarget, rows: list[Completion], temperature: float, t
 
 
 def draw_tokens(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
-    """One token id a row: the inverse of the cumulative distribution at a uniform number.
+    """Draws one token per row: the inverse of the cumulative distribution at a uniform number.
 
     Args:
         logits_BV: Logits, float64.
         uniforms_B: Numbers in [0, 1).
         temperature: Divides the logits; 0 takes the largest.
-        top_p: The smallest set of likeliest tokens with at least this probability is kept.
+        top_p: Keeps the smallest set of most likely tokens with at least this probability.
 
     Returns:
         Token ids, shape (B,).
@@ -121,21 +121,21 @@ def draw_tokens(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, temperature: 
     probs_BV = (logits_BV / temperature).softmax(-1)
     if top_p < 1:
         sorted_BV, order_BV = probs_BV.sort(dim=-1, descending=True)
-        before_BV = sorted_BV.cumsum(-1) - sorted_BV  # probability of everything likelier
+        before_BV = sorted_BV.cumsum(-1) - sorted_BV  # total probability of all more likely tokens
         probs_BV = probs_BV * torch.zeros_like(probs_BV).scatter(1, order_BV, (before_BV < top_p).to(probs_BV.dtype))
     cumulative_BV = probs_BV.cumsum(-1)
     threshold_B1 = uniforms_B[:, None] * cumulative_BV[:, -1:]
-    # right=True: the first token whose cumulative probability exceeds the threshold; it has a probability above 0
+    # right=True finds the first token whose cumulative probability exceeds the threshold; its probability is above 0
     drawn_B = torch.searchsorted(cumulative_BV, threshold_B1, right=True)[:, 0]
     last_B = logits_BV.shape[-1] - 1 - probs_BV.flip(-1).gt(0).to(torch.int64).argmax(-1)
     return torch.minimum(drawn_B, last_B)  # threshold × total may round up to the total itself
 
 
 def character_offsets(loaded: LoadedTarget, ids: Sequence[int], text: str) -> tuple[tuple[int, int], ...]:
-    """The half-open span of characters in `text` that each token covers.
+    """Returns the half-open span of characters in `text` that each token covers.
 
-    A character of several bytes may be spread over several tokens: each of them covers the whole character. Special
-    tokens have an empty span. Works for any tokenizer whose decoding of a prefix of ids is a prefix of the text, but
+    A multi-byte character may be spread over several tokens; each of them then covers the whole character. Special
+    tokens have an empty span. Works for any tokenizer that decodes a prefix of the ids to a prefix of the text, except
     for an unfinished character at its end (byte-level BPE, SentencePiece with byte fallback).
     """
     special = set(loaded.tokenizer.all_special_ids)
@@ -162,16 +162,16 @@ def completion_logprobs(
     batch_size: int,
     tick: Tick = no_tick,
 ) -> list[np.ndarray]:
-    """Natural log-probability of each completion token at temperature 1, from one forward pass a batch.
+    """Returns the natural log-probability of each completion token at temperature 1, with one forward pass per batch.
 
     Args:
         loaded: The target.
         rows: (prompt ids, completion ids), neither empty.
-        batch_size: Rows of one pass.
-        tick: Told the number of finished rows.
+        batch_size: Rows per forward pass.
+        tick: Called with the number of finished rows and the total.
 
     Returns:
-        One float32 array a row, as long as its completion.
+        One float32 array per row, as long as its completion.
     """
     import torch
 

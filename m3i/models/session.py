@@ -1,4 +1,4 @@
-"""A target within one process: described at once, loaded on first use, shared by every run that asks for the same."""
+"""A target within one process: described at once, loaded on first use, shared by all runs with the same target."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _LOADED: dict[str, LoadedTarget] = {}
 
 @dataclass
 class TargetSession:
-    """A target within one run: facts at once, weights on first use, loaded once."""
+    """A target within one run. Its facts are read at once; its weights are loaded once, on first use."""
 
     target: Target
     info: TargetInfo = field(init=False)
 
     def __post_init__(self) -> None:
-        """Reads the target's facts. Raises InputError where it cannot be used."""
+        """Reads the target's facts. Raises InputError if it cannot be used."""
         self.info = self.target.describe()
 
     @property
     def loaded(self) -> LoadedTarget:
-        """The model in memory. One model is kept a process: the arms of a sweep share it."""
+        """The loaded model. Each process keeps one model, which the arms of a sweep share."""
         key = f"{type(self.target).__qualname__} {self.identity()}"
         if key not in _LOADED:
             _LOADED.clear()
@@ -34,7 +34,7 @@ class TargetSession:
         return _LOADED[key]
 
     def identity(self) -> dict[str, Any]:
-        """What makes two sessions the same target, as JSON values: enters the store's key."""
+        """Returns, as JSON values, what makes two sessions the same target; it is part of the store's keys."""
         return {
             "revision": self.info.revision,
             "device": self.info.device,

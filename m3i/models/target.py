@@ -11,7 +11,7 @@ from m3i.errors import ConfigError
 
 @dataclass
 class LoadedTarget:
-    """A causal language model of transformers in evaluation mode."""
+    """A transformers causal language model in evaluation mode."""
 
     info: TargetInfo
     model: Any
@@ -21,13 +21,13 @@ class LoadedTarget:
     stop_ids: tuple[int, ...]
     """Ids that end a completion."""
     chat: bool = False
-    """Prompts go through the tokenizer's chat template."""
+    """Whether prompts go through the tokenizer's chat template."""
     system_prompt: str = ""
     examples: tuple[tuple[str, str], ...] = ()
     """Worked examples (prompt, completion), shown as earlier turns of the chat before every prompt."""
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Ids of one problem's prompt as the model is to see it, template and BOS included."""
+        """Returns the ids of one problem's prompt as the model sees it, including template and BOS."""
         if not self.chat:
             return list(self.tokenizer(prompt)["input_ids"])
         messages = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
@@ -38,11 +38,11 @@ class LoadedTarget:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def encode_completion(self, text: str) -> list[int]:
-        """Ids of a completion's text, no special tokens, no end-of-sequence."""
+        """Returns the ids of a completion's text, without special tokens or end-of-sequence."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, ids: list[int] | tuple[int, ...]) -> str:
-        """Text of completion ids without special tokens."""
+        """Returns the text of completion ids, without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     @property
@@ -57,7 +57,7 @@ class LoadedTarget:
 
     @property
     def unembedding(self) -> Any:
-        """The module that maps the normed state to logits."""
+        """The module that maps the final normalised state to logits."""
         return self.model.get_output_embeddings()
 
     def _inner(self, name: str) -> Any:
@@ -66,6 +66,6 @@ class LoadedTarget:
             return getattr(base, name)
         except AttributeError:
             raise ConfigError(
-                f"{self.info.architecture} keeps no decoder under 'model.{name}'; targets laid out like Llama or "
-                f"DeepSeek-V2 are supported (model.layers, model.norm, lm_head)"
+                f"{self.info.architecture} has no 'model.{name}'; only targets laid out like Llama or DeepSeek-V2 are "
+                f"supported (model.layers, model.norm, lm_head)"
             ) from None

@@ -1,4 +1,4 @@
-"""Reads the answer out of a completion, for sources that check answers alone."""
+"""Reads the answer from a completion, for sources that check only the answer."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from collections.abc import Callable
 from m3i.component import require
 
 NUMBER = re.compile(r"(?<![\w.])[-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?(?!\w)")
-"""An integer, a decimal or a fraction, perhaps with thousands commas."""
+"""Matches an integer, a decimal or a fraction, optionally with commas between thousands."""
 
 
 def last_number(text: str) -> str | None:
-    """The last number in the text."""
+    """Returns the last number in the text."""
     found = [match.group() for match in NUMBER.finditer(text)]
     return found[-1] if found else None
 
 
 def last_line(text: str) -> str | None:
-    """The last line that is not blank."""
+    """Returns the last line that is not blank."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else None
 
 
 def last_word(text: str) -> str | None:
-    """The last word, without the punctuation around it."""
+    """Returns the last word, without surrounding punctuation."""
     words = [stripped for word in text.split() if (stripped := word.strip(".,;:!?\"'()[]`*"))]
     return words[-1] if words else None
 
 
 def whole(text: str) -> str | None:
-    """The whole completion, without the white space around it."""
+    """Returns the whole completion, without surrounding white space."""
     return text.strip() or None
 
 
 def boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{...}`, braces balanced."""
+    r"""Returns the content of the last `\boxed{...}`, up to its matching brace."""
     start = text.rfind("\\boxed{")
     depth, begin = 0, start + len("\\boxed{")
     for i in range(begin - 1, len(text) if start >= 0 else 0):
@@ -46,7 +46,7 @@ def boxed(text: str) -> str | None:
 
 
 def tag(text: str) -> str | None:
-    """The content of the last `<answer>...</answer>`."""
+    """Returns the content of the last `<answer>...</answer>`."""
     found = re.findall(r"<answer>(.*?)</answer>", text, flags=re.DOTALL)
     return (found[-1].strip() or None) if found else None
 
@@ -59,12 +59,12 @@ RULES: dict[str, Callable[[str], str | None]] = {
     "boxed": boxed,
     "tag": tag,
 }
-"""Rules without an argument. `after:MARKER` (rest of the line after the last marker) and `pattern:REGEX` (first group
-of the last match, or all of it) take one."""
+"""Rules without an argument. Two more take one: `after:MARKER` (the rest of the line after the last marker) and
+`pattern:REGEX` (the first group of the last match, or the whole match if the pattern has no group)."""
 
 
 def check_rule(name: str, rule: str) -> None:
-    """Checks the option that names a rule. Raises ConfigError."""
+    """Raises ConfigError if the option `name` does not hold a known rule."""
     kind, colon, argument = rule.partition(":")
     known = (not colon and kind in RULES) or (kind in ("after", "pattern") and bool(argument))
     require(known, name, rule, f"{', '.join(RULES)}, after:MARKER or pattern:REGEX")
@@ -76,7 +76,7 @@ def check_rule(name: str, rule: str) -> None:
 
 
 def read_answer(text: str, rule: str) -> str | None:
-    """The answer, verbatim as it stands in the text, by a rule that `check_rule` accepted; None where there is none."""
+    """Returns the answer, verbatim from the text, by a rule that `check_rule` accepted; None if there is no answer."""
     kind, _, argument = rule.partition(":")
     if kind == "after":
         start = text.rfind(argument)

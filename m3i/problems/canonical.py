@@ -1,4 +1,4 @@
-"""When two prompts are the same problem, and how a pool of problems is split by content hash."""
+"""Decides when two prompts are the same problem, and splits a pool of problems by content hash."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _NAME = re.compile(r"(?<![^\W\d_])[A-Z][a-z]+(?![^\W\d_])")
 
 
 def split_by_hash(problems: Sequence[T], n_train: int, n_held_out: int, seed: int) -> tuple[list[T], list[T]]:
-    """Two disjoint samples of one pool, by the problems' ids: their order in the pool does not matter.
+    """Returns two disjoint samples of one pool; only the problems' ids decide, not their order in the pool.
 
     Args:
         problems: The pool; ids are unique.
         n_train: Size of the first sample.
-        n_held_out: Size of the second.
-        seed: Another seed gives another split.
+        n_held_out: Size of the second sample.
+        seed: Seed of the split.
 
     Returns:
         Both samples, each in the order of the pool.
@@ -37,7 +37,7 @@ def split_by_hash(problems: Sequence[T], n_train: int, n_held_out: int, seed: in
     """
     if n_train + n_held_out > len(problems):
         raise ConfigError(
-            f"{len(problems)} problems cannot give {n_train} train and {n_held_out} held-out ones; lower "
+            f"{len(problems)} problems are too few for {n_train} train and {n_held_out} held-out problems; lower "
             "problems.n_train or problems.n_held_out"
         )
     ranked = sorted(problems, key=lambda p: hashlib.sha256(json.dumps([seed, p.id]).encode()).digest())
@@ -47,16 +47,16 @@ def split_by_hash(problems: Sequence[T], n_train: int, n_held_out: int, seed: in
 
 
 def canonical_text(text: str, *, names: bool = False) -> str:
-    """The form in which two prompts are the same problem.
+    """Returns the canonical form of a prompt; two prompts with the same form are the same problem.
 
     White space is collapsed, case is folded, and sums or products of plain numbers are sorted, since they commute
-    (`5 + 3 - 2` and `3-2+5` are one; a mixed expression such as `2 + 3 * 4` keeps its order). A closing `=`, `?`, `.`
-    and the like at the end do not count.
+    (`5 + 3 - 2` and `3-2+5` are the same; a mixed expression such as `2 + 3 * 4` keeps its order). Any `=`, `?`, `.`,
+    `:` or `!` at the end is dropped.
 
     Args:
         text: A prompt.
-        names: Capitalised words are numbered in order of appearance, so that prompts that differ in names alone are one
-            problem. Off by default: the capital of France and that of Spain would be one question.
+        names: Number capitalised words in order of appearance, so that prompts that differ only in names are one
+            problem. Off by default: the capital of France and the capital of Spain would be one question.
     """
     if names:
         numbered: dict[str, str] = {}
@@ -66,7 +66,7 @@ def canonical_text(text: str, *, names: bool = False) -> str:
 
 
 def canonical_id(text: str, *, names: bool = False) -> str:
-    """SHA-256 of the canonical text, in hexadecimal."""
+    """Returns the SHA-256 of the canonical text, in hexadecimal."""
     return hashlib.sha256(canonical_text(text, names=names).encode()).hexdigest()
 
 

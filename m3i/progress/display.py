@@ -1,4 +1,4 @@
-"""Progress on the terminal: a line a stage with what it made, the time, and whether the store answered."""
+"""Progress on the terminal: one line per stage with what it made, the time, and whether the store had it."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from m3i.store.store import StageRecord
 
 
 class Display:
-    """Shows the stages of one run. `Display(quiet=True)` shows nothing; a journal is kept all the same."""
+    """Shows the stages of one run. `Display(quiet=True)` shows nothing but still keeps the journal."""
 
     def __init__(self, *, quiet: bool = False, console: Console | None = None, journal: Journal | None = None) -> None:
-        """Shows on `console`, standard error by default, so that standard output stays for results."""
+        """Shows on `console`; by default on standard error, which leaves standard output to the results."""
         self.console = console or Console(stderr=True, quiet=quiet, highlight=False)
         self.journal = journal
         self.n_stages = 0
         self.done = 0
 
     def begin(self, planned: Sequence[str]) -> None:
-        """Shows from now on how many of the planned stages are done."""
+        """Starts counting how many of the planned stages are done."""
         self.n_stages, self.done = len(planned), 0
         if self.journal:
             self.journal.stages(len(planned))
 
     @contextmanager
     def stage(self, name: str, label: str) -> Iterator[Tick]:
-        """Shows one stage at work; yields its tick."""
+        """Shows one stage while it runs; yields its tick."""
         title = f"{name} {label}".strip()
         if self.journal:
             self.journal.start(name, label)
@@ -56,7 +56,7 @@ class Display:
             yield tick
 
     def finished(self, record: StageRecord, made: str) -> None:
-        """One lasting line for a finished stage."""
+        """Prints the line of a finished stage."""
         self.done += 1
         if self.journal:
             self.journal.stage(record, made)
@@ -71,10 +71,10 @@ class Display:
         )
 
     def arm(self, section: Mapping[str, Any]) -> None:
-        """What this arm trains is known; for the journal."""
+        """Records in the journal what this arm trains."""
         if self.journal:
             self.journal.arm(section)
 
     def note(self, text: str) -> None:
-        """A remark between stages."""
+        """Prints a remark between stages."""
         self.console.print(f"      [dim]{escape(text)}[/]", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""How far a run is, in a file that anyone can follow: progress.jsonl in its folder, a line an event.
+"""A run's progress as a file that anyone can follow: progress.jsonl in the run's folder, one line per event.
 
     {"event": "begin", "at": 1790000000.0, "host": "node7", "pid": 4242}
     {"event": "stages", "at": ..., "n_stages": 19}
@@ -8,7 +8,8 @@
     {"event": "arm", "at": ..., "arm": {...}}
     {"event": "end", "at": ..., "state": "done", "error": "", "cost_usd": 0.0}
 
-A later attempt goes on in the same file with another `begin`. Files work across processes, hosts and launchers alike.
+A later attempt appends to the same file, starting with another `begin`. A file works across processes, hosts and
+launchers alike.
 """
 
 from __future__ import annotations
@@ -35,30 +36,30 @@ TYPES: Mapping[str, tuple[type, ...]] = {
     "hit": (bool,),
     "arm": (dict,),
 }
-"""Fields of events and their types; an event with another is no event."""
+"""Fields of events and their types; an event with a field of another type is ignored."""
 
 
 class Journal:
     """Writes one run's progress. Each event is one appended line, so a reader never sees half of two."""
 
     def __init__(self, folder: Path) -> None:
-        """Writes into `folder`, which is made with the first event."""
+        """Writes into `folder`, which is created with the first event."""
         self.path = folder / NAME
 
     def begin(self) -> None:
-        """The run starts, or starts again."""
+        """Records that the run starts, or starts again."""
         self._write("begin", host=socket.gethostname(), pid=os.getpid())
 
     def stages(self, n_stages: int) -> None:
-        """Nothing was found that refuses the run; so many stages are ahead."""
+        """Records that the run passed all checks, and how many stages are ahead."""
         self._write("stages", n_stages=n_stages)
 
     def start(self, stage: str, label: str) -> None:
-        """A stage starts."""
+        """Records that a stage starts."""
         self._write("start", stage=stage, label=label)
 
     def stage(self, record: StageRecord, made: str) -> None:
-        """A stage is done, or was in the store."""
+        """Records that a stage is done, or was in the store."""
         self._write(
             "stage",
             stage=record.stage,
@@ -70,11 +71,11 @@ class Journal:
         )
 
     def arm(self, section: Mapping[str, Any]) -> None:
-        """What the arm trains is known (the section `arm` of result.json)."""
+        """Records what the arm trains (the section `arm` of result.json)."""
         self._write("arm", arm=dict(section))
 
     def end(self, state: str, *, error: str = "", cost_usd: float | None = None) -> None:
-        """The run ends: `done`, `failed` or `interrupted`."""
+        """Records that the run ends: `done`, `failed` or `interrupted`."""
         self._write("end", state=state, error=error, cost_usd=cost_usd)
 
     def _write(self, event: str, **fields: Any) -> None:
@@ -86,18 +87,18 @@ class Journal:
 
 @dataclass
 class Progress:
-    """The latest attempt of a run, as its file tells it."""
+    """The latest attempt of a run, as read from its journal."""
 
     state: str = "waiting"
     """waiting, running, done, failed or interrupted."""
     attempt: int = 0
-    """Which one it is, from 1; 0 before the first."""
+    """Number of the attempt, from 1; 0 before the first."""
     began_at: float | None = None
     """Unix time by the clock of its machine; None before the first event."""
     ended_at: float | None = None
     n_stages: int = 0
     current: str = ""
-    """The stage at work."""
+    """The stage that is running."""
     n_made: int = 0
     n_hit: int = 0
     arm: dict[str, Any] = field(default_factory=dict)
@@ -108,12 +109,12 @@ class Progress:
 
     @property
     def n_done(self) -> int:
-        """Stages finished."""
+        """The number of finished stages."""
         return self.n_made + self.n_hit
 
 
 def read_progress(folder: Path) -> Progress:
-    """The progress of the run in `folder`; state `waiting` where there is none. Unfinished last lines are left out."""
+    """Returns the progress of the run in `folder`; state `waiting` if it has none. Invalid lines are skipped."""
     progress = Progress()
     try:
         lines = (folder / NAME).read_text(encoding="ascii", errors="replace").splitlines()
@@ -129,12 +130,12 @@ def read_progress(folder: Path) -> Progress:
 
 
 def _typed(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The event. Raises TypeError where a field has another type than a run writes."""
+    """Returns the event. Raises TypeError if a field has another type than a run writes, ValueError if out of range."""
     for name, value in event.items():
         types = TYPES.get(name)
-        if types is not None and type(value) not in types:  # true is no number here
+        if types is not None and type(value) not in types:  # True does not count as a number
             raise TypeError(name)
-        if name in COUNTED and value is not None and not 0 <= value < 1e12:  # neither is NaN
+        if name in COUNTED and value is not None and not 0 <= value < 1e12:  # fails for NaN too
             raise ValueError(name)
     return event
 
@@ -164,17 +165,17 @@ def _after(progress: Progress, event: Mapping[str, Any]) -> Progress:
 
 
 class Attempts:
-    """Runs below a folder as one command sees them: what earlier commands left there counts for nothing.
+    """The runs below a folder as one command sees them, without the attempts of earlier commands.
 
-    Attempts are counted, since the clocks of machines differ.
+    Attempts are compared by number, since the clocks of machines differ.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Takes note of the attempts that are there now."""
+        """Notes the attempts that exist now."""
         self.folder = folder
         self._earlier = {file.parent: read_progress(file.parent).attempt for file in folder.glob(f"*/*/{NAME}")}
 
     def progress(self, run: str) -> Progress:
-        """The progress of the run in a folder below, such as `sham/seed-0`; `waiting` until it is attempted anew."""
+        """Returns the progress of a run below the folder, such as `sham/seed-0`; `waiting` until a new attempt."""
         found = read_progress(self.folder / run)
         return found if found.attempt > self._earlier.get(self.folder / run, 0) else Progress()

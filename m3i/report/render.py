@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Mapping
 from importlib import resources
@@ -61,7 +62,9 @@ def _page(body: str, document: Mapping[str, Any], run: Mapping[str, Any]) -> str
     )
 
 
+@functools.cache
 def _environment() -> Any:
+    """The templates; they are compiled once a process, which takes longer than a page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from m3i.config.arms import ArmKind
 from m3i.report.figures import WIDTH, Rows
 from m3i.report.svg import Scale, dot, element, figure, line, rect, text, tick_words
 from m3i.report.sweep_texts import edge, lanes, layer_use, part
@@ -138,7 +139,7 @@ def _diamond(x: float, y: float, r: float, css: str) -> Markup:
 def _titled(mark: Markup, place: Mapping[str, Any]) -> Markup:
     """A mark that names its arm on hover; the name is a fixed word and a number."""
     layers = ", ".join(str(int(layer)) for layer in place["layers"])
-    name = place["kind"] if place["kind"] in ("attributed", "random", "excluding", "all", "shuffled", "sham") else "arm"
+    name = place["kind"] if place["kind"] in [kind.value for kind in ArmKind] else "arm"
     number = str(place["arm"]).rpartition("-")[2]
     words = f"{name} {number}" if number.isdigit() else name
     return element("g", element("title", f"{words}, layers {layers}: {place['t']:.4f}"), mark)

@@ -1,8 +1,8 @@
 """The stages of an experiment: one module per stage, in the order of `m3i.engine.run.run_stages`.
 
-Each has a function `run(context, ...)`: what the stage needs, what its result depends on, what it makes; and below it
-the work itself. Torch and llama.cpp are imported inside the functions that use them, so that a run answered from the
-store imports neither.
+Each module has a function `run(context, ...)` that states what the stage needs, what its result depends on and what it
+makes; the work itself follows below it. Torch and llama.cpp are imported inside the functions that use them, so that a
+run answered from the store imports neither.
 """
 
 from m3i.stages import (

@@ -1,4 +1,4 @@
-"""Held-out answers under llama.cpp: same prompts, sampling and random numbers for the base and every tuned model."""
+"""The answer stage: held-out answers under llama.cpp, with the same random numbers for base and tuned models."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from m3i.stages.context import RunContext
 
 N_PARALLEL = 8
-"""Sequences decoded at once. Answers do not depend on it (tested), speed hardly does on a CPU."""
+"""Sequences decoded at once. It does not change the answers (tested) and hardly changes the speed on a CPU."""
 
 
 def run(context: RunContext, problems: ProblemSet, base: BaseModel, export: Export | None) -> Answers:
-    """Held-out answers of the base model (`export` None) or the tuned one under llama.cpp."""
+    """Returns the held-out answers of the base model (`export` is None) or of the tuned model, under llama.cpp."""
     settings = context.experiment.settings.evaluate
 
     def work(folder: Path, tick: Tick) -> Answers:
@@ -57,7 +57,7 @@ def run(context: RunContext, problems: ProblemSet, base: BaseModel, export: Expo
             **({} if export is None else {"export": export.id}),
         },
         libraries=("llama-cpp-python", "tokenizers"),
-        made=lambda a: f"{sum(x.correct for x in a.answers)} of {len(a.answers)} right",
+        made=lambda a: f"{sum(x.correct for x in a.answers)} of {len(a.answers)} correct",
     )
 
 
@@ -81,25 +81,25 @@ def answer_held_out(
     processes: int = 1,
     tick: Tick = no_tick,
 ) -> Answers:
-    """One verified answer a problem and generation seed, in that order.
+    """Returns one verified answer per generation seed and problem, seed by seed.
 
-    Two models asked with equal arguments share their random numbers: the noise at a position depends on the generation
-    seed, the problem and the position alone (`LlamaSession.generate_many`). Equal models give equal answers.
+    Two models asked with equal arguments share their random numbers: the noise at a position depends only on the
+    generation seed, the problem and the position (`LlamaSession.generate_many`). Equal models give equal answers.
 
     Args:
         model: GGUF file.
-        adapter: llama.cpp LoRA file over it, or None.
+        adapter: llama.cpp LoRA file to apply to it, or None.
         problems: Held-out problems.
-        source: Their verifier.
-        loaded: The target: it encodes prompts, decodes answers and knows the tokens that end one.
-        settings: Generation seeds and sampling; the threads of each llama.cpp process; `n_ctx`, the tokens that prompt
+        source: Their problem source, which verifies the answers.
+        loaded: The target: it encodes prompts, decodes answers and knows the tokens that end an answer.
+        settings: Generation seeds, sampling, threads per llama.cpp process, and `n_ctx`, the most tokens that prompt
             and answer may take together.
-        processes: llama.cpp processes that share the questions; they do not change any answer.
-        tick: Progress, one an answer.
+        processes: Number of llama.cpp processes that share the questions; it changes no answer.
+        tick: Progress, in answers.
 
     Raises:
-        ConfigError: A prompt does not fit n_ctx, and which.
-        LlamaCrashed, LlamaFailed: llama.cpp ended or refused the model.
+        ConfigError: A prompt and its answer do not fit into n_ctx; the message names the problem.
+        LlamaCrashed, LlamaFailed: llama.cpp crashed or refused the model.
     """
     questions = [
         Question(problem, seed, tuple(loaded.encode_prompt(problem.prompt)))
@@ -110,8 +110,8 @@ def answer_held_out(
         needed = len(question.prompt_ids) + settings.max_new_tokens
         if needed > settings.n_ctx:
             raise ConfigError(
-                f"evaluate.n_ctx = {settings.n_ctx}: problem {question.problem.id} needs {needed} tokens, "
-                f"{len(question.prompt_ids)} for its prompt; raise evaluate.n_ctx to {needed} or more"
+                f"evaluate.n_ctx = {settings.n_ctx} is too small: problem {question.problem.id} needs {needed} tokens, "
+                f"{len(question.prompt_ids)} of them for its prompt; raise evaluate.n_ctx to {needed} or more"
             )
     started = time.monotonic()
     sampling = Sampling(temperature=settings.temperature, top_p=settings.top_p)

@@ -1,4 +1,4 @@
-"""The arm stage: the layers of this arm, the attributed ones or those that a control takes in their place."""
+"""The arm stage: the layers that this arm trains, either the attributed ones or a control's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def run(context: RunContext, attributed: LayerSelection) -> LayerSelection:
-    """The layers of this arm: the attributed ones, or those that a control takes in their place."""
+    """Returns the layers of this arm: the attributed ones, or those that a control trains instead."""
     arm = context.experiment.arm
     if arm.kind in (ArmKind.ATTRIBUTED, ArmKind.SHUFFLED):
         return attributed

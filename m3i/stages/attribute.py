@@ -1,6 +1,6 @@
-"""From one row of layer values a failure to scores with an interval.
+"""The attribute stage: from one row of layer values per failure to layer scores with intervals.
 
-Letters: N rows of an attributor, U traces (units), G problems (clusters), L layers, R bootstrap resamples.
+Shape suffixes: N rows of an attributor, U traces (units), G problems (clusters), L layers, R bootstrap resamples.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from m3i.stages.context import RunContext
 
 JOINT = "joint"
-"""Name of the row over all observers; no observer may be called so."""
+"""Name of the row over all observers; no observer may have this name."""
 
 
 def run(
@@ -33,7 +33,7 @@ def run(
     audits: Mapping[str, Audit],
     contrasts: Contrasts,
 ) -> LayerScores:
-    """One attributor's score for every layer."""
+    """Returns one attributor's score for every layer."""
     settings = context.experiment.settings.attribution
 
     def work(folder: Path, tick: Tick) -> LayerScores:
@@ -86,23 +86,23 @@ def aggregate(
     seed: int = 0,
     problem_of: Mapping[str, str] | None = None,
 ) -> LayerScores:
-    """Mean value of each layer, per observer and joint, with a 95 % percentile bootstrap interval.
+    """Returns each layer's mean value, per observer and joint, with a 95 % percentile bootstrap interval.
 
     The trace is the unit, not the finding: the joint row first averages over the observers that flag a trace, then over
-    traces, so that a failure seen by two observers counts once. The bootstrap draws whole problems (samples of one
-    prompt fail together), the same draws for every layer.
+    traces, so that a failure seen by two observers counts once. The bootstrap resamples whole problems, because samples
+    of one prompt fail together; all layers share the resamples.
 
     Args:
-        rows: What an attributor returned, one row a (observer, trace).
-        attributor: Its alias.
-        n_layers: Layers of the target.
-        n_bootstrap: Bootstrap resamples.
-        seed: Of the resamples.
-        problem_of: Trace → problem. Without it every trace is its own problem.
+        rows: What the attributor returned, one row per (observer, trace).
+        attributor: The attributor's alias.
+        n_layers: Number of layers of the target.
+        n_bootstrap: Number of bootstrap resamples.
+        seed: Seed of the resamples.
+        problem_of: Trace id → problem id. Without it, every trace counts as a separate problem.
 
     Returns:
-        One row an observer, sorted by name, then `joint`; without id and parents. Without any row, a joint row of zeros
-        over 0 traces.
+        One row per observer, sorted by name, then `joint`; for empty input, only a joint row of zeros over 0 traces.
+        The artifact has no id and no parents yet.
 
     Raises:
         StageError: Rows of the wrong shape, a value that is not finite, or an observer called `joint`.
@@ -110,14 +110,14 @@ def aggregate(
     Source: Efron & Tibshirani 1993, chapter 13 (percentile interval); Field & Welsh 2007 (bootstrap of clusters).
     """
     values_NL = np.asarray(rows.values_NL, dtype=np.float64)
-    if len(rows.trace_ids) == 0:  # an error only for a selector that reads it: others of the panel may have scored
+    if len(rows.trace_ids) == 0:  # no error here: the selector may read another attributor of the panel
         nothing = (0.0,) * n_layers
         row = ScoreRow(observer=JOINT, scores=nothing, low=nothing, high=nothing, n_traces=0)
         return LayerScores(attributor=attributor, rows=(row,), left_out=dict(rows.left_out))
     if values_NL.shape != (len(rows.trace_ids), n_layers) or len(rows.observers) != len(rows.trace_ids):
         raise StageError(
             f"attributor '{attributor}' returned values of shape {values_NL.shape} for {len(rows.trace_ids)} traces, "
-            f"{len(rows.observers)} observers and {n_layers} layers; expected one row a (observer, trace)"
+            f"{len(rows.observers)} observers and {n_layers} layers; expected one row per (observer, trace)"
         )
     if not np.isfinite(values_NL).all():
         n, layer = (int(i) for i in np.argwhere(~np.isfinite(values_NL))[0])
@@ -125,7 +125,7 @@ def aggregate(
             f"attributor '{attributor}' gave {values_NL[n, layer]} for layer {layer} of trace {rows.trace_ids[n]}"
         )
     if JOINT in rows.observers:
-        raise StageError(f"an observer is called '{JOINT}', the name of the row over all observers; give it an alias")
+        raise StageError(f"an observer is named '{JOINT}', like the row over all observers; give it another alias")
     grouped = {name: [i for i, o in enumerate(rows.observers) if o == name] for name in sorted(set(rows.observers))}
     grouped[JOINT] = list(range(len(rows.trace_ids)))
     return LayerScores(
@@ -162,17 +162,17 @@ def _score(
 def cluster_bootstrap(
     values_UL: np.ndarray, cluster_U: np.ndarray, n_bootstrap: int, seed: int, level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval of the mean over units when whole clusters are drawn with replacement.
+    """Returns the percentile interval of the mean over units, resampling whole clusters with replacement.
 
     Args:
-        values_UL: One row a unit.
+        values_UL: One row per unit.
         cluster_U: Cluster of each unit, 0 to G − 1, none empty.
-        n_bootstrap: Resamples.
-        seed: Of the resamples.
-        level: Coverage aimed at.
+        n_bootstrap: Number of resamples.
+        seed: Seed of the resamples.
+        level: Nominal coverage.
 
     Returns:
-        Low and high ends, one a column. A single cluster gives the mean twice: there is nothing to resample.
+        Lower and upper ends, one per layer. With a single cluster both equal the mean: there is nothing to resample.
     """
     n_clusters = int(cluster_U.max()) + 1
     sums_GL = _group_sums(values_UL, cluster_U, n_clusters)

@@ -1,4 +1,4 @@
-"""The base stage: the untouched model as GGUF, once for all arms."""
+"""The base stage: the base model as GGUF, made once for all arms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def run(context: RunContext, traces: Traces) -> BaseModel:
-    """The untouched model as GGUF, with its parity to transformers: one for all arms."""
+    """Returns the base model as GGUF, with its parity to transformers; all arms share it."""
     exporter = context.experiment.exporter
 
     def work(folder: Path, tick: Tick) -> BaseModel:

@@ -25,7 +25,7 @@ A = TypeVar("A", bound=Artifact)
 
 @dataclass
 class RunContext:
-    """One run's surroundings."""
+    """The experiment of one run, and what its stages work with."""
 
     experiment: Experiment
     registry: Registry
@@ -48,18 +48,18 @@ class RunContext:
         libraries: tuple[str, ...] = (),
         made: Callable[[A], str] = lambda artifact: "",
     ) -> A:
-        """The artifact of one stage, from the store or from `work(folder, tick)`.
+        """Returns the artifact of one stage, from the store or made by `work(folder, tick)`.
 
         Args:
             cls: Type of the artifact.
-            stage: Name of the stage; its module in m3i/stages and all that it imports are in the key.
-            work: Makes it.
-            label: Which of several of one stage.
+            stage: Name of the stage; the source of its module in m3i/stages and of all that it imports enters the key.
+            work: Makes the artifact.
+            label: Tells apart several artifacts of one stage, e.g. by a component's alias.
             component: (group, component) where a plugin does the work.
             settings: Core options that change the result.
-            inputs: Name → id of the artifacts it is made from.
+            inputs: Name → id of each artifact it is made from.
             libraries: Distributions that the core code of this stage uses.
-            made: Says in a few words what the artifact holds, for the display.
+            made: Summarises the artifact in a few words, for the display.
         """
         described = self.describe(*component) if component else {}
         named = {*libraries, *(type(component[1]).libraries if component else ())}
@@ -83,26 +83,26 @@ class RunContext:
         return artifact
 
     def check_room(self) -> None:
-        """Refuses a run whose model files cannot fit under the store: base and tuned GGUF, at the weights' own width.
+        """Refuses a run whose base and tuned GGUF, at the width of the weights, do not fit on the store's disk.
 
         Raises:
-            StoreError: naming the store, what is free and what the run writes.
+            StoreError: Not enough space; the message names the store, the free space and what the run writes.
         """
         info, own = self.session.info, self.session.info.files.get("gguf")
         file_bytes = Path(own).stat().st_size if own else info.n_parameters * (4 if info.dtype == "float32" else 2)
         needed, free = file_bytes * (1 if own else 2), shutil.disk_usage(self.store.root).free
         if free < needed:
             raise StoreError(
-                f"the disk under the store {self.store.root} has {free / 1e9:.1f} GB free, and the model files of this "
-                f"run take about {needed / 1e9:.1f} GB; free space or choose another place with store.root=/path"
+                f"the disk under the store {self.store.root} has {free / 1e9:.1f} GB free, but the model files of this "
+                f"run take about {needed / 1e9:.1f} GB; free some space or choose another place with store.root=/path"
             )
 
     def describe(self, group: str, component: Any) -> dict[str, Any]:
-        """A component as it enters a key: name, distribution, version, source and every resolved option."""
+        """Describes a component for a key: name, distribution, version, source and every resolved option."""
         return described(self.registry.entry_of(group, component), component)
 
     def recording(self, component: Any) -> dict[str, str]:
-        """The ledger's recording, for the key of a stage whose component's results come from the ledger's answers."""
+        """Returns the ledger's recording for the key of a stage whose component uses the ledger; else nothing."""
         return {"recording": self.ledger.recording} if component.uses_ledger else {}
 
     @property
@@ -113,7 +113,7 @@ class RunContext:
 
 
 def described(entry: Entry, component: Any) -> dict[str, Any]:
-    """What of a component enters a key, given the entry that it was made from."""
+    """Returns what a key holds of a component, given the registry entry that it was made from."""
     return {
         "name": entry.name,
         "distribution": entry.distribution,

@@ -1,11 +1,11 @@
-"""Findings as next-token questions: at which token a trace goes wrong, and which token the right text has there.
+"""The contrast stage: findings as next-token questions between the wrong token of a trace and the correct one.
 
-A contrast keeps the trace's own token ids up to the fork, so that the model is asked exactly what it was asked when it
-erred. Two sources of right text, in this order:
+A contrast keeps the trace's own token ids up to the fork, so that the model sees exactly the context in which it erred.
+The correct text comes from one of two sources, in this order:
 
-1. The correction: the observer's own (`Finding.correction`), else the verifier's first wrong step made right where it
+1. A correction: the observer's own (`Finding.correction`), else the verifier's correction of the first error where that
    overlaps the finding.
-2. Without either (a source without steps): a right sample of the same prompt, the one that shares the longest prefix
+2. Without either (a problem source without steps): the correct sample of the same prompt that shares the longest prefix
    of tokens with the trace; the contrast is at the first token where they part.
 """
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from m3i.stages.context import RunContext
 
 Encode = Callable[[str], list[int]]
-"""Text of a completion to token ids, no special tokens."""
+"""Encodes the text of a completion as token ids, without special tokens."""
 
 
 def run(context: RunContext, problems: ProblemSet, traces: Traces, audits: Mapping[str, Audit]) -> Contrasts:
-    """Each finding as a next-token question: the wrong and the right token in one context."""
+    """Turns findings into next-token questions: the wrong and the correct token in one context."""
 
     def work(folder: Path, tick: Tick) -> Contrasts:
         return build_contrasts(
@@ -55,7 +55,7 @@ def run(context: RunContext, problems: ProblemSet, traces: Traces, audits: Mappi
 
 
 class NoContrast(Exception):
-    """A finding that gives no contrast; the message is the reason that is counted."""
+    """Raised for a finding that gives no contrast; the message is the reason under which it is counted."""
 
 
 def build_contrasts(
@@ -68,20 +68,21 @@ def build_contrasts(
     n_layers: int,
     seed: int = 0,
 ) -> Contrasts:
-    """One contrast for each (observer, trace) with findings, and how far the observers agree.
+    """Returns one contrast per (observer, trace) with findings, and how far the observers agree.
 
     Args:
         problems: The problems of the traces.
-        traces: All traces, right ones included: they are the samples to part from.
+        traces: All traces, correct ones included: failing traces are contrasted with them.
         audits: Observer's alias → its audit.
-        source: Its verifier knows the first wrong step of a completion.
+        source: Problem source; its verifier knows the first error of a completion.
         encode: Tokenizer of the target, without special tokens.
-        n_layers: Layers of the target, for the chance that observers name the same ones.
-        seed: Of the permutations behind the agreement's p values.
+        n_layers: Number of layers of the target, for the probability that observers name the same ones by chance.
+        seed: Seed of the permutations behind the agreement's p values.
 
     Returns:
-        The artifact, without id and parents. Of several findings in a trace, the earliest in the text that gives a
-        contrast counts. `left_out` counts traces as `observer: reason`, the reason being that of the earliest finding.
+        The artifact, without id and parents. If an observer has several findings in a trace, the earliest in the text
+        that gives a contrast is used. `left_out` counts traces as `observer: reason`, with the reason of the earliest
+        finding.
     """
     builder = _Builder(problems, traces, source, encode)
     contrasts: list[Contrast] = []
@@ -109,7 +110,7 @@ def build_contrasts(
 
 
 class _Builder:
-    """What all contrasts of one experiment share: look-ups, verifications and right samples."""
+    """What all contrasts of one experiment share: look-ups, verifications and correct samples."""
 
     def __init__(
         self, problems: Sequence[Problem], traces: Sequence[Trace], source: ProblemSource, encode: Encode
@@ -144,7 +145,7 @@ class _Builder:
         )
 
     def _right_text(self, trace: Trace, finding: Finding) -> str | None:
-        """The trace's text with the finding made right; None where only right samples can tell."""
+        """Returns the trace's text with the finding corrected; None where only a correct sample can show the error."""
         if finding.correction is not None:
             return trace.text[: finding.start] + finding.correction + trace.text[finding.end :]
         if trace.correct:
@@ -164,16 +165,16 @@ class _Builder:
 
 
 def fork(trace: Trace, right_text: str, encode: Encode) -> tuple[int, int, int]:
-    """Where a trace's tokens leave a right text: (index in the completion, wrong id, right id).
+    """Returns where a trace's tokens leave the correct text: (index in the completion, wrong id, correct id).
 
-    The trace's ids are never re-tokenised. Where its tokenisation is the tokenizer's own, the fork is the first index
-    at which the ids of trace and right text differ: this covers merges across the boundary (wrong `1|2`, right `13` as
-    one token). Where the model spelled an earlier word in an unusual way, that index would be an artefact of spelling;
-    then the right text is tokenised from the start of the token in which the *characters* first differ.
+    The trace's ids are never re-tokenised. Where they are the tokenizer's own, the fork is the first index at which the
+    ids of the trace and of the correct text differ; this covers merges across the boundary (wrong `1|2`, correct `13`
+    as one token). Where the model tokenised an earlier word in an unusual way, that index would be an artefact of the
+    tokenisation, so the correct text is tokenised from the start of the token in which the *characters* first differ.
 
     Raises:
-        NoContrast: Wrong and right text are equal, the trace ends before they differ, or no aligned tokenisation
-        exists.
+        NoContrast: The two texts are equal, the trace ends before they differ, or their tokenisations cannot be
+            aligned.
     """
     if right_text == trace.text:
         raise NoContrast("the correction equals the text")
@@ -184,7 +185,7 @@ def fork(trace: Trace, right_text: str, encode: Encode) -> tuple[int, int, int]:
         right_ids.append(trace.completion_ids[-1])
     at = next((i for i, (a, b) in enumerate(trace.offsets) if a < b and b > same), None)
     if at is None:
-        # The wrong text is a beginning of the right one: the wrong token is the end of the sequence.
+        # The trace is a prefix of the correct text: the wrong token is the end of the sequence.
         if not ends_itself:
             raise NoContrast("the trace was cut before it differs from the correction")
         at = len(trace.completion_ids) - 1
@@ -208,12 +209,12 @@ def fork(trace: Trace, right_text: str, encode: Encode) -> tuple[int, int, int]:
 
 
 def part(trace: Trace, right: Sequence[Trace]) -> tuple[int, int, int]:
-    """Where a trace's tokens leave the right sample that follows it longest: (index, wrong id, right id).
+    """Returns where a trace parts from the correct sample sharing the longest prefix: (index, wrong id, correct id).
 
-    Among samples that share equally many tokens the right id that most of them have counts, then the first sample's.
+    Among samples that share equally many tokens, the most common correct id is taken, and the first sample's on a tie.
 
     Raises:
-        NoContrast: No right sample of the prompt, or none that differs at a token.
+        NoContrast: There is no correct sample of the prompt, or none that differs at a token.
     """
     if not right:
         raise NoContrast("no right sample of the same prompt")
@@ -227,5 +228,5 @@ def part(trace: Trace, right: Sequence[Trace]) -> tuple[int, int, int]:
 
 
 def _common(a: Sequence[object], b: Sequence[object]) -> int:
-    """Length of the longest common prefix."""
+    """Returns the length of the longest common prefix."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

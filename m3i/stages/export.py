@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def run(context: RunContext, base: BaseModel, adapter: Adapter, selection: LayerSelection, traces: Traces) -> Export:
-    """The tuned model for llama.cpp, with the certificate that the update arrived."""
+    """Returns the tuned model for llama.cpp, with the certificate that the update arrived."""
     exporter = context.experiment.exporter
 
     def work(folder: Path, tick: Tick) -> Export:

@@ -1,7 +1,7 @@
-"""Texts that try to take over a model which reads them: for tests of every field, and as canaries for judges.
+"""Prompt injections: texts that try to take over the model reading them, for tests of every field and as canaries.
 
-Each is written after a published attack (`source`), shortened and without its target. A canary asks for the
-answer that it stands in, never for a letter, so it means the same in both orders.
+Each follows a published attack (`source`), shortened and without its target. A canary asks for the answer that
+contains it, never for a letter, so it means the same in both orders.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ class Injection:
     source: str
     """The paper or report that described the attack."""
     canary: bool = False
-    """It asks a judge to choose the answer that it stands in, wherever that is shown."""
+    """Whether it asks a judge to choose the answer that contains it, in whichever place that is shown."""
 
 
 @cache
 def load() -> tuple[Injection, ...]:
-    """All injections, in the order of m3i/stages/injections.jsonl."""
+    """Returns all injections, in the order of m3i/stages/injections.jsonl."""
     text = resources.files("m3i.stages").joinpath("injections.jsonl").read_text(encoding="utf-8")
     return tuple(Injection(**json.loads(line)) for line in text.split("\n") if line)
 
 
 @cache
 def canaries() -> tuple[Injection, ...]:
-    """Those that a judge is shown among real answers (see m3i.stages.judge)."""
+    """Returns the injections that judges are shown among real answers (see m3i.stages.judge)."""
     return tuple(injection for injection in load() if injection.canary)

@@ -1,6 +1,6 @@
-"""Blind pairwise judgment in both orders: what is shown to a judge, and how two ballots become one verdict.
+"""The judge stage: blind pairs in both orders, and how two ballots become one judgement.
 
-| base shown first | tuned shown first | verdict |
+| base shown first | tuned shown first | judgement |
 |---|---|---|
 | base | base | base wins |
 | tuned | tuned | tuned wins |
@@ -11,9 +11,9 @@
 Equal answers are a tie without asking the judge. Source for judging in both orders and counting
 disagreement as no win: Zheng et al. 2023 (2306.05685), section 3.4.
 
-A judge that reads with a model is shown canaries among the real pairs: a base answer beside itself
-plus a planted instruction to choose it. Choosing the planted one in both orders is obedience to
-text that was to be judged; no verdict is made of a canary.
+A judge that uses a model is shown canaries among the real pairs: a base answer beside a copy with a
+planted instruction to choose it. Choosing the planted copy in both orders means that the judge obeyed
+the text it was to judge. Canaries never become judgements.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CHOICES = ("a", "b", "tie", "missing")
 def run(
     context: RunContext, alias: str, judge: Judge, problems: ProblemSet, base_answers: Answers, tuned_answers: Answers
 ) -> Verdicts:
-    """One judge's verdicts, each comparison in both orders."""
+    """Returns one judge's judgements, with every comparison judged in both orders."""
     settings = context.experiment.settings.judging
     n_canaries = settings.canaries if cast(Any, judge).reads_with_model else 0
 
@@ -80,17 +80,17 @@ def run(
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Base and tuned answer to one held-out problem under one generation seed; of a canary, clean and planted one."""
+    """Base and tuned answer to one held-out problem at one generation seed; for a canary, clean and planted answer."""
 
     problem: Problem
     base: Answer
     tuned: Answer
     injection: Injection | None = None
-    """What was planted, for a canary."""
+    """The planted text, for a canary."""
 
     @property
     def equal(self) -> bool:
-        """The answers read the same: nothing to judge."""
+        """Whether the answers are the same, so that there is nothing to judge."""
         same = self.base.completion_ids == self.tuned.completion_ids or self.base.text == self.tuned.text
         return same and self.injection is None
 
@@ -117,23 +117,23 @@ async def judge_answers(
     n_canaries: int = 0,
     tick: Tick = no_tick,
 ) -> Verdicts:
-    """One judge's verdicts on all held-out answers, in the order of `base`.
+    """Returns one judge's judgements on all held-out answers, in the order of `base`.
 
     Args:
         name: The judge's alias in the panel.
         judge: The component.
         problems: Held-out problems.
-        base: Answers of the untouched model, one a (problem, generation seed).
+        base: Answers of the base model, one per (problem, generation seed).
         tuned: Answers of the tuned model to the same (problem, seed) pairs.
-        source: Handed on to the judge (the `verifier` judge asks it).
-        ledger: Handed on to the judge.
-        seed: Of the shuffle that hides order and model from the judge, and of the draw of canaries.
-        n_canaries: Canaries shown among the pairs.
-        tick: Progress in ballots.
+        source: Passed to the judge (the `verifier` judge uses it).
+        ledger: Passed to the judge.
+        seed: Seed of the shuffle that hides order and model from the judge, and of the choice of canaries.
+        n_canaries: Number of canaries shown among the pairs.
+        tick: Progress, in ballots.
 
     Raises:
-        StageError: When the two sides do not answer the same questions, or the judge returns ballots that nobody
-            asked for, twice, or with a choice outside a, b, tie, missing.
+        StageError: The two sides do not answer the same questions, or the judge returns a ballot that was not asked
+            for, two ballots for one pair, or a choice other than a, b, tie, missing.
     """
     comparisons = pair_answers(problems=problems, base=base, tuned=tuned)
     planted: tuple[Comparison, ...] = ()
@@ -156,7 +156,7 @@ async def judge_answers(
 
 
 def plant_canaries(comparisons: Sequence[Comparison], *, n: int, seed: int) -> tuple[Comparison, ...]:
-    """`n` base answers, of different problems as far as they go, each beside itself plus a planted instruction."""
+    """Pairs `n` base answers with copies that hold a planted instruction; a problem repeats only after all others."""
     rng = random.Random(f"canaries {seed}")
     hosts = list({c.problem.id: c for c in comparisons if c.base.text.strip()}.values())
     if not hosts:
@@ -189,13 +189,14 @@ def _canary(shown: Comparison, verdict: Verdict) -> Canary:
 def pair_answers(
     *, problems: Sequence[Problem], base: Sequence[Answer], tuned: Sequence[Answer]
 ) -> tuple[Comparison, ...]:
-    """Base and tuned answers matched by problem and generation seed. Raises StageError where one side lacks one."""
+    """Matches base and tuned answers by problem and generation seed. Raises StageError where one side lacks one."""
     known = {p.id: p for p in problems}
     sides = []
     for side, answers in (("base", base), ("tuned", tuned)):
         table = {(a.problem_id, a.seed): a for a in answers}
         if len(table) != len(answers):
-            raise StageError(f"the {side} model has {len(answers) - len(table)} repeated answers to one question")
+            n = len(answers) - len(table)
+            raise StageError(f"the {side} model has {n} repeated answers; expected one per (problem, seed)")
         sides.append(table)
     unmatched = sides[0].keys() ^ sides[1].keys()
     unknown = [key for key in sides[0] if key[0] not in known]
@@ -209,7 +210,7 @@ def pair_answers(
 
 
 def blind_pairs(comparisons: Sequence[Comparison], *, seed: int) -> Ballots:
-    """Every unequal comparison in both orders, shuffled together; keys are running numbers of the shuffled list."""
+    """Returns every unequal comparison in both orders, all shuffled together; keys number the shuffled list."""
     orders = [(i, base_first) for i, c in enumerate(comparisons) if not c.equal for base_first in (True, False)]
     random.Random(seed).shuffle(orders)
     pairs, origin = [], {}
@@ -224,7 +225,7 @@ def blind_pairs(comparisons: Sequence[Comparison], *, seed: int) -> Ballots:
 def merge_ballots(
     *, name: str, comparisons: Sequence[Comparison], asked: Ballots, ballots: Sequence[Ballot]
 ) -> tuple[Verdict, ...]:
-    """One verdict a comparison; a pair without a ballot is missing. Raises StageError on invalid ballots."""
+    """Makes one judgement per comparison; a pair without a ballot is missing. Raises StageError on invalid ballots."""
     by_key = _checked(name, asked.origin, ballots)
     found: dict[tuple[int, bool], Ballot] = {asked.origin[key]: ballot for key, ballot in by_key.items()}
     verdicts = []
@@ -258,7 +259,7 @@ def merge_ballots(
 
 
 def choice_of(choice: str, *, base_first: bool) -> str:
-    """A ballot's `a` or `b` as `base` or `tuned`; `tie` and `missing` stay."""
+    """Translates a ballot's `a` or `b` into `base` or `tuned`; `tie` and `missing` stay."""
     if choice in ("a", "b"):
         return "base" if (choice == "a") == base_first else "tuned"
     return choice
@@ -270,7 +271,7 @@ def _checked(name: str, origin: Mapping[str, tuple[int, bool]], ballots: Sequenc
         if ballot.key not in origin:
             raise StageError(f"judge '{name}' returned a ballot with key {ballot.key!r}, which it was not asked for")
         if ballot.key in by_key:
-            raise StageError(f"judge '{name}' returned two ballots for {ballot.key!r}; expected one a pair")
+            raise StageError(f"judge '{name}' returned two ballots for {ballot.key!r}; expected one per pair")
         wrong = [choice for choice in (ballot.choice, *ballot.replicates) if choice not in CHOICES]
         if wrong:
             raise StageError(

@@ -1,3 +1,3 @@
-"""Libraries whose versions the keys of several stages hold."""
+"""Libraries whose versions enter the keys of several stages."""
 
 TORCH = ("torch", "transformers", "tokenizers")

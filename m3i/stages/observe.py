@@ -1,4 +1,4 @@
-"""The observe stage: one observer's audit of every trace, each alone."""
+"""The observe stage: one observer's audit of all traces, one trace at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def run(
     context: RunContext, alias: str, observer: Observer, problems: ProblemSet, traces: Traces, telemetry: Telemetry
 ) -> Audit:
-    """One observer's audit of every trace, each alone."""
+    """Returns one observer's audit of all traces, each audited without sight of the others."""
     by_id = {p.id: p for p in problems.train}
 
     def work(folder: Path, tick: Tick) -> Audit:
@@ -39,5 +39,5 @@ def run(
         component=("observer", observer),
         settings={"alias": alias, **context.recording(observer)},
         inputs={"problems": problems.id, "traces": traces.id, "telemetry": telemetry.id},
-        made=lambda a: f"{len(a.findings)} findings in {len(a.audited)} audited, {len(a.missing)} missing",
+        made=lambda a: f"{len(a.findings)} findings in {len(a.audited)} audited traces, {len(a.missing)} missing",
     )

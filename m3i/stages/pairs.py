@@ -1,4 +1,4 @@
-"""The pairs stage: right over wrong completions of the same prompt. Pure: no model, no disk."""
+"""The pairs stage: correct over incorrect completions of the same prompt. Pure: no model, no disk."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from m3i.stages.context import RunContext
 
 LEFT_OUT = "left out: "
-"""Prefix of the counts of what gave no pair."""
+"""Prefix of the counters of traces and pairs that were left out."""
 
 
 def run(context: RunContext, problems: ProblemSet, traces: Traces) -> PreferencePairs:
-    """Preference pairs of one prompt each, from verified traces."""
+    """Returns preference pairs made from verified traces; both sides of a pair answer the same prompt."""
     settings = context.experiment.settings.pairs
 
     def work(folder: Path, tick: Tick) -> PreferencePairs:
@@ -58,26 +58,26 @@ def build_pairs(
     end_id: int,
     settings: PairSettings,
 ) -> PreferencePairs:
-    """Pairs of a right and a failing completion of the same prompt.
+    """Pairs correct with failing completions of the same prompt.
 
-    The rejected side is a failing trace as sampled; the chosen side is a right trace of the same problem, or the
-    failing trace made right by the source from its first wrong step. Equal completions count once. All failing traces
+    The rejected side is a failing trace as sampled; the chosen side is a correct trace of the same problem, or the
+    failing trace as corrected by the source from its first error on. Equal completions count once. All failing traces
     of a problem are used before any is used twice, in an order drawn from the seed.
 
     Args:
         problems: The train problems.
         traces: Their verified traces.
-        source: Verifies, and corrects where it can (`Verification.corrected`).
-        encode: Ids of a completion's text without special tokens (`LoadedTarget.encode_completion`).
+        source: Verifies completions and, where it can, corrects them (`Verification.corrected`).
+        encode: Encodes the text of a completion without special tokens (`LoadedTarget.encode_completion`).
         end_id: The id that ends every corrected completion, the target's first stop id.
-        settings: How many pairs, and what may stand on either side of one. A truncated trace is rejected as it is,
-            without an end-of-sequence.
+        settings: How many pairs to make, and what may stand on either side. A truncated trace on the rejected side gets
+            no end-of-sequence token.
 
     Returns:
         The pairs with their counts and lengths.
 
     Raises:
-        StageError: If there is no pair at all, or one is too long and `overlong` is `error`.
+        StageError: No pair could be built, or one is too long and `overlong` is `error`.
     """
     corrected = settings.corrected
     counts: Counter[str] = Counter({"problems": len(problems), "pairs: sampled": 0, "pairs: corrected": 0})
@@ -110,7 +110,7 @@ def build_pairs(
     if not pairs:
         raise StageError(
             "no preference pair could be built; raise trace.samples or trace.temperature, or allow corrected pairs "
-            f"(pairs.corrected=fill). Counted: {dict(counts)}"
+            f"(pairs.corrected=fill). Counts: {dict(counts)}"
         )
     return PreferencePairs(pairs=tuple(pairs), counts=dict(counts), lengths=pair_lengths(pairs))
 
@@ -125,7 +125,7 @@ def _outcome(traces: Sequence[Trace]) -> str:
 
 
 def _distinct(traces: Iterable[Trace], truncated: bool, side: str, counts: Counter[str]) -> list[Trace]:
-    """The traces that may stand on one side, equal completions once."""
+    """Returns the traces that may stand on one side, without repeated completions."""
     kept: dict[tuple[int, ...], Trace] = {}
     for trace in traces:
         if trace.truncated and not truncated:
@@ -138,7 +138,7 @@ def _distinct(traces: Iterable[Trace], truncated: bool, side: str, counts: Count
 
 
 def _sampled(chosen: Sequence[Trace], rejected: Sequence[Trace]) -> list[PreferencePair]:
-    """All combinations, so ordered that the first len(rejected) use each failing trace once."""
+    """Returns all combinations, ordered so that the first len(rejected) use each failing trace once."""
     return [
         _pair(right.completion_ids, right.text, wrong, PairOrigin.SAMPLED)
         for shift in range(len(chosen))
@@ -184,7 +184,7 @@ def _pair(chosen_ids: tuple[int, ...], chosen_text: str, rejected: Trace, origin
 
 
 def _without_repeats(pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
-    """A corrected completion may equal a sampled one: the first pair of equal ids stays."""
+    """Drops pairs with the same ids as an earlier one: a corrected completion may equal a sampled one."""
     return list({(p.chosen_ids, p.rejected_ids): p for p in reversed(pairs)}.values())[::-1]
 
 
@@ -195,8 +195,8 @@ def _fits(pair: PreferencePair, settings: PairSettings, counts: Counter[str]) ->
     if settings.overlong is Overlong.error:
         raise StageError(
             f"a pair of problem {pair.problem_id} takes {length} tokens, more than "
-            f"pairs.max_length={settings.max_length}; raise it, or leave such pairs out "
-            "and have them counted with pairs.overlong=leave_out"
+            f"pairs.max_length={settings.max_length}; raise it, or leave out and count such pairs with "
+            "pairs.overlong=leave_out"
         )
     counts[f"{LEFT_OUT}longer than max_length"] += 1
     return False
@@ -207,7 +207,7 @@ def _length(pair: PreferencePair) -> int:
 
 
 def pair_lengths(pairs: Sequence[PreferencePair]) -> dict[str, float]:
-    """Mean and maximum lengths in tokens of prompt, chosen, rejected and whole pair."""
+    """Returns mean and maximum lengths, in tokens, of prompt, chosen, rejected and whole pair."""
     tokens = {
         "prompt": [len(p.prompt_ids) for p in pairs],
         "chosen": [len(p.chosen_ids) for p in pairs],

@@ -1,4 +1,4 @@
-"""The problems stage: a source's draw, checked: nothing empty, nothing twice, nothing in both splits."""
+"""The problems stage: draws problems and checks that no split is empty and no problem occurs twice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN = 60
 
 
 def run(context: RunContext) -> ProblemSet:
-    """Train and held-out problems, disjoint in canonical form."""
+    """Returns train and held-out problems, disjoint in canonical form."""
     source = context.experiment.problems
 
     def work(folder: Path, tick: Tick) -> ProblemSet:
@@ -33,11 +33,11 @@ def run(context: RunContext) -> ProblemSet:
 
 
 def make_problem_set(source: ProblemSource) -> ProblemSet:
-    """The source's problems, checked. The artifact has no id and no parents yet.
+    """Draws the source's problems and checks them. The artifact has no id and no parents yet.
 
     Raises:
-        StageError: A split is empty or of another size than asked for, two problems share an id or a prompt, or a
-            problem is in both splits. The message shows both problems.
+        StageError: A split is empty or not of the size asked for, two problems share an id or a prompt, or a problem is
+            in both splits. The message shows both problems.
     """
     train, held_out = (tuple(side) for side in source.draw())
     name = type(source).__name__
@@ -47,7 +47,7 @@ def make_problem_set(source: ProblemSource) -> ProblemSet:
             raise StageError(f"problem source {name} drew no {side} problems; check its options")
         wanted = options.get(f"n_{side}")
         if isinstance(wanted, int) and wanted != len(problems):
-            raise StageError(f"problem source {name} drew {len(problems)} {side} problems where n_{side} = {wanted}")
+            raise StageError(f"problem source {name} drew {len(problems)} {side} problems, but n_{side} = {wanted}")
     sides = [("train", i, p) for i, p in enumerate(train)] + [("held-out", i, p) for i, p in enumerate(held_out)]
     by_id: dict[str, str] = {}
     by_prompt: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The reference stage: the untouched model's word on each pair, computed once for every adapter."""
+"""The reference stage: the base model's log-probabilities of each pair, computed once for all adapters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run(context: RunContext, pairs: PreferencePairs) -> ReferenceLogprobs:
-    """The untouched model's log-probabilities of every pair: once per base model and pairs, not per adapter."""
+    """Returns the base model's log-probabilities of every pair; all adapters trained on these pairs share them."""
     settings = context.experiment.settings.reference
 
     def work(folder: Path, tick: Tick) -> ReferenceLogprobs:
@@ -39,16 +39,16 @@ def run(context: RunContext, pairs: PreferencePairs) -> ReferenceLogprobs:
 def reference_logprobs(
     loaded: LoadedTarget, pairs: PreferencePairs, batch_size: int, tick: Tick = no_tick
 ) -> ReferenceLogprobs:
-    """Summed log-probabilities of chosen and rejected completions under the untouched model.
+    """Returns the summed log-probabilities of chosen and rejected completions under the base model.
 
-    These are log π_ref(y | x) in the DPO loss. Source: Rafailov et al. 2305.18290, equation 7. They depend on model and
-    pair alone, so all layer selections and training seeds share them.
+    These are log π_ref(y | x) in the DPO loss. Source: Rafailov et al. 2305.18290, equation 7. They depend only on the
+    model and the pair, so all layer selections and training seeds share them.
 
     Args:
         loaded: The target.
         pairs: The pairs; a completion that occurs in several is computed once.
         batch_size: Sequences per forward pass.
-        tick: Told the number of finished sequences.
+        tick: Progress, in sequences.
 
     Returns:
         Two float32 arrays in the pairs' order, in nats.

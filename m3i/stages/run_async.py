@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The coroutine's result, also where an event loop runs already (a notebook)."""
+    """Returns the coroutine's result, even where an event loop is already running (a notebook)."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -22,7 +22,7 @@ def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
     def work() -> None:
         try:
             results.append(asyncio.run(coroutine))
-        except BaseException as error:  # handed to the caller's thread, below
+        except BaseException as error:  # raised in the caller's thread, below
             errors.append(error)
 
     thread = threading.Thread(target=work)

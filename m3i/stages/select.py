@@ -1,4 +1,4 @@
-"""The select stage: the layers to train, by the selector."""
+"""The select stage: the layers to train, as the selector picks them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def run(context: RunContext, scores: Mapping[str, LayerScores]) -> LayerSelection:
-    """The layers to train. From here on an arm differs from its siblings."""
+    """Returns the layers to train. From here on, the arms of an experiment differ."""
     selector = context.experiment.selector
 
     def work(folder: Path, tick: Tick) -> LayerSelection:
@@ -25,7 +25,7 @@ def run(context: RunContext, scores: Mapping[str, LayerScores]) -> LayerSelectio
         "select",
         work,
         component=("selector", selector),
-        # A selector may read the first score of the panel, and the names of inputs are sorted in the key.
+        # The panel's order matters: a selector may read the first scores only, and the key sorts its inputs by name.
         settings={"panel": list(scores)},
         inputs={"target": context.target_id, **{f"scores {a}": s.id for a, s in scores.items()}},
         made=lambda a: f"layers {list(a.layers)}",

@@ -1,4 +1,4 @@
-"""Shuffled preferences: the control that separates *which side is better* from training on such pairs at all.
+"""Shuffled preferences: the control that separates learning *which side is better* from training on such pairs at all.
 
 Half of the pairs have chosen and rejected swapped, so the labels carry no information about the
 problems while texts, lengths, layers and steps stay the same. Pure: no model, no disk.
@@ -24,7 +24,7 @@ A = TypeVar("A", bound=Artifact)
 def run(
     context: RunContext, pairs: PreferencePairs, reference: ReferenceLogprobs
 ) -> tuple[PreferencePairs, ReferenceLogprobs]:
-    """In the shuffled arm half of the pairs swapped, another half for each training seed; elsewhere the pairs."""
+    """Swaps half of the pairs in the shuffled arm, another half per training seed; other arms keep the pairs."""
     if context.experiment.arm.kind is not ArmKind.SHUFFLED:
         return pairs, reference
     seed = context.experiment.settings.seed
@@ -50,12 +50,12 @@ def run(
 
 
 def swapped_rows(n_pairs: int, seed: int) -> frozenset[int]:
-    """Which of `n_pairs` pairs are swapped: n_pairs // 2 of them, another half for another seed."""
+    """Returns the indices of the swapped pairs: n_pairs // 2 of them, another half for another seed."""
     return frozenset(random.Random(f"shuffled preferences {seed}").sample(range(n_pairs), n_pairs // 2))
 
 
 def shuffle_pairs(pairs: PreferencePairs, seed: int) -> PreferencePairs:
-    """The pairs with half of them swapped; `counts` says how many, as `pairs: swapped`."""
+    """Returns the pairs with half of them swapped; `counts` has their number as `pairs: swapped`."""
     swapped = swapped_rows(len(pairs.pairs), seed)
     rows = tuple(
         dataclasses.replace(
@@ -75,7 +75,7 @@ def shuffle_pairs(pairs: PreferencePairs, seed: int) -> PreferencePairs:
 
 
 def shuffle_reference(reference: ReferenceLogprobs, seed: int) -> ReferenceLogprobs:
-    """The log-probabilities of the same pairs after `shuffle_pairs` with the same seed: nothing is computed anew."""
+    """Returns the log-probabilities of the pairs as `shuffle_pairs` swaps them at this seed; none is recomputed."""
     chosen_P, rejected_P = reference.chosen_P.copy(), reference.rejected_P.copy()
     rows = sorted(swapped_rows(len(chosen_P), seed))
     chosen_P[rows], rejected_P[rows] = reference.rejected_P[rows], reference.chosen_P[rows]

@@ -1,6 +1,6 @@
-"""What each layer does at each predicted token of a trace, by one teacher-forced run a trace.
+"""The telemetry stage: what each layer does at each predicted token, from one teacher-forced pass per trace.
 
-Letters: B traces of a batch, T tokens, D model width, V vocabulary, L layers, E experts, H heads,
+Shape suffixes: B traces of a batch, T tokens, D model width, V vocabulary, L layers, E experts, H heads,
 C predicted tokens of a batch, S predicted tokens of all traces.
 """
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from m3i.stages.context import RunContext
 
 LENS_BYTES = 64 * 2**20
-"""Bound on one block of lens logits (rows × vocabulary, float32): rows are taken in blocks that fit."""
+"""Upper bound on one block of lens logits (rows × vocabulary, float32); rows are processed in blocks that fit."""
 
 
 def run(context: RunContext, traces: Traces) -> Telemetry:
-    """What every layer does at every token of a sample of traces."""
+    """Returns what every layer does at every token of a sample of traces."""
     settings = context.experiment.settings.telemetry
 
     def work(folder: Path, tick: Tick) -> Telemetry:
@@ -55,15 +55,16 @@ def run(context: RunContext, traces: Traces) -> Telemetry:
 
 
 def choose_traces(traces: Sequence[Trace], max_traces: int) -> list[Trace]:
-    """The traces that telemetry measures: all of them, or failing and right ones alternately up to the limit.
+    """Returns the traces that telemetry measures: all of them, or up to the limit, half failing and half correct.
 
     Args:
-        traces: Traces in their order.
-        max_traces: The most to measure; 0 measures all.
+        traces: All traces.
+        max_traces: The largest number to measure; 0 measures all.
 
     Returns:
-        Traces with at least one completion token, in the order given. Under a limit both sides get half of it, and a
-        side that is too short leaves its share to the other: a calibration needs right traces as much as wrong ones.
+        Traces with at least one completion token, in the order given. Failing and correct traces each get half of the
+        limit, and a side with fewer leaves the rest to the other: calibration needs correct traces as much as failing
+        ones.
     """
     usable = [t for t in traces if t.completion_ids]
     if max_traces <= 0 or len(usable) <= max_traces:
@@ -78,21 +79,21 @@ def choose_traces(traces: Sequence[Trace], max_traces: int) -> list[Trace]:
 def measure_telemetry(
     loaded: LoadedTarget, traces: Sequence[Trace], *, max_traces: int = 0, batch_size: int = 16, tick: Tick = no_tick
 ) -> Telemetry:
-    """Telemetry of traces, teacher-forced over prompt and completion; a column is a predicted completion token.
+    """Measures telemetry, teacher-forced over prompt and completion; each column is a predicted completion token.
 
     Args:
-        loaded: The target. Its attention implementation is `eager` during the measurement (others give no weights)
-            and is restored; no hook and no gradient remains.
+        loaded: The target. Its attention implementation is set to `eager` during the measurement (others return no
+            weights) and then restored; no hook and no gradient remains.
         traces: Traces of that target.
-        max_traces: The most to measure, see `choose_traces`; 0 measures all.
-        batch_size: Traces a forward pass, right-padded, sorted by length.
-        tick: Progress in traces.
+        max_traces: The largest number to measure, see `choose_traces`; 0 measures all.
+        batch_size: Traces per forward pass, right-padded, sorted by length.
+        tick: Progress, in traces.
 
     Returns:
         The artifact, without id and parents. The router arrays have no rows for a model without routers.
 
     Raises:
-        StageError: A trace has no prompt token, or a router of the model returns something that is not (logits, ...,
+        StageError: A trace has no prompt token, or a router of the model returns something other than (logits, ...,
             chosen experts).
 
     Source: nostalgebraist 2020, "interpreting GPT: the logit lens" (rank and entropy of norm + unembedding applied to
@@ -124,14 +125,14 @@ def measure_telemetry(
 
 
 def router_of(layer: Any) -> Any | None:
-    """The router module of a decoder layer (`mlp.gate` or `mlp.router`), None for a dense layer."""
+    """Returns the router module of a decoder layer (`mlp.gate` or `mlp.router`), None for a dense layer."""
     children = dict(layer.mlp.named_children())
     return children.get("gate") or children.get("router")
 
 
 @dataclass
 class _Batch:
-    """Which rows of a forward pass go to which columns."""
+    """Maps rows of a forward pass to columns of the telemetry."""
 
     n_tokens: int
     """T, padding included."""
@@ -145,7 +146,7 @@ class _Batch:
 
 
 class _Recorder:
-    """Forward hooks that reduce each layer's tensors to numbers at once, so that nothing large is kept."""
+    """Forward hooks that reduce each layer's tensors to numbers immediately, so that nothing large is kept."""
 
     def __init__(self, loaded: LoadedTarget, n_columns: int) -> None:
         self.loaded = loaded
@@ -251,9 +252,9 @@ class _Recorder:
 
 
 def lens(loaded: LoadedTarget, state_CD: torch.Tensor, next_C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rank of the token that came next, and entropy in nats, when states go through final norm and unembedding.
+    """Returns the rank of the token that came next and the entropy in nats, by final norm and unembedding.
 
-    Rows are taken in blocks of at most LENS_BYTES of logits. Rank 0 is first; equal logits share the better rank.
+    Rows are processed in blocks of at most LENS_BYTES of logits. Rank 0 is the top; equal logits share the better rank.
     """
     import torch
 
@@ -269,7 +270,7 @@ def lens(loaded: LoadedTarget, state_CD: torch.Tensor, next_C: torch.Tensor) -> 
 
 
 def read_router(output: Any, name: str) -> tuple[Any, Any]:
-    """Router logits (tokens × experts) and chosen experts (tokens × k) of a router's output.
+    """Returns router logits (tokens × experts) and chosen experts (tokens × k) from a router's output.
 
     transformers' native routers return (logits, weights, chosen experts).
 
@@ -284,6 +285,6 @@ def read_router(output: Any, name: str) -> tuple[Any, Any]:
             return output[0], chosen[0]
     kinds = [type(x).__name__ for x in output] if isinstance(output, tuple) else type(output).__name__
     raise StageError(
-        f"the router under {name} returns {kinds}; expected (logits, weights, chosen experts) as transformers' native "
-        f"mixture-of-experts classes do"
+        f"the router under {name} returns {kinds}; expected (logits, weights, chosen experts), as transformers' native "
+        f"mixture-of-experts classes return"
     )

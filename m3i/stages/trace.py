@@ -1,4 +1,4 @@
-"""The trace stage: the target's own reasoning on the train problems, or the user's traces of it."""
+"""The trace stage: sampled completions of the train problems, or the user's own traces of the target."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def run(context: RunContext, problems: ProblemSet) -> Traces:
-    """The target's own reasoning on the train problems, or the user's traces of it."""
+    """Returns sampled completions of the train problems, or the user's own traces of the target."""
     source, settings = context.experiment.problems, context.experiment.settings.trace
 
     def work(folder: Path, tick: Tick) -> Traces:
@@ -50,7 +50,7 @@ def run(context: RunContext, problems: ProblemSet) -> Traces:
         settings=plain(settings) if settings.file is None else {"file_sha256": file_hash(Path(settings.file))},
         inputs={"target": context.target_id, "problems": problems.id},
         libraries=TORCH,
-        made=lambda a: f"{len(a.traces)} traces, {sum(t.correct for t in a.traces)} right",
+        made=lambda a: f"{len(a.traces)} traces, {sum(t.correct for t in a.traces)} correct",
     )
 
 
@@ -61,21 +61,21 @@ def sample_traces(
     settings: TraceSettings,
     tick: Tick = no_tick,
 ) -> Traces:
-    """Several sampled completions of every problem, verified.
+    """Samples several completions of every problem and verifies them.
 
     Args:
         loaded: The target.
-        problems: Problems to reason about, in the order of the traces returned.
-        source: Their source; its `verify` says which traces are right.
+        problems: Problems to solve; the returned traces are in their order.
+        source: Their source; its `verify` says which traces are correct.
         settings: How to sample. The seed, with the problem's id and the sample's number, fixes the noise;
-            `batch_size` changes results by rounding only.
-        tick: Told the number of finished traces.
+            `batch_size` changes results only by rounding.
+        tick: Progress, in traces.
 
     Returns:
         The traces, problem by problem and sample by sample, with log-probabilities at temperature 1.
 
     Raises:
-        ConfigError: If a prompt and `settings.max_new_tokens` together do not fit the model's context.
+        ConfigError: A prompt and `settings.max_new_tokens` together do not fit into the model's context.
     """
     started = time.monotonic()
     rows = []
@@ -85,7 +85,7 @@ def sample_traces(
         for sample in range(settings.samples):
             uniforms = sample_noise(settings.seed, problem.id, sample, settings.max_new_tokens)
             rows.append(Completion(problem=problem, sample=sample, prompt_ids=prompt_ids, uniforms=uniforms))
-    # Rows of one length waste no padding; the order does not change the noise.
+    # Rows of similar length need little padding; the order does not change the noise.
     by_length = sorted(rows, key=lambda row: len(row.prompt_ids))
     finished = 0
     for start in range(0, len(by_length), settings.batch_size):
@@ -101,7 +101,7 @@ def _check_context(loaded: LoadedTarget, problem: Problem, length: int) -> None:
     limit = context_length(loaded)
     if length > limit:
         raise ConfigError(
-            f"trace.max_new_tokens is too large: problem {problem.id} would take {length} tokens with its prompt, and "
+            f"trace.max_new_tokens is too large: problem {problem.id} would take {length} tokens with its prompt, but "
             f"{loaded.info.name} has a context of {limit:.0f}; lower it or leave out long prompts"
         )
 
@@ -133,23 +133,23 @@ def read_traces(
     batch_size: int = 32,
     tick: Tick = no_tick,
 ) -> Traces:
-    """The user's own traces from a JSONL file, verified and with the model's log-probabilities.
+    """Reads the user's own traces from a JSONL file, verifies them and computes the model's log-probabilities.
 
     Each line is an object with `completion` (text) and either `prompt` (as the source states it; white space around it
-    does not matter) or `problem_id`; `"truncated": true` says that the completion did not end by itself, otherwise the
+    does not matter) or `problem_id`; `"truncated": true` says that the completion was cut off, otherwise the
     end-of-sequence token is added. Blank lines are skipped.
 
     Args:
         path: The file.
-        loaded: The target: it encodes the completions and gives their log-probabilities.
+        loaded: The target: it encodes the completions and computes their log-probabilities.
         problems: The drawn train problems; a trace of any other prompt is an error.
         source: Their source, which verifies.
-        batch_size: Traces of one forward pass.
-        tick: Told the number of finished traces.
+        batch_size: Traces per forward pass.
+        tick: Progress, in traces.
 
     Raises:
-        InputError: Naming file and line: not JSON, fields missing or of the wrong type, a prompt or id that no train
-            problem has, or text that the tokenizer cannot represent.
+        InputError: A line is not JSON, lacks a field or has one of the wrong type, has a prompt or id that no train
+            problem has, or has text that the tokenizer cannot represent. The message names file and line.
     """
     by_key = {f"id:{p.id}": p for p in problems} | {f"prompt:{p.prompt.strip()}": p for p in problems}
     seen: Counter[str] = Counter()
@@ -160,13 +160,13 @@ def read_traces(
         row.ids, row.done = _encode_trace(where, loaded, record)
         if len(row.prompt_ids) + len(row.ids) > context_length(loaded):
             raise InputError(
-                f"{where}: prompt and completion take {len(row.prompt_ids) + len(row.ids)} tokens, and "
+                f"{where}: prompt and completion take {len(row.prompt_ids) + len(row.ids)} tokens, but "
                 f"{loaded.info.name} has a context of {context_length(loaded):.0f}; shorten or remove the trace"
             )
         seen[problem.id] += 1
         rows.append(row)
     if not rows:
-        raise InputError(f"{path}: no traces; give one JSON object a line with 'prompt' and 'completion'")
+        raise InputError(f"{path}: no traces; give one JSON object per line with 'prompt' and 'completion'")
     pairs = [(row.prompt_ids, row.ids) for row in rows]
     for row, logprobs in zip(rows, completion_logprobs(loaded, pairs, batch_size=batch_size, tick=tick), strict=True):
         row.logprobs = [float(value) for value in logprobs]
@@ -192,7 +192,9 @@ def _match(where: str, record: dict[str, Any], by_key: dict[str, Problem]) -> Pr
         raise InputError(f"{where}: {name!r} must be text, got {json.dumps(value)[:40]}")
     key = f"prompt:{value.strip()}" if name == "prompt" else f"id:{value}"
     if key not in by_key:
-        raise InputError(f"{where}: no drawn train problem has the {name} {value[:60]!r}; traces must answer those")
+        raise InputError(
+            f"{where}: no drawn train problem has the {name} {value[:60]!r}; every trace must answer a drawn problem"
+        )
     return by_key[key]
 
 

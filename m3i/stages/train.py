@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def run(
     context: RunContext, selection: LayerSelection, pairs: PreferencePairs, reference: ReferenceLogprobs
 ) -> Adapter:
-    """The adapter. Two selectors that pick the same layers share it."""
+    """Returns the adapter. Selectors that pick the same layers share it."""
     trainer, seed = context.experiment.trainer, context.experiment.settings.seed
 
     def work(folder: Path, tick: Tick) -> Adapter:

@@ -1,8 +1,8 @@
 """Exact tests, intervals and power for paired comparisons and sweeps; the held-out problem is the unit.
 
 Several generation seeds of one problem are one cluster: they share its difficulty, so counting
-each as a trial of its own would claim more evidence than there is. Every function returns
-finite numbers or None, never NaN.
+each as a separate trial would overstate the evidence. Every function returns finite numbers or
+None, never NaN.
 """
 
 from m3i.statistics.bootstrap import cluster_mean

@@ -12,24 +12,24 @@ from m3i.statistics.estimate import Estimate
 def cluster_mean(
     *, clusters: Sequence[str], values: Sequence[float], level: float = 0.95, draws: int = 10_000, seed: int = 0
 ) -> Estimate:
-    """The mean over all rows, with a percentile bootstrap that draws whole clusters (problems).
+    """Returns the mean over all rows, with a percentile bootstrap interval that resamples whole clusters (problems).
 
     Args:
         clusters: Cluster (problem id) of each row.
         values: Value of each row, e.g. 1, 0.5, 0 for a win, a tie, a loss.
         level: Confidence level.
-        draws: Bootstrap samples.
-        seed: Of the resampling, so that a report repeats exactly.
+        draws: Number of bootstrap resamples.
+        seed: Seed of the resampling, so that a report is reproducible.
 
     Returns:
-        The estimate with n = number of clusters; `degenerate` when every cluster has the same mean (then the interval
-        has no width, which is no certainty). Without rows value is None and the interval is the range 0 to 1.
+        The estimate with n = number of clusters; `degenerate` when every cluster has the same mean (the interval then
+        has no width, which does not mean certainty). Without rows, value is None and the interval is 0 to 1.
 
     Source: Efron & Tibshirani 1993, section 13.3 (percentile interval); Davison & Hinkley 1997, section 3.8 (resample
-    clusters, keep their rows). With few clusters it is somewhat too narrow.
+    clusters, keep their rows). With few clusters the interval is somewhat too narrow.
     """
     if len(clusters) != len(values):
-        raise ValueError(f"{len(clusters)} clusters for {len(values)} values: expected one cluster a value")
+        raise ValueError(f"{len(clusters)} clusters for {len(values)} values: expected one cluster per value")
     if not values:
         return Estimate(value=None, low=0.0, high=1.0, level=level, n=0, method="none", degenerate=True)
     _, index_N = np.unique(np.asarray(clusters), return_inverse=True)

@@ -12,12 +12,12 @@ from m3i.statistics.paired import proportion
 
 
 def clustered_proportion(*, clusters: Sequence[str], successes: Sequence[bool], level: float = 0.95) -> Estimate:
-    """A proportion with Wilson's interval at the effective number of rows; the cluster is the unit.
+    """Returns a proportion with Wilson's interval at the effective number of rows; the cluster is the unit.
 
-    The rows are worth n / deff independent ones, with the design effect deff (the variance over clusters against the
-    binomial one) estimated from the data, at least 1. Where it cannot be estimated, with all rows alike, the rows
-    count as one a cluster. With one row a cluster it is Wilson's interval. Few clusters are paid for with Student's t
-    in the place of the normal quantile.
+    n rows are worth n / deff independent ones. The design effect deff, the variance over clusters relative to the
+    binomial one, is estimated from the data and is at least 1. Where it cannot be estimated because all rows are alike,
+    each cluster counts as one row. With one row per cluster this is Wilson's interval. Student's t replaces the normal
+    quantile to allow for few clusters.
 
     Args:
         clusters: Cluster (problem id) of each row.
@@ -25,13 +25,13 @@ def clustered_proportion(*, clusters: Sequence[str], successes: Sequence[bool], 
         level: Confidence level.
 
     Returns:
-        The estimate with n = number of rows; value None and 0 to 1 without rows.
+        The estimate with n = number of rows; without rows, value is None and the interval is 0 to 1.
 
     Source: Rao & Scott 1992, Biometrics 48, "A simple method for the analysis of clustered binary data" (effective
     sample size); Korn & Graubard 1998, Survey Methodology 24 (t quantile with clusters − 1 degrees of freedom).
     """
     if len(clusters) != len(successes):
-        raise ValueError(f"{len(clusters)} clusters for {len(successes)} values: expected one cluster a value")
+        raise ValueError(f"{len(clusters)} clusters for {len(successes)} values: expected one cluster per value")
     n = len(successes)
     names, index_N = np.unique(np.asarray(clusters), return_inverse=True)
     n_clusters = len(names)
@@ -56,7 +56,7 @@ def clustered_proportion(*, clusters: Sequence[str], successes: Sequence[bool], 
 
 
 def wilson(share: float, n: float, quantile: float) -> tuple[float, float]:
-    """Wilson's score interval for a number of trials that need not be whole.
+    """Returns Wilson's score interval for a number of trials that need not be whole.
 
     Source: Wilson 1927, JASA 22; Brown, Cai & DasGupta 2001, Statistical Science 16, equation 4.
     """

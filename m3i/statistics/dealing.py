@@ -1,4 +1,4 @@
-"""Orders that deal a column's values out anew, with whole clusters as the unit."""
+"""Random orders of rows for permutation tests, with whole clusters as the unit."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 def dealt_orders(
     *, clusters: Sequence[str], rng: np.random.Generator, draws: int, kinds: Sequence[bool] | None = None
 ) -> Iterator[np.ndarray]:
-    """Random orders of the rows for a permutation test: clusters change places whole, and rows within their cluster.
+    """Yields random orders of the rows that permute whole clusters, and rows within their cluster.
 
-    Rows of one cluster stay together, so that what one of two raters has in common within a cluster never looks like
-    something that both have in common. A cluster takes the place of another one with as many rows (of each kind).
+    Rows of one cluster stay together, so that similarity within a cluster of one rater's values never looks like
+    agreement between two raters. A cluster takes the place of another one with as many rows (of each kind).
 
     Args:
         clusters: Cluster (problem id) of each row.
-        rng: For the draws.
+        rng: Source of the draws.
         draws: Number of orders.
-        kinds: Kind of each row, where a row may only take the value of another one of its kind.
+        kinds: Kind of each row, if a row may only take the value of another row of its kind.
 
     Yields:
-        For each draw, the row whose value each row gets.
+        For each draw, the index of the row whose value each row gets.
 
     Source: restricted permutations of exchangeable blocks, Winkler et al. 2015, NeuroImage 123.
     """

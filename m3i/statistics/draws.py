@@ -1,7 +1,7 @@
-"""Random layer sets without repetition: a population of sets in a random order that a seed fixes.
+"""Random layer sets without repetition: a population of sets in a random order fixed by a seed.
 
-A population is every set that takes a given number of layers from each of some strata, such as one dense and two
-routed layers. Draws 0, 1, 2, ... walk through all of them, none twice, so R draws are R distinct controls.
+A population holds every set that takes a given number of layers from each stratum, such as one dense and two routed
+layers. Draws 0, 1, 2, ... visit each set once, so R draws are R distinct controls.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Stratum:
-    """Layers that may stand for each other, and how many of them a set holds."""
+    """Interchangeable layers, and how many of them a set takes."""
 
     layers: tuple[int, ...]
     """Ascending."""
@@ -28,13 +28,13 @@ class Stratum:
 
 @dataclass(frozen=True, kw_only=True)
 class Population:
-    """All sets with the given composition, less one that may be left out."""
+    """All sets with the given composition, optionally without one of them."""
 
     strata: tuple[Stratum, ...]
     without: tuple[int, ...] | None = None
-    """A set of the population that is never drawn, ascending."""
+    """The set that is never drawn, ascending."""
     seed: int = 0
-    """Which random order."""
+    """Selects the random order."""
 
     @property
     def n_sets(self) -> int:
@@ -42,7 +42,7 @@ class Population:
         return math.prod(s.n_sets for s in self.strata) - (self.without is not None)
 
     def draw(self, index: int) -> tuple[int, ...]:
-        """The set of one draw, ascending. Raises IndexError beyond the last."""
+        """Returns the set of one draw, ascending. Raises IndexError beyond the last."""
         if not 0 <= index < self.n_sets:
             raise IndexError(index)
         place = permuted(index, self.n_sets, self.seed)
@@ -64,10 +64,11 @@ class Population:
 
 
 def permuted(index: int, size: int, seed: int = 0) -> int:
-    """Image of `index` under the pseudo-random permutation of range(size) that `seed` names, without listing it.
+    """Returns the image of `index` under a pseudo-random permutation of range(size), without listing it.
 
-    A four-round Feistel network on the next even number of bits, walked until it lands inside. Source: Black & Rogaway
-    2002, "Ciphers with arbitrary finite domains", section 4 (cycle walking) and 5 (Feistel).
+    `seed` selects the permutation, a four-round Feistel network on the next even number of bits that is iterated until
+    the result is below `size`. Source: Black & Rogaway 2002, "Ciphers with arbitrary finite domains", section 4 (cycle
+    walking) and 5 (Feistel).
     """
     half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
     mask = (1 << half) - 1
@@ -82,7 +83,7 @@ def permuted(index: int, size: int, seed: int = 0) -> int:
 
 
 def subset_at(index: int, n: int, k: int) -> list[int]:
-    """The k-subset of range(n) at a place in lexicographic order, ascending. Source: Knuth, TAOCP 7.2.1.3."""
+    """Returns the k-subset of range(n) at a place in lexicographic order, ascending. Source: Knuth, TAOCP 7.2.1.3."""
     subset: list[int] = []
     item = 0
     while len(subset) < k:
@@ -96,7 +97,7 @@ def subset_at(index: int, n: int, k: int) -> list[int]:
 
 
 def rank_of(subset: Sequence[int], n: int) -> int:
-    """Place of a k-subset of range(n) in lexicographic order: the inverse of `subset_at`."""
+    """Returns the place of a k-subset of range(n) in lexicographic order: the inverse of `subset_at`."""
     rank, previous, k = 0, -1, len(subset)
     for place, item in enumerate(subset):
         rank += sum(math.comb(n - skipped - 1, k - place - 1) for skipped in range(previous + 1, item))

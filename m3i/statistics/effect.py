@@ -29,26 +29,27 @@ class ControlEffect:
     standardised: float | None
     """Difference in standard deviations of the controls' T; None where they do not vary."""
     n_seeds: int
-    """Training seeds; with one, the interval is over problems alone and says nothing about another training."""
+    """Training seeds; with one, the interval covers problems only and says nothing about other training runs."""
 
 
 def control_effect(*, attributed_SP: npt.ArrayLike, controls_RSP: npt.ArrayLike, level: float = 0.95) -> ControlEffect:
-    """Difference between the attributed arm and its controls with an interval over problems x training seeds.
+    """Returns the attributed arm minus its controls, with an interval over problems x training seeds.
 
-    The interval takes the drawn sets as they are (the randomization test covers their draw) and asks what other
-    problems and other trainings would have given. Variance of the mean of the differences d(s, p) in a two-way random
-    layout: [MS_seed + max(0, MS_problem − MS_seed x problem)] / (S P), Student's t with Satterthwaite's degrees of
-    freedom.
+    The interval takes the drawn sets as fixed (the randomization test covers their draw) and covers what other problems
+    and other training runs would have given. The mean of the differences d(s, p) in a two-way random layout has
+    variance [MS_seed + max(0, MS_problem − MS_seed x problem)] / (S P); the interval uses Student's t with
+    Satterthwaite's degrees of freedom.
 
-    Chosen by simulated coverage over the percentile bootstrap that resamples problems and seeds: with 3 seeds that one
-    covers up to 99 % at a nominal 95, since the noise within cells is counted up to three times (Owen 2007), and too
-    little where nothing but trainings differ (three resampled seeds have 2/3 of their variance and no t). This one
-    covers 94 to 97 %, but 92 % with two seeds where trainings differ, and 92 % with three where hardly anything else
-    does (the bootstrap: 80 %): then only more seeds help. See `python -m bench.sweep_statistics`.
+    It was preferred to the percentile bootstrap that resamples problems and seeds for its simulated coverage at a
+    nominal 95 %. With 3 seeds the bootstrap covers up to 99 %, since it counts the noise within cells up to three times
+    (Owen 2007), and too little where only training runs differ (three resampled seeds have 2/3 of their variance, and
+    there is no t). This interval covers 94 to 97 %, but 92 % with two seeds where training runs differ, and 92 % with
+    three where hardly anything else does (bootstrap: 80 %); only more seeds help there. See
+    `python -m bench.sweep_statistics`.
 
     Args:
         attributed_SP: Problem-level scores of the attributed arm by training seed, already averaged over orders,
-            generation seeds and judges, which thereby stay together.
+            generation seeds and judges, so that these stay together.
         controls_RSP: The same for each control.
         level: Confidence level.
 
@@ -56,13 +57,13 @@ def control_effect(*, attributed_SP: npt.ArrayLike, controls_RSP: npt.ArrayLike,
         ValueError: Shapes that do not match, fewer than two problems, no control, or a missing value.
 
     Source: the random readers x random cases analysis, Dorfman, Berbaum & Metz 1992, Investigative Radiology 27, with
-    the degrees of freedom in the manner of Hillis 2007 (Statistics in Medicine 26), here with the problems' share too;
+    degrees of freedom after Hillis 2007 (Statistics in Medicine 26), here including the problems' share;
     Satterthwaite 1946, Biometrics Bulletin 2. Standardised: Glass 1976 (control-group standard deviation).
     """
     a_SP, c_RSP = np.asarray(attributed_SP, dtype=float), np.asarray(controls_RSP, dtype=float)
     if a_SP.ndim != 2 or c_RSP.ndim != 3 or c_RSP.shape[1:] != a_SP.shape or 0 in c_RSP.shape:
         raise ValueError(
-            f"shapes {a_SP.shape} and {c_RSP.shape}: expected (seeds, problems) and (controls, ...) of those"
+            f"shapes {a_SP.shape} and {c_RSP.shape}: expected (seeds, problems) and (controls, seeds, problems)"
         )
     if a_SP.shape[1] < 2:
         raise ValueError("one problem: expected two or more")
@@ -96,7 +97,7 @@ def control_effect(*, attributed_SP: npt.ArrayLike, controls_RSP: npt.ArrayLike,
 
 
 def two_way_error(d_SP: npt.NDArray[np.float64]) -> tuple[float, float, float]:
-    """Mean, standard error and degrees of freedom of a two-way random layout with one value a cell."""
+    """Returns mean, standard error and degrees of freedom of a two-way random layout with one value per cell."""
     S, P = d_SP.shape
     mean = float(d_SP.mean())
     if np.ptp(d_SP) < 1e-12:
@@ -109,10 +110,10 @@ def two_way_error(d_SP: npt.NDArray[np.float64]) -> tuple[float, float, float]:
     ms_rest = float(((d_SP - seed_S[:, None] - problem_P + mean) ** 2).sum()) / ((S - 1) * (P - 1))
     from_problems = max(0.0, ms_problem - ms_rest)
     total = ms_seed + from_problems
-    if total < 1e-24:  # No spread of either mean: fall back on what varies, the cells.
+    if total < 1e-24:  # Neither mean varies: fall back on the spread of the cells.
         return mean, math.sqrt(ms_rest / (S * P)), float((S - 1) * (P - 1))
     spread = ms_seed**2 / (S - 1)
     if from_problems:
         spread += ms_problem**2 / (P - 1) + ms_rest**2 / ((S - 1) * (P - 1))
-    # The df of a sum of mean squares cannot be below that of its scarcest term; the difference of two can, on paper.
+    # A sum of mean squares has at least the df of its scarcest term; for a difference the formula can give less.
     return mean, math.sqrt(total / (S * P)), max(total**2 / spread, float(S - 1))

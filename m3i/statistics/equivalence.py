@@ -1,4 +1,4 @@
-"""Whether an effect is too small to matter: a null that is a result."""
+"""Equivalence tests: whether an effect is too small to matter, so that a null is a result."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from m3i.statistics.scores import score_error
 from m3i.statistics.sign import unseen_share
 
 LEAST_DECIDED = 6
-"""Fewer decided problems say nothing of their own spread: wins too rare to have come up yet are in no standard error,
-and a t test would call equal what differs by them (simulated: `python -m bench.sweep_statistics`)."""
+"""Smallest number of decided problems for a t test. With fewer, the standard error misses wins too rare to have
+occurred yet, and the test would declare equivalence despite them (simulated: `python -m bench.sweep_statistics`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Equivalence:
-    """Two one-sided tests."""
+    """The result of two one-sided tests."""
 
     p_lower: float
-    """Of "the true value is at most neutral − margin"."""
+    """p of "the true value is at most neutral − margin"."""
     p_upper: float
-    """Of "the true value is at least neutral + margin"."""
+    """p of "the true value is at least neutral + margin"."""
     p: float
     """The larger of the two; equivalence is shown where it is at most alpha."""
     equivalent: bool
@@ -35,7 +35,7 @@ class Equivalence:
 def tost(
     *, value: float, se: float, df: float, margin: float, alpha: float = 0.05, neutral: float = 0.0
 ) -> Equivalence:
-    """Two one-sided t tests of one estimate against neutral ± margin.
+    """Tests one estimate against neutral ± margin with two one-sided t tests.
 
     Args:
         value: The estimate, e.g. `ControlEffect.difference.value`.
@@ -46,7 +46,7 @@ def tost(
         neutral: The value of no effect.
 
     Raises:
-        ValueError: For numbers outside their range. A standard error of 0 is refused: it would prove equality.
+        ValueError: A number is out of range. A standard error of 0 is refused, since it would prove equality.
 
     Source: Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15, the two one-sided tests procedure.
     """
@@ -81,10 +81,10 @@ def equivalence(
     neutral: float = 0.5,
     reach: float = 0.5,
 ) -> Equivalence:
-    """TOST of a mean score against neutral ± margin, the problem being the unit.
+    """Tests a mean score against neutral ± margin (TOST), with the problem as the unit.
 
-    n ties in n problems are no proof of equality: then p is exact, the largest chance of n ties under a shift of
-    `margin`, (1 − margin / reach)^n. With 12 tied problems a margin of 0.05 is not shown (p = 0.28), with 30 it is
+    n ties in n problems do not prove equality: p is then exact, the largest probability of n ties under a shift of
+    `margin`, (1 − margin / reach)^n. At a margin of 0.05, 12 tied problems do not show equivalence (p = 0.28), 30 do
     (p = 0.042).
 
     Args:
@@ -98,12 +98,12 @@ def equivalence(
     Raises:
         ValueError: As `score_error`; a margin outside (0, reach) or an alpha outside (0, ½).
 
-    Source: Schuirmann 1987, with the skewness-corrected t of `score_error`; all tied: Hanley &
-    Lippman-Hand 1983, since a shift of the mean by `margin` takes at least margin / reach decided problems.
+    Source: Schuirmann 1987, with the skewness-corrected t of `score_error`; all tied: Hanley & Lippman-Hand 1983, since
+    a shift of the mean by `margin` takes a share of at least margin / reach decided problems.
     """
     if not 0 < margin < reach:
         raise ValueError(
-            f"margin = {margin}: expected a number between 0 and {reach}, the farthest a score can lie off"
+            f"margin = {margin}: expected a number between 0 and {reach}, the largest distance from {neutral}"
         )
     if not 0 < alpha < 0.5:
         raise ValueError(f"alpha = {alpha}: expected a number between 0 and 0.5")

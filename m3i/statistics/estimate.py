@@ -13,14 +13,14 @@ class Estimate:
     """A point estimate and its confidence interval."""
 
     value: float | None
-    """None where there is nothing to estimate from."""
+    """None where there are no data."""
     low: float
     high: float
     level: float
     """Confidence level, 0.95 for a 95 % interval."""
     n: int
-    """Units that the estimate rests on."""
+    """Number of units behind the estimate."""
     method: str
     """Name of the interval, for the report."""
     degenerate: bool = False
-    """All units had one value: the interval's width says nothing about the uncertainty."""
+    """All units have the same value, so the interval's width says nothing about the uncertainty."""

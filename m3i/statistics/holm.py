@@ -1,4 +1,4 @@
-"""Several tests at once: p-values that stay honest when the smallest of many is looked at."""
+"""Several tests at once: p-values that stay valid when the smallest of many is picked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's adjusted p-values, in the order given; a None (no test was made) stays None and counts for nothing.
+    """Returns Holm's adjusted p-values, in the order given; None (no test was made) stays None and is not counted.
 
     Rejecting where the adjusted value is at most alpha keeps the chance of any false rejection at most alpha, whatever
     the dependence between the tests. Source: Holm 1979, Scandinavian Journal of Statistics 6, section 3.

@@ -8,10 +8,11 @@ from typing import Any
 
 
 def kappa(one: Sequence[str], other: Sequence[str]) -> dict[str, Any]:
-    """Raw agreement and Cohen's kappa of two raters over the units that both rated (empty words are unrated).
+    """Returns raw agreement and Cohen's kappa of two raters over the units that both rated (empty words are unrated).
 
     Returns:
-        `n`, `agreement`, `kappa`; kappa is None where a rater always says the same: nothing beyond chance can show.
+        `n`, `agreement`, `kappa`; kappa is None where a rater gives every unit the same rating, since
+        agreement beyond chance then cannot show.
 
     Source: Cohen 1960, Educational and Psychological Measurement 20, equation 1.
     """

@@ -1,4 +1,4 @@
-"""One primary endpoint, tested alone; the others only after it."""
+"""Gatekeeping: the primary endpoint is tested first, the others only if it is significant."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Gatekept:
 
 
 def gatekept(primary_p: float, secondary_ps: Sequence[float | None], alpha: float = 0.05) -> Gatekept:
-    """The primary endpoint alone at alpha, then Holm over the secondary ones.
+    """Tests the primary endpoint alone at alpha, then the secondary ones with Holm's correction.
 
-    The primary test spends all of alpha, since the null family is entered only through it: with 19 controls, whose p
-    cannot be below 0.05, any correction of the primary p would make significance impossible.
+    The primary test may spend all of alpha, since no other endpoint can be significant unless it is. With 19 controls,
+    p cannot be below 0.05, and any correction of the primary p would make significance impossible.
 
     Args:
         primary_p: p of the endpoint named before the run.
-        secondary_ps: p of each other endpoint; None where no test was made, which counts for nothing.
+        secondary_ps: p of each other endpoint; None where no test was made; it is not counted.
         alpha: Family-wise error rate, in (0, 1).
 
     Raises:

@@ -11,18 +11,18 @@ from m3i.statistics.sign import sign_test
 
 @dataclass(frozen=True, kw_only=True)
 class McNemar:
-    """The exact test of a paired change."""
+    """The result of the exact test of a paired change."""
 
     fixed: int
-    """Wrong before, right after."""
+    """Incorrect before, correct after."""
     broken: int
-    """Right before, wrong after."""
+    """Correct before, incorrect after."""
     p: float
     """Two-sided exact p; 1 without a discordant pair."""
 
 
 def mcnemar(*, fixed: int, broken: int) -> McNemar:
-    """Exact conditional McNemar test: the sign test on the discordant pairs.
+    """Returns the exact conditional McNemar test, which is the sign test on the discordant pairs.
 
     Source: McNemar 1947, Psychometrika 12; the exact conditional form in Fagerland, Lydersen & Laake 2013, equation 3.
     """
@@ -30,7 +30,7 @@ def mcnemar(*, fixed: int, broken: int) -> McNemar:
 
 
 def proportion(*, successes: int, n: int, level: float = 0.95) -> Estimate:
-    """A proportion with Wilson's score interval; None and 0 to 1 for n = 0.
+    """Returns a proportion with Wilson's score interval; for n = 0, value is None and the interval is 0 to 1.
 
     Source: Wilson 1927, JASA 22; recommended for small n by Brown, Cai & DasGupta 2001.
     """
@@ -47,17 +47,17 @@ def proportion(*, successes: int, n: int, level: float = 0.95) -> Estimate:
 
 
 def paired_difference(*, fixed: int, broken: int, n: int, level: float = 0.95) -> Estimate:
-    """Accuracy after minus accuracy before, with Tango's score interval.
+    """Returns accuracy after minus accuracy before, with Tango's score interval.
 
     Args:
-        fixed: Problems wrong before and right after.
-        broken: Problems right before and wrong after.
+        fixed: Problems incorrect before and correct after.
+        broken: Problems correct before and incorrect after.
         n: All problems, concordant ones included.
         level: Confidence level.
 
     Source: Tango 1998, Statistics in Medicine 17, equations 6 to 8: the differences d that the score test with the
-    restricted maximum-likelihood estimate does not reject. It never leaves [−1, 1] and keeps a width without
-    discordant pairs; recommended by Fagerland, Lydersen & Laake 2014.
+    restricted maximum-likelihood estimate does not reject. The interval never leaves [−1, 1] and has a width even
+    without discordant pairs; recommended by Fagerland, Lydersen & Laake 2014.
     """
     if fixed < 0 or broken < 0 or fixed + broken > n:
         raise ValueError(f"fixed = {fixed}, broken = {broken}, n = {n}: expected counts with fixed + broken ≤ n")
@@ -91,7 +91,7 @@ def _tango_limit(fixed: int, broken: int, n: int, z: float, value: float, end: f
 
 
 def _tango_statistic(fixed: int, broken: int, n: int, d: float) -> float:
-    """Score statistic of H0: difference = d. Source: Tango 1998, equations 6 and 7."""
+    """Returns the score statistic of H0: difference = d. Source: Tango 1998, equations 6 and 7."""
     a = 2 * n
     b = -fixed - broken + (2 * n - fixed + broken) * d
     c = -broken * d * (1 - d)

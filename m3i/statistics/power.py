@@ -1,6 +1,6 @@
-"""What the sign test could have found: exact power, the smallest detectable effect, the n it would take.
+"""What the sign test could have detected: exact power, the smallest detectable effect and the required n.
 
-The number of decisive problems is itself random, Binomial(n, 1 − tie rate); the power is the
+The number of decided problems is itself random, Binomial(n, 1 − tie rate); the power is the
 mean of the exact conditional powers over it. Source: Dixon & Mood 1946 for the test;
 Chow, Shao & Wang 2008, Sample Size Calculations in Clinical Research, chapter 5, for exact
 binomial power.
@@ -12,16 +12,16 @@ import numpy as np
 
 
 def power_sign_test(*, n: int, share: float, tie_rate: float, alpha: float = 0.05) -> float:
-    """Probability that the exact two-sided sign test rejects at `alpha`.
+    """Returns the probability that the exact two-sided sign test rejects at `alpha`.
 
     Args:
         n: Problems, ties included.
-        share: True share of the tuned model among decisive problems, 0 to 1.
-        tie_rate: Share of problems without a decision, 0 to 1.
+        share: True share of the tuned model among decided problems, 0 to 1.
+        tie_rate: Share of undecided problems, 0 to 1.
         alpha: Level of the test.
 
     Raises:
-        ValueError: For values outside their range.
+        ValueError: A value is out of range.
     """
     _check(share, tie_rate, alpha)
     if n < 0:
@@ -41,7 +41,7 @@ def power_sign_test(*, n: int, share: float, tie_rate: float, alpha: float = 0.0
 
 
 def detectable_share(*, n: int, tie_rate: float, power: float = 0.8, alpha: float = 0.05) -> float | None:
-    """The smallest share above one half that the test detects with `power`; None when not even 100 % is detected."""
+    """Returns the smallest share above ½ that the test detects with `power`; None if even 100 % is not detected."""
     if power_sign_test(n=n, share=1.0, tie_rate=tie_rate, alpha=alpha) < power:
         return None
     low, high = 0.5, 1.0
@@ -57,10 +57,10 @@ def detectable_share(*, n: int, tie_rate: float, power: float = 0.8, alpha: floa
 def required_n(
     *, share: float, tie_rate: float, power: float = 0.8, alpha: float = 0.05, limit: int = 1_000_000
 ) -> int | None:
-    """Problems (ties included) at which the test detects `share` with `power`; None above `limit`.
+    """Returns the problems (ties included) at which the test detects `share` with `power`; None above `limit`.
 
-    Power rises with n up to the small saw-teeth of a discrete test; the search halves the range, so the answer can
-    lie a tooth (a few problems) from the first n that reaches `power`.
+    Power rises with n except for the small saw-teeth of a discrete test. The search is a bisection, so the answer can
+    lie one tooth (a few problems) away from the first n that reaches `power`.
     """
     _check(share, tie_rate, alpha)
     if share == 0.5 or tie_rate == 1:

@@ -1,4 +1,4 @@
-"""Whether two quantities rise and fall together, by their ranks."""
+"""Rank correlation: whether two quantities rise and fall together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class RankCorrelation:
     """Spearman's rho with its permutation test."""
 
     n: int
-    """Units."""
+    """Number of units."""
     rho: float | None
     """−1 to 1; None where either quantity never varies, or with fewer than three units."""
     p: float | None
@@ -21,19 +21,19 @@ class RankCorrelation:
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float], *, draws: int = 2000, seed: int = 0) -> RankCorrelation:
-    """Spearman's rho (ties share their mean rank) of independent units, with a permutation p.
+    """Returns Spearman's rho over independent units (ties share their mean rank), with a permutation p.
 
     Args:
         a: One quantity of each unit.
         b: The other.
-        draws: Permutations.
-        seed: Of the permutations.
+        draws: Number of permutations.
+        seed: Seed of the permutations.
 
     Source: Spearman 1904; the Monte-Carlo p counts the observed order among the draws (Phipson & Smyth 2010,
     1603.05766, equation 2), so it is never 0.
     """
     if len(a) != len(b):
-        raise ValueError(f"{len(a)} and {len(b)} values: expected as many of both")
+        raise ValueError(f"{len(a)} and {len(b)} values: expected equally many of both")
     from scipy.stats import rankdata
 
     n = len(a)

@@ -8,17 +8,17 @@ import numpy as np
 
 
 def krippendorff_alpha(labels: Sequence[Sequence[Hashable | None]]) -> float | None:
-    """Krippendorff's alpha of nominal labels: 1 is perfect agreement, 0 is what chance gives, below 0 is opposition.
+    """Returns Krippendorff's alpha of nominal labels: 1 for perfect agreement, 0 for chance, negative for opposition.
 
     Args:
-        labels: One row an observer, one label a unit; None where an observer did not label a unit.
+        labels: One row per observer, one label per unit; None where an observer did not label a unit.
 
     Returns:
-        1 − observed / expected disagreement. None where it is undefined: no unit has two labels, or only one label was
-        ever used among those that have, so that nothing beyond chance can show.
+        1 − observed / expected disagreement. None where it is undefined: no unit has two labels, or those that have
+        all carry the same label, so that agreement beyond chance cannot show.
 
     Source: Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", section C (nominal data, any number of
-    observers, missing data). Every unit counts alike: for tokens, neighbours are no independent evidence.
+    observers, missing data). All units count equally, although neighbouring tokens are not independent evidence.
     """
     codes = {label: i for i, label in enumerate({x: None for row in labels for x in row if x is not None})}
     if not codes:
@@ -32,7 +32,7 @@ def krippendorff_alpha(labels: Sequence[Sequence[Hashable | None]]) -> float | N
 
 
 def alpha_of_counts(counts_UV: np.ndarray) -> float | None:
-    """The same from the number of observers that gave each unit (row) each label (column)."""
+    """Returns the same alpha from the number of observers that gave each unit (row) each label (column)."""
     pairable_UV = counts_UV[counts_UV.sum(axis=1) >= 2]
     given_U = pairable_UV.sum(axis=1)
     total_V = pairable_UV.sum(axis=0)

@@ -1,4 +1,4 @@
-"""The mean score of a comparison in which most problems are tied, with an interval that holds its level."""
+"""The mean score of a comparison in which most problems are tied, with an interval that keeps its coverage."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from m3i.statistics.sign import unseen_share
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreError:
-    """What the interval and the equivalence test of a mean score are made of."""
+    """The quantities behind the interval and the equivalence test of a mean score."""
 
     mean: float
     """Over all rows."""
     centre: float
-    """The mean with two more problems, one won and one lost."""
+    """The mean with two pseudo-problems added, one won and one lost."""
     se: float
     """Standard error of `centre`, never 0."""
     bend: float
@@ -27,19 +27,19 @@ class ScoreError:
     df: int
     """Degrees of freedom of Student's t."""
     n: int
-    """Problems, without the two."""
+    """Number of problems, without the pseudo-problems."""
     sd: float
-    """Standard deviation of problem-level scores, the two included; what `required_problems` takes."""
+    """Standard deviation of problem-level scores, pseudo-problems included; the input of `required_problems`."""
     decided: int
-    """Problems whose mean is not the neutral score."""
+    """Number of problems whose mean is not the neutral score."""
 
     def t_value(self, null: float) -> float:
-        """Student's t of "the true mean is `null`", its skewness removed."""
+        """Returns Student's t of "the true mean is `null`", corrected for skewness."""
         t, a = (self.centre - null) / self.se, self.bend
         return t + a * t**2 + a**2 * t**3 / 3 + a / 2
 
     def limit(self, quantile: float) -> float:
-        """The mean whose `t_value` is `quantile`: the inverse of it, falling in `quantile`."""
+        """Returns the mean whose `t_value` is `quantile`; it falls as `quantile` rises."""
         a = self.bend
         if abs(a) < 1e-6:  # the cubic is t + a / 2 to 12 digits
             return self.centre - self.se * (quantile - a / 2)
@@ -49,14 +49,14 @@ class ScoreError:
 def score_error(
     *, problems: Sequence[str], scores: Sequence[float], neutral: float = 0.5, reach: float = 0.5
 ) -> ScoreError:
-    """Mean score and standard error with the problem as the unit and two pseudo-problems.
+    """Returns the mean score and its standard error, with the problem as the unit and two pseudo-problems.
 
-    One pseudo-problem is won and one lost, by as much as decided problems are (their root mean square distance from
-    `neutral`); where all problems are tied, by as much as the scale allows, `reach`. Without them the interval is too
-    narrow with few decided problems and has no width without one.
+    One pseudo-problem is won and one lost, by the root mean square distance of decided problems from `neutral`; where
+    all problems are tied, by `reach`, the most that the scale allows. Without them the interval is too narrow with few
+    decided problems and has no width with none.
 
     Args:
-        problems: Problem id of each row; its rows (orders, generation seeds, judges) stay together.
+        problems: Problem id of each row; rows of one problem (orders, generation seeds, judges) stay together.
         scores: 1, ½, 0 for a win, a tie, a loss; any values within `neutral` ± `reach`.
         neutral: Score of a tie.
         reach: Largest distance of a score from `neutral`.
@@ -70,7 +70,7 @@ def score_error(
     Techniques, chapter 6.
     """
     if len(problems) != len(scores):
-        raise ValueError(f"{len(problems)} problems for {len(scores)} scores: expected one problem a score")
+        raise ValueError(f"{len(problems)} problems for {len(scores)} scores: expected one problem per score")
     if not len(scores):
         raise ValueError("no score: expected at least one")
     if not reach > 0:
@@ -88,7 +88,7 @@ def score_error(
     centre = float(x_P.sum()) / m
     residual_M = np.r_[x_P - rows_P / rows_P.mean() * centre, size - centre, -size - centre]
     squares = float((residual_M**2).sum())
-    # The skewness that many ties make. Without them Hall's cubic overshoots: 9 wins and a loss would give 0 to 1.
+    # The skewness due to many ties. With few ties Hall's cubic overshoots: 9 wins and a loss would give 0 to 1.
     skewness = float((residual_M**3).mean()) / (squares / m) ** 1.5 if 2 * decided <= n else 0.0
     return ScoreError(
         mean=neutral + float(x_P.mean()),
@@ -110,12 +110,12 @@ def mean_score(
     neutral: float = 0.5,
     reach: float = 0.5,
 ) -> Estimate:
-    """The mean score (tie = ½) with an interval over problems that keeps its coverage at 85 to 97 % ties.
+    """Returns the mean score (tie = ½) with an interval over problems that keeps its coverage at 85 to 97 % ties.
 
-    Chosen by simulated coverage: with six to nine decided problems of 200 the percentile bootstrap (`cluster_mean`)
-    covers 92 % at a nominal 95, BCa 88 %, the bootstrap-t 90 %, plain t 92 to 95 %, this one 95 to 96 %. With three
-    decided problems of 60 it is too wide (99 %) where the percentile bootstrap covers 76 % (`python -m
-    bench.sweep_statistics`). Where most problems are decided it is the t interval alone.
+    Chosen by simulated coverage at a nominal 95 %: with six to nine decided problems of 200, the percentile bootstrap
+    (`cluster_mean`) covers 92 %, BCa 88 %, the bootstrap-t 90 %, plain t 92 to 95 %, this interval 95 to 96 %. With
+    three decided problems of 60 it is too wide (99 %) where the percentile bootstrap covers 76 % (`python -m
+    bench.sweep_statistics`). Where most problems are decided, it reduces to the t interval.
 
     Args:
         problems: As in `score_error`.
@@ -127,7 +127,7 @@ def mean_score(
     Returns:
         The mean over all rows; the interval is cut at the ends of the scale. `degenerate` when all problems are tied:
         the interval is then the exact one, the largest shift that still gives n ties with probability (1 − level) / 2.
-        Without rows value is None.
+        Without rows, value is None.
 
     Raises:
         ValueError: As `score_error`; a level outside (0, 1).

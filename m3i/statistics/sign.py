@@ -1,4 +1,4 @@
-"""The exact sign test over problems, and the interval of the tuned model's share of decisive ones."""
+"""The exact sign test over problems, and the interval of the tuned model's share of decided ones."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class SignTest:
-    """Wins against losses; ties carry no sign and stay out."""
+    """Wins against losses; ties carry no sign and are left out."""
 
     wins: int
     losses: int
     p: float
-    """Two-sided exact p of a split at least this uneven when both are equally likely; 1 without a decisive unit."""
+    """Two-sided exact p of a split at least this uneven when both are equally likely; 1 without a decided unit."""
     share: float | None
-    """Wins among decisive units; None without one."""
+    """Share of wins among decided units; None without one."""
     low: float
     high: float
-    """Clopper-Pearson interval of the share; 0 to 1 without a decisive unit."""
+    """Clopper-Pearson interval of the share; 0 to 1 without a decided unit."""
     level: float
 
 
 def sign_test(*, wins: int, losses: int, level: float = 0.95) -> SignTest:
-    """Exact two-sided sign test with the Clopper-Pearson interval of the winning share.
+    """Returns the exact two-sided sign test with the Clopper-Pearson interval of the winning share.
 
     Args:
         wins: Units decided for the tuned model, ≥ 0.
@@ -32,7 +32,7 @@ def sign_test(*, wins: int, losses: int, level: float = 0.95) -> SignTest:
         level: Confidence level of the interval, in (0, 1).
 
     Raises:
-        ValueError: For negative counts or a level outside (0, 1).
+        ValueError: A count is negative, or the level is outside (0, 1).
 
     Source: Dixon & Mood 1946, The statistical sign test; Clopper & Pearson 1934 (exact interval, at least `level`
     coverage). Ties are left out, as Dixon & Mood do.
@@ -60,7 +60,7 @@ def sign_test(*, wins: int, losses: int, level: float = 0.95) -> SignTest:
 
 
 def unseen_share(n: int, level: float = 0.95) -> float:
-    """The largest share that still gives none of n with probability 1 − level or more; 1 for n = 0.
+    """Returns the largest share at which 0 of n still has probability 1 − level or more; 1 for n = 0.
 
     Source: Hanley & Lippman-Hand 1983, JAMA 249, "If nothing goes wrong, is everything all right?" (about 3 / n).
     """
@@ -68,7 +68,7 @@ def unseen_share(n: int, level: float = 0.95) -> float:
 
 
 def problem_signs(scores: Iterable[tuple[str, int]]) -> tuple[int, int, int]:
-    """Problems won, lost and undecided, from one score a comparison.
+    """Counts problems won, lost and undecided, from one score per comparison.
 
     Args:
         scores: (problem id, +1 the tuned model won, −1 the base model won, 0 neither) for each generation seed.

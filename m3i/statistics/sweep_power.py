@@ -1,25 +1,26 @@
-"""What a sweep of this size could have found, and the problems, seeds and controls that an effect would take.
+"""What a sweep of this size could have detected, and how many problems, seeds and controls an effect would need.
 
-Ties among problems are in the standard deviation of problem-level scores; `power.required_n` gives the exact answer for
-the sign test of one arm.
+Ties among problems enter through the standard deviation of problem-level scores; `power.required_n` gives the exact
+answer for the sign test of one arm.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
 
 
 def tied_effect(*, share: float, tie_rate: float) -> tuple[float, float]:
-    """Shift of the mean score from ½, and standard deviation of a problem's score, of one comparison a problem.
+    """Returns the mean score's shift from ½ and the standard deviation of a problem's score, at one comparison each.
 
     Args:
-        share: Wins among decided problems, 0 to 1.
-        tie_rate: Undecided problems, 0 to 1.
+        share: Share of wins among decided problems, 0 to 1.
+        tie_rate: Share of undecided problems, 0 to 1.
 
     Raises:
-        ValueError: For values outside their range.
+        ValueError: A value is out of range.
 
     Source: moments of the trinomial score 1, ½, 0.
     """
@@ -31,7 +32,7 @@ def tied_effect(*, share: float, tie_rate: float) -> tuple[float, float]:
 
 
 def power_mean(*, effect: float, sd: float, n: int, alpha: float = 0.05) -> float:
-    """Power of the two-sided t test of a mean score over n problems.
+    """Returns the power of the two-sided t test of a mean score over n problems.
 
     Args:
         effect: True shift of the mean score from its null value, in units of the score.
@@ -40,7 +41,7 @@ def power_mean(*, effect: float, sd: float, n: int, alpha: float = 0.05) -> floa
         alpha: Level of the test.
 
     Raises:
-        ValueError: For numbers outside their range.
+        ValueError: A number is out of range.
 
     Source: Cohen 1988, Statistical Power Analysis, chapter 2 (noncentral t).
     """
@@ -49,13 +50,13 @@ def power_mean(*, effect: float, sd: float, n: int, alpha: float = 0.05) -> floa
         return 0.0
     from scipy.stats import ncf, t
 
-    # t squared is F: scipy's noncentral F keeps its digits where the noncentral t gives NaN. It is wrong at exactly 0.
+    # t squared is F: scipy's noncentral F stays accurate where its noncentral t gives NaN. It is wrong at exactly 0.
     shift = max(1e-9, abs(effect) * math.sqrt(n) / sd)
     return float(ncf.sf(float(t.ppf(1 - alpha / 2, n - 1)) ** 2, 1, n - 1, shift**2))
 
 
 def detectable_mean(*, sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float | None:
-    """Minimum detectable effect: the smallest shift of the mean score found with `power`; None below two problems.
+    """Returns the minimum detectable effect, the smallest shift of the mean score found with `power`; None for n < 2.
 
     Args:
         sd: Standard deviation of problem-level scores, > 0.
@@ -64,7 +65,7 @@ def detectable_mean(*, sd: float, n: int, power: float = 0.8, alpha: float = 0.0
         alpha: Level of the two-sided t test.
 
     Raises:
-        ValueError: For numbers outside their range.
+        ValueError: A number is out of range.
 
     Source: Bloom 1995, Evaluation Review 19, minimum detectable effects; here solved with the noncentral t.
     """
@@ -85,7 +86,9 @@ def detectable_mean(*, sd: float, n: int, power: float = 0.8, alpha: float = 0.0
 def required_problems(
     *, effect: float, sd: float, power: float = 0.8, alpha: float = 0.05, limit: int = 1_000_000
 ) -> int | None:
-    """Problems at which the t test of the mean score finds `effect` with `power`; None above `limit` or for effect 0.
+    """Returns the number of problems at which the t test of the mean score finds `effect` with `power`.
+
+    It is None above `limit` or for effect 0.
 
     Args:
         effect: Shift of the mean score, in units of the score.
@@ -95,9 +98,9 @@ def required_problems(
         limit: The largest answer given.
 
     Raises:
-        ValueError: For numbers outside their range.
+        ValueError: A number is out of range.
 
-    Source: as `power_mean`. For 60/40 at 67 % ties it gives 589; the exact sign test (`required_n`) takes 619.
+    Source: as `power_mean`. For 60/40 at 67 % ties it gives 589; the exact sign test (`required_n`) needs 619.
     """
     _check(sd=sd, alpha=alpha, power=power)
     low, high = 1, 2
@@ -114,9 +117,9 @@ def required_problems(
 
 
 def power_randomization(*, effect: float, between: float, within: float, controls: int, alpha: float = 0.05) -> float:
-    """Power of the one-sided randomization test when one attributed set lies `effect` above the mean of all sets.
+    """Returns the power of the one-sided randomization test when one set lies `effect` above the mean of all sets.
 
-    Normal approximation: a control's T is N(0, between + within); the attributed set is a fixed one with T of
+    Normal approximation: a control's T is N(0, between + within); that one set is fixed and its T is
     N(effect, within). The test rejects where at most c = floor(alpha (R + 1)) − 1 controls reach the attributed T, so
     the power is the mean of P(Binomial(R, P(control ≥ T)) ≤ c) over T. Noise common to all arms (the problems
     themselves) cancels and belongs in neither variance.
@@ -129,7 +132,7 @@ def power_randomization(*, effect: float, between: float, within: float, control
         alpha: Level; below 1 / (R + 1) the power is 0.
 
     Raises:
-        ValueError: For numbers outside their range.
+        ValueError: A number is out of range.
 
     Source: Hope 1968, JRSS B 30 (power of a Monte-Carlo test of few draws); the integral by Gauss-Hermite quadrature.
     """
@@ -143,7 +146,7 @@ def power_randomization(*, effect: float, between: float, within: float, control
         return 0.0
     from scipy.stats import binom, norm
 
-    node_Q, weight_Q = np.polynomial.hermite_e.hermegauss(201)
+    node_Q, weight_Q = _quadrature(201)
     t_Q = effect + math.sqrt(within) * node_Q
     reach_Q = norm.sf(t_Q / math.sqrt(between + within))
     return float(np.sum(weight_Q * binom.cdf(allowed, controls, reach_Q)) / weight_Q.sum())
@@ -152,10 +155,10 @@ def power_randomization(*, effect: float, between: float, within: float, control
 def required_controls(
     *, effect: float, between: float, within: float, power: float = 0.8, alpha: float = 0.05, limit: int = 9999
 ) -> int | None:
-    """The least R with the given power among those that use alpha fully, i.e. alpha (R + 1) whole; None above `limit`.
+    """Returns the smallest R with the given power, among those with alpha (R + 1) whole; None above `limit`.
 
-    More controls sharpen the threshold only; they do not make T less noisy, so the answer can be None at any limit:
-    then problems or training seeds are what is missing.
+    More controls only sharpen the threshold; they do not make T less noisy. The answer can therefore be None at any
+    limit, and then more problems or training seeds are needed.
 
     Args:
         effect: As in `power_randomization`.
@@ -166,7 +169,7 @@ def required_controls(
         limit: The largest R considered.
 
     Raises:
-        ValueError: For numbers outside their range.
+        ValueError: A number is out of range.
 
     Source: as `power_randomization`.
     """
@@ -196,7 +199,7 @@ def required_controls(
 def detectable_shift(
     *, between: float, within: float, controls: int, power: float = 0.8, alpha: float = 0.05
 ) -> float | None:
-    """The smallest `effect` of `power_randomization` found with `power`; None where R is too small for alpha at all.
+    """Returns the smallest `effect` found with `power` (`power_randomization`); None where R is too small for alpha.
 
     Args:
         between: As in `power_randomization`.
@@ -206,7 +209,7 @@ def detectable_shift(
         alpha: Level.
 
     Raises:
-        ValueError: For numbers outside their range.
+        ValueError: A number is out of range.
 
     Source: as `power_randomization`.
     """
@@ -227,6 +230,12 @@ def detectable_shift(
     from scipy.optimize import brentq
 
     return float(brentq(gap, 0.0, high, xtol=1e-9 * scale))
+
+
+@functools.cache
+def _quadrature(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of the Gauss-Hermite rule; to solve for them takes longer than to use them."""
+    return np.polynomial.hermite_e.hermegauss(n)
 
 
 def _check(*, alpha: float, sd: float = 1.0, power: float | None = None) -> None:

@@ -20,7 +20,7 @@ NAMES = (
     "problem x training",
     "residual",
 )
-# Where the variance of a source goes that the design cannot separate.
+# Where a source's variance goes if the design cannot separate it.
 ONE_DRAW = {"draw": "", "problem x draw": "problem", "generation x draw": "generation"}
 ONE_TRAINING = {"training": "draw", "problem x training": "problem x draw", "residual": "generation x draw"}
 ONE_GENERATION = {
@@ -36,13 +36,13 @@ class VarianceComponent:
 
     name: str
     value: float | None
-    """Variance of one score due to it, in squared units of the score, never negative; None where the design cannot
-    separate it (`why` says so)."""
+    """Variance of one score due to this source, in squared units of the score, never negative; None where the design
+    cannot separate it (`why` says so)."""
     raw: float | None
     """The unbiased estimate, which can be negative where the true variance is near zero."""
     levels: int
     why: str
-    """Why `value` is None, or what other sources are inside it; empty otherwise."""
+    """Why `value` is None, or which other sources it includes; empty otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,21 +53,21 @@ class VarianceSplit:
     grand_mean: float
 
     def value(self, name: str) -> float:
-        """The component's variance, 0 where it could not be separated (then it is inside another one)."""
+        """Returns the component's variance; 0 where it could not be separated (it is then part of another one)."""
         found = next(c for c in self.components if c.name == name)
         return found.value or 0.0
 
     def total(self) -> float:
-        """Sum of all components: the variance of a single score."""
+        """Returns the sum of all components: the variance of a single score."""
         return sum(c.value or 0.0 for c in self.components)
 
     def shares(self) -> dict[str, float | None]:
-        """Each component's share of the total; None where it could not be separated or nothing varies."""
+        """Returns each component's share of the total; None where it could not be separated or nothing varies."""
         total = self.total()
         return {c.name: None if c.value is None or total == 0 else c.value / total for c in self.components}
 
     def within_draw(self, *, problems: int, generation_seeds: int, training_seeds: int) -> float:
-        """Variance of one set's mean score that more problems or seeds would reduce.
+        """Returns the variance of a set's mean score that more problems or seeds would reduce.
 
         Problem and generation effects shared by all sets cancel between arms and are left out: this is the noise of T
         among controls, the `within` of `power_randomization`; `value("draw")` is the `between`.
@@ -88,19 +88,19 @@ class VarianceSplit:
 
 
 def variance_split(scores_DSPG: npt.ArrayLike) -> VarianceSplit:
-    """Random-effects split of the scores of one sweep's random arms.
+    """Splits the variance of the scores of a sweep's random arms by random effects.
 
     Problems are crossed with arms; a generation seed belongs to its problem and is shared by the arms (they answer
-    against the same base answer); a training seed belongs to its layer draw. Judges and orders are averaged before.
+    against the same base answer); a training seed belongs to its layer draw. Judges and orders are averaged beforehand.
 
     Args:
-        scores_DSPG: One score a layer draw, training seed, problem and generation seed; tie = ½. Balanced: a problem
-            with a missing verdict is left out of all arms by the caller, who counts it.
+        scores_DSPG: One score per layer draw, training seed, problem and generation seed; tie = ½. Balanced: the caller
+            leaves a problem with a missing judgement out of all arms, and counts it.
 
     Returns:
-        Eight components by equating mean squares to their expectations. A negative estimate is reported as 0 with the
-        estimate itself in `raw`; the other components are not re-estimated. A source with one level has value None, and
-        the component that holds its variance says so in `why`.
+        Eight components, estimated by equating mean squares to their expectations. A negative estimate is reported as 0
+        with the estimate itself in `raw`; the other components are not re-estimated. A source with one level has value
+        None, and the component that holds its variance says so in `why`.
 
     Raises:
         ValueError: Not four axes, fewer than two problems, or a missing value.
@@ -118,7 +118,7 @@ def variance_split(scores_DSPG: npt.ArrayLike) -> VarianceSplit:
     D, S, P, G = y_DSPG.shape
     if P < 2:
         raise ValueError(f"{P} problem: expected two or more")
-    if D == 1:  # One draw: the training seeds take the place of draws, each with one training.
+    if D == 1:  # One draw: the training seeds stand in for draws with one training each.
         ms = mean_squares(y_DSPG.reshape(S, 1, P, G))
         raw = _solve(ms, S, 1, P, G)
         raw = raw | {"training": raw["draw"], "draw": 0.0, "problem x training": raw["problem x draw"]}
@@ -148,7 +148,7 @@ def variance_split(scores_DSPG: npt.ArrayLike) -> VarianceSplit:
 
 
 def mean_squares(y_DSPG: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Mean square of each term of the design; 0 for a term without degrees of freedom."""
+    """Returns the mean square of each term of the design; 0 for a term without degrees of freedom."""
     D, S, P, G = y_DSPG.shape
     m, m_D, m_DS = y_DSPG.mean(), y_DSPG.mean((1, 2, 3)), y_DSPG.mean((2, 3))
     m_P, m_PG = y_DSPG.mean((0, 1, 3)), y_DSPG.mean((0, 1))
@@ -176,7 +176,7 @@ def mean_squares(y_DSPG: npt.NDArray[np.float64]) -> dict[str, float]:
 
 
 def _solve(ms: dict[str, float], D: int, S: int, P: int, G: int) -> dict[str, float]:
-    """Components from mean squares. A term without levels has mean square 0 and so merges into the next one."""
+    """Returns the components. A term without levels has mean square 0 and so merges into the next one."""
     e, gd, ps, pd = ms["residual"], ms["generation x draw"], ms["problem x training"], ms["problem x draw"]
     return {
         "problem": (ms["problem"] - ms["generation"] - pd + gd) / (D * S * G),
@@ -191,7 +191,7 @@ def _solve(ms: dict[str, float], D: int, S: int, P: int, G: int) -> dict[str, fl
 
 
 def _confounded(D: int, S: int, G: int) -> tuple[dict[str, str], dict[str, str]]:
-    """What the design cannot separate: why, by source; and by component what else is inside it."""
+    """Returns why a source cannot be separated, by source, and which sources a component includes, by component."""
     missing: dict[str, str] = {}
     into: dict[str, str] = {}
     for count, why, moved in (
@@ -207,6 +207,6 @@ def _confounded(D: int, S: int, G: int) -> tuple[dict[str, str], dict[str, str]]
         target = source
         while target in into:
             target = into[target]
-        if target:  # the draw of a sweep with one draw is common to all scores and is in none of them
+        if target:  # with one draw, its effect is common to all scores and part of no component
             holds.setdefault(target, []).append(source)
     return missing, {target: f"holds {', '.join(sources)}" for target, sources in holds.items()}

@@ -1,8 +1,8 @@
 """Writes an artifact's fields to a folder and reads them back: JSON, JSONL, safetensors; never pickle.
 
-A field's metadata says where it goes: `RECORDS` to `<field>.jsonl` (a line an element), `ARRAYS`
-to `arrays.safetensors`, everything else into `header.json`. Types are checked on the way in, so
-that a hand-edited file fails with the name of the field.
+A field's metadata says where it goes: `RECORDS` to `<field>.jsonl` (one line per element),
+`ARRAYS` to `arrays.safetensors`, everything else to `header.json`. Types are checked on reading,
+so a badly edited file fails with the name of the field.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ A = TypeVar("A", bound=Artifact)
 
 
 def write(artifact: Artifact, folder: Path) -> None:
-    """Writes every field of `artifact` into `folder`, which holds its other files already.
+    """Writes every field of `artifact` into `folder`, which already holds the artifact's other files.
 
-    Raises StoreError where a number is not finite: NaN has no place in a result.
+    Raises StoreError if a number is not finite: NaN has no place in a result.
     """
     header: dict[str, Any] = {}
     arrays: dict[str, np.ndarray] = {}
@@ -49,7 +49,7 @@ def write(artifact: Artifact, folder: Path) -> None:
 
 
 def read(cls: type[A], folder: Path, *, id: str, parents: tuple[str, ...]) -> A:
-    """The artifact that `write` put into `folder`. Raises StoreError naming the file that does not fit."""
+    """Returns the artifact that `write` put into `folder`. Raises StoreError with the field that cannot be read."""
     values: dict[str, Any] = {}
     arrays: dict[str, np.ndarray] = {}
     header = json.loads((folder / "header.json").read_text(encoding="utf-8"))
@@ -91,10 +91,10 @@ def _dumps(value: Any, what: str, indent: int | None = None) -> str:
         raise StoreError(_not_finite(f"a {what}")) from error
     try:
         text.encode()
-    except UnicodeEncodeError:  # a lone surrogate, e.g. of a user's own JSONL: only its escape can be written
+    except UnicodeEncodeError:  # a lone surrogate, e.g. from a user's own JSONL, can only be written as an escape
         return json.dumps(value, ensure_ascii=True, allow_nan=False, indent=indent)
     return text
 
 
 def _not_finite(what: str) -> str:
-    return f"{what} artifact holds a number that is not finite; it is not stored"
+    return f"{what} artifact holds a number that is not finite; the artifact is not stored"

@@ -1,4 +1,4 @@
-"""Files that are written whole and read strictly: texts, JSON that this project wrote, a user's JSONL, hashes."""
+"""Writes files whole and reads them strictly: texts, JSON written by this project, a user's JSONL, hashes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from m3i.errors import InputError
 
 @contextlib.contextmanager
 def replacing(*paths: Path) -> Iterator[list[Path]]:
-    """Names to write to, which become `paths` at the end, in this order. On an error before, nothing of them is left.
+    """Yields temporary files to write to, which replace `paths` in order at the end, or vanish on an earlier error.
 
     Raises:
-        InputError: A file could not be written or replaced: a full disk, a folder that may not be written.
+        InputError: A file could not be written or replaced, e.g. the disk is full or the folder is read-only.
     """
     drafts = [path.with_name(f".{path.name}.{uuid.uuid4().hex}") for path in paths]
     replaced: list[str] = []
@@ -27,13 +27,13 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
         yield drafts
         for path in paths:
             if path.is_dir():
-                raise InputError(f"cannot write {path}: it is a folder; move it away")
+                raise InputError(f"cannot write {path}: it is a folder; move or rename it")
         for draft, path in zip(drafts, paths, strict=True):
             draft.replace(path)
             replaced.append(path.name)
     except OSError as error:
         names = " and ".join(path.name for path in paths)
-        unchanged = f"{', '.join(replaced)} is new, the rest" if replaced else "what was there before"
+        unchanged = f"{', '.join(replaced)} was replaced, the rest" if replaced else "what was there before"
         raise InputError(
             f"cannot write {names} in {paths[0].parent}: {error.strerror or error}; {unchanged} is unchanged"
         ) from error
@@ -44,28 +44,26 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
 
 
 def write_texts(texts: Mapping[Path, str]) -> None:
-    """Writes text files whole, and puts them in their places in this order."""
+    """Writes text files whole and puts them in place, in the given order."""
     with replacing(*texts) as drafts:
         for draft, text in zip(drafts, texts.values(), strict=True):
             put(draft, text)
 
 
 def put(file: Path, text: str) -> None:
-    """Writes a text. Half of a surrogate pair (half an emoji from a cut token), which UTF-8 cannot hold, becomes a
-    visible escape.
-    """
+    """Writes a text as UTF-8. A lone surrogate (half an emoji from a cut token) becomes a visible escape."""
     file.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 LONGEST = 1000
-"""Digits of an integer; the number of layer sets of a large model has more than a hundred."""
+"""Maximum digits of an integer; the number of layer sets of a large model has more than a hundred."""
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Returns the JSON object in a file.
 
     Raises:
-        InputError: The file cannot be read, is no JSON object, or holds a number that is not finite or endless.
+        InputError: The file cannot be read, holds no JSON object, or holds a number that is not finite or too long.
     """
     try:
         found = json.loads(
@@ -83,7 +81,7 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def _refuse(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no number of JSON")
+    raise ValueError(f"{word} is not a JSON number")
 
 
 def _finite(digits: str) -> float:
@@ -100,10 +98,10 @@ def _integer(digits: str) -> int:
 
 
 def read_json_lines(file: Path) -> Iterator[tuple[int, Any]]:
-    """The line number, from 1, and the value of every line that is not blank.
+    """Yields the line number, from 1, and the value of every line that is not blank.
 
     Raises:
-        InputError: The file cannot be read as UTF-8, or a line is not JSON, is nested without end, or holds half a
+        InputError: The file cannot be read as UTF-8, or a line is not JSON, is nested too deep, or holds half a
             character (a lone surrogate), which no tokenizer can encode.
     """
     try:
@@ -132,6 +130,6 @@ def _value(where: str, content: str) -> Any:
 
 
 def file_hash(path: Path) -> str:
-    """sha256 of a file."""
+    """Returns the sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

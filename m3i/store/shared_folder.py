@@ -1,7 +1,7 @@
-"""What several processes on several machines need to share a folder: locks, a present view of it, unfinished work.
+"""What processes on several machines need to share a folder: locks, a current view of it, cleanup of unfinished work.
 
-Nothing here compares clocks of two machines, names hosts or trusts process ids: containers share host names, and each
-may count its processes from 1.
+Nothing here compares the clocks of two machines or relies on host names or process ids: containers share host names,
+and each may count its processes from 1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from filelock import FileLock, SoftFileLock, Timeout
 from m3i.errors import StoreError
 
 IDLE_S = 24 * 3600.0
-"""After so long without a change, unfinished work from outside of the lock's domain is given up."""
+"""Unfinished work from outside the lock's domain is removed after this long without a change."""
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 NETWORK_TYPES = {
     *("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "afs", "pvfs2", "panfs"),
@@ -30,14 +30,14 @@ NETWORK_TYPES = {
     *(f"fuse.{name}" for name in ("sshfs", "glusterfs", "juicefs", "ceph", "ceph-fuse", "beegfs", "rclone")),
     *(f"fuse.{name}" for name in ("s3fs", "gcsfuse", "goofys", "mount-s3")),
 }
-"""Types of file systems, as the kernel names them, that more than one machine may have mounted."""
+"""File system types, as named by the kernel, that several machines may have mounted."""
 
 
 @contextmanager
 def held(file: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Holds the lock `file`; `waiting()` is called once where another process holds it.
+    """Holds the lock `file`; calls `waiting()` once if another process holds it.
 
-    The system takes the lock from a process that ends, however it ends. Raises StoreError where there are no locks.
+    The system releases the lock when the process ends, in whatever way. Raises StoreError if there are no locks.
     """
     lock = FileLock(file)
     try:
@@ -47,7 +47,7 @@ def held(file: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[Non
         with suppress(Timeout):
             _acquire(lock, timeout=5)
         if not lock.is_locked:
-            _acquire(lock, poll_interval=0.5)  # each look is a request to a file server
+            _acquire(lock, poll_interval=0.5)  # each poll is a request to a file server
     try:
         yield
     finally:
@@ -55,7 +55,7 @@ def held(file: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[Non
 
 
 def _acquire(lock: FileLock, timeout: float = -1, poll_interval: float = 0.05) -> None:
-    """Takes a lock of the system. A file that only exists is none: it would outlive a killed process."""
+    """Takes a system lock. The mere existence of a file does not count as one: it would outlive a killed process."""
     try:
         lock.acquire(timeout=timeout, poll_interval=poll_interval)
         native = not isinstance(lock, SoftFileLock)
@@ -75,10 +75,10 @@ def _acquire(lock: FileLock, timeout: float = -1, poll_interval: float = 0.05) -
 
 
 def listed(root: Path, *names: str) -> bool:
-    """Whether `root/name/name/...` is there by the listings of its folders, whatever is remembered of the name.
+    """Returns whether the folders' listings contain `root/name/name/...`, whatever is cached about the path itself.
 
-    A machine remembers for a while what a file server told it, also that a name was free. Opening a directory asks NFS
-    for its present state (close-to-open consistency), and makes it forget; elsewhere the listing itself is asked for.
+    A machine caches for a while what a file server told it, including that a name did not exist. Opening a directory
+    makes NFS revalidate it (close-to-open consistency) and drop such entries; other file systems list it afresh.
     """
     folder = root
     for name in names:
@@ -86,17 +86,17 @@ def listed(root: Path, *names: str) -> bool:
             if name not in os.listdir(folder):
                 return False
         except FileNotFoundError:
-            return folder != root  # it was listed, and cannot be opened yet
+            return folder != root  # it was listed but cannot be opened yet
         folder = folder / name
     return True
 
 
 def network_type(path: Path, mounts: str | None = None) -> str:
-    """Type of the network file system that `path` lies on, such as `nfs4`; empty where it is local or cannot be told.
+    """Returns the type of network file system that `path` is on, such as `nfs4`; empty if it is local or unknown.
 
     Args:
-        path: A file or folder, there or not.
-        mounts: Text of /proc/self/mountinfo; this process's own when None.
+        path: A file or folder; it need not exist.
+        mounts: Text of /proc/self/mountinfo; that of this process if None.
     """
     if mounts is None:
         try:
@@ -114,7 +114,7 @@ def network_type(path: Path, mounts: str | None = None) -> str:
 
 @cache
 def boot_id() -> str:
-    """The running system: one for all of its containers, another after a restart; empty where it cannot be told."""
+    """Returns the id of the running system: shared by its containers, new after a restart, empty if unknown."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -122,9 +122,9 @@ def boot_id() -> str:
 
 
 class Workplace:
-    """Folders of artifacts in the making: `<tmp>/<key>-<domain>-<id>`, made only while `<locks>/<key>.lock` is held.
+    """Folders of unfinished artifacts: `<tmp>/<key>-<domain>-<id>`, created only while `<locks>/<key>.lock` is held.
 
-    The domain is the running system and the mount. Among processes of one domain a lock is certain to work.
+    The domain is the running system and the mount. A lock is certain to work among processes of one domain.
     """
 
     def __init__(self, tmp: Path, locks: Path) -> None:
@@ -134,11 +134,11 @@ class Workplace:
         self.domain = hashlib.sha256(mount.encode()).hexdigest()[:16] if boot_id() else "unknown"
 
     def folder(self, key: str) -> Path:
-        """A new name for unfinished work on `key`."""
+        """Returns a new path for unfinished work on `key`."""
         return self.tmp / f"{key}-{self.domain}-{uuid.uuid4().hex}"
 
     def now(self) -> float:
-        """The time by the clock that stamps files here. Raises OSError where the folder cannot be written."""
+        """Returns the time by the clock that stamps files here. Raises OSError if the folder cannot be written."""
         probe = self.tmp / f"probe-{uuid.uuid4().hex}"
         probe.write_bytes(b"m3i")
         stamp = probe.stat().st_ctime
@@ -146,10 +146,10 @@ class Workplace:
         return stamp
 
     def sweep(self) -> None:
-        """Removes what was left by processes that are gone: their lock is free.
+        """Removes work left behind by processes that have ended, whose lock is free.
 
-        Whether a lock reaches other machines is not certain (some file systems keep it to each), so work from outside
-        of this domain must also have been idle for a day.
+        A lock may not reach other machines (on some file systems it is local to each), so work from outside this domain
+        must also have been idle for a day.
         """
         now = self.now()
         for folder in self.tmp.iterdir():
@@ -166,7 +166,7 @@ class Workplace:
 
 @contextmanager
 def _held_now(file: Path) -> Iterator[None]:
-    """Holds a lock that is free. Raises filelock.Timeout."""
+    """Holds a lock that is free. Raises filelock.Timeout if it is not."""
     lock = FileLock(file)
     _acquire(lock, timeout=0)
     try:
@@ -183,7 +183,7 @@ def _remove(path: Path) -> None:
 
 
 def _changed(path: Path) -> float:
-    """When anything in it was last changed, by the clock that stamps files; now where somebody removes it meanwhile."""
+    """Returns when anything in `path` last changed, by the clock that stamps files; infinity if it is being removed."""
     try:
         return max(file.lstat().st_ctime for file in (path, *path.rglob("*")))
     except OSError:

@@ -1,8 +1,8 @@
-"""Which source a result depends on: the modules that a stage or a plugin imports, found from the source itself.
+"""The source code that a result depends on: the modules that a stage or a plugin imports, found from the source itself.
 
-The store's keys hold a hash of that source, so that an edited line never answers from an old result, and an edit
-elsewhere throws nothing away. Nothing is listed by hand: the closure follows every import, those inside functions
-included, and every string that is the name of a module (a worker that is started with `python -m`).
+The store's keys contain a hash of that source, so an edited line never reuses an old result, and an edit elsewhere
+invalidates nothing. Nothing is listed by hand: the closure follows every import, including those inside functions, and
+every string that is the name of a module (a worker started with `python -m`).
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ import m3i
 
 DECLARATIONS = ("m3i", "m3i.artifacts", "m3i.component", "m3i.config.settings", "m3i.errors", "m3i.hookspecs",
                 "m3i.interfaces")  # fmt: skip
-"""Left out of every closure: their meaning is in the artifacts, in the options and in the store's format number."""
+"""Left out of every closure: the artifacts, the options and the store's format number already carry their meaning."""
 RESULT_FREE = ("m3i.ledger",)
-"""Left out as well: the ledger hands on what a provider answered; what was answered is in the recording."""
+"""Left out as well: the ledger only passes on a provider's answers, and those are in the recording."""
 REQUEST = "m3i.ledger.request"
-"""The module of that room that says what is asked."""
+"""The one module of the ledger that is kept: it defines what is asked."""
 DATA_SUFFIXES = (".jsonl",)
-"""Data of a module lies beside it under its own name: injections.jsonl beside injections.py."""
+"""Suffixes of a module's data, which has the module's name: injections.jsonl next to injections.py."""
 PLUGIN_SUFFIXES = (".py", ".txt", ".gbnf", ".jinja")
-"""Files of a plugin's package that count as its source."""
+"""Suffixes of the files in a plugin's package that count as its source."""
 
 
 @cache
 def core_files() -> dict[str, bytes]:
-    """Path of each source file in m3i/ → its bytes, all read at the first call: later edits are not seen."""
+    """Returns path → bytes of each source file in m3i/, all read on the first call: later edits are not seen."""
     root = Path(m3i.__file__).parent
     files = [file for suffix in (".py", *DATA_SUFFIXES) for file in root.rglob(f"*{suffix}")]
     return {str(file.relative_to(root)): file.read_bytes() for file in files}
@@ -40,13 +40,13 @@ def core_files() -> dict[str, bytes]:
 
 @cache
 def core_modules() -> dict[str, str]:
-    """Name of each module of the core → its file, as in `core_files`."""
+    """Returns name → file, as in `core_files`, of each module of the core."""
     files = (file for file in core_files() if file.endswith(".py"))
     return {".".join(["m3i", *Path(f).with_suffix("").parts]).removesuffix(".__init__"): f for f in files}
 
 
 def core_hash(*modules: str) -> str:
-    """Hash of the source that modules of the core depend on, 16 hex digits: their own, and all that they import."""
+    """Returns a hash (16 hex digits) of the source of core modules and of everything in the core that they import."""
     unknown = sorted({*modules} - core_modules().keys())
     if unknown:
         raise LookupError(f"no module {unknown[0]} in m3i/")
@@ -54,11 +54,11 @@ def core_hash(*modules: str) -> str:
 
 
 def package_hash(package: str, plugins: Collection[str] = ()) -> str:
-    """Hash of a plugin's package and of the source that it depends on, 16 hex digits.
+    """Returns a hash (16 hex digits) of a plugin's package and of the source that it depends on.
 
     Args:
         package: Top-level name of the package (or module).
-        plugins: Packages of all installed plugins: those that this one imports count as its source.
+        plugins: Packages of all installed plugins; those that this one imports count as its source.
     """
     packages, modules = {package}, set[str]()
     todo = [package]
@@ -74,7 +74,7 @@ def package_hash(package: str, plugins: Collection[str] = ()) -> str:
 
 
 def hash_contents(files: Iterable[tuple[str, bytes]]) -> str:
-    """sha256 over (name, content) pairs, 16 hex digits."""
+    """Returns the sha256 of (name, content) pairs, cut to 16 hex digits."""
     digest = hashlib.sha256()
     for name, content in files:
         digest.update(name.encode() + b"\0" + content + b"\0")
@@ -82,7 +82,7 @@ def hash_contents(files: Iterable[tuple[str, bytes]]) -> str:
 
 
 def closure(modules: Iterable[str]) -> frozenset[str]:
-    """The modules and everything in the core that they import, directly or not, less declarations and the ledger."""
+    """Returns the modules and all that they import in the core, directly or not, without declarations and ledger."""
     seen: set[str] = set()
     todo = list(modules)
     while todo:
@@ -120,9 +120,9 @@ def _imported_by_package(package: str, plugins: frozenset[str]) -> frozenset[str
 
 
 def _modules_of(names: Iterable[str]) -> Iterator[str]:
-    """The modules of the core among imported names; a name of `import m3i` counts as the module that defines it.
+    """Yields the core modules among imported names; a public name such as `m3i.option` stands for its module.
 
-    The `__init__` of a package around an imported module does not count: it hands names on and does nothing else.
+    The `__init__` of a package around an imported module does not count, since it only re-exports names.
     """
     for name in names:
         module = m3i.EXPORTS.get(name.removeprefix("m3i."), name) if name.startswith("m3i.") else name
@@ -131,11 +131,11 @@ def _modules_of(names: Iterable[str]) -> Iterator[str]:
 
 
 def imported(source: bytes, package: str = "") -> set[str]:
-    """Dotted names that Python source imports at run time: modules, and names in them.
+    """Returns the dotted names that Python source imports at run time: modules, and names in them.
 
     Args:
         source: The text of a module.
-        package: The package that relative imports start from; without it they are passed over.
+        package: The package that relative imports start from; if empty, they are skipped.
     """
     found: set[str] = set()
     todo: list[ast.AST] = [ast.parse(source)]
@@ -160,13 +160,13 @@ def imported(source: bytes, package: str = "") -> set[str]:
 
 
 def _can_be_started(name: str) -> bool:
-    """Whether a text is the name of a module of the core; packages cannot be started."""
+    """Returns whether a text is the name of a core module that `python -m` can start; packages cannot be started."""
     return not core_modules().get(name, "__init__.py").endswith("__init__.py")
 
 
 @cache
 def _package_files(package: str) -> tuple[tuple[str, bytes], ...]:
-    """Source files of an importable package with their contents; none where it is not found."""
+    """Returns the source files of an importable package with their contents; none if it is not found."""
     spec = importlib.util.find_spec(package) if package not in sys.modules else sys.modules[package].__spec__
     if spec is None or spec.origin is None:
         return ()

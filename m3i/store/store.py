@@ -1,12 +1,12 @@
-"""The artifact store: content-addressed, shared by runs and processes, safe to kill at any instant.
+"""The artifact store: content-addressed, shared by runs and processes, safe to kill at any moment.
 
     <root>/objects/<stage>/<key>/         one artifact: its files, and stage.json written last
     <root>/locks/<key>.lock               held while one process makes an artifact
-    <root>/tmp/<key>-<domain>-<id>/       an artifact in the making; renamed into objects/ when complete
+    <root>/tmp/<key>-<domain>-<id>/       an unfinished artifact; renamed into objects/ when complete
 
-The key is the hash of a recipe: stage, component and every resolved option, versions, source
-hashes, and the ids of the inputs. Nothing is ever changed in place. Several machines may share the folder: locks save
-them work, and where locks do not reach from one to another the first complete artifact stays (docs/store.md).
+The key is the hash of a recipe: stage, component and every resolved option, versions, source hashes, and the ids of the
+inputs. Nothing is ever changed in place. Several machines may share the folder: locks keep them from doing the same
+work twice, and where locks do not reach other machines, the first complete artifact stays (docs/store.md).
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from m3i.store.files import file_hash
 from m3i.store.shared_folder import Workplace, held, listed
 
 FORMAT = 1
-"""Raised when the meaning of a stored artifact changes: older ones are then misses."""
+"""Incremented when the meaning of a stored artifact changes, which turns older artifacts into misses."""
 LONGEST_CACHE_S = 75.0
-"""For so long another machine's artifact may be there and not be seen: file systems remember that a name was free."""
+"""How long a file system's cache may hide another machine's artifact."""
 PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT)
-"""What can go wrong with reading a good file."""
+"""Errors that can occur when an intact file is read."""
 
 A = TypeVar("A", bound=Artifact)
 
@@ -45,18 +45,18 @@ class Recipe:
 
     stage: str
     label: str = ""
-    """Which of several of one stage, e.g. the observer's alias; for the display, not in the key."""
+    """Tells several artifacts of one stage apart, e.g. the observer's alias; for display, not in the key."""
     component: dict[str, Any] = field(default_factory=dict)
-    """Name, distribution, version, source hash and every option of the component, if one does the stage."""
+    """Name, distribution, version, source hash and every option of the stage's component, if it has one."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Core options and hashes of core source that the stage depends on."""
     inputs: dict[str, str] = field(default_factory=dict)
-    """Input's name → id of its artifact."""
+    """Name of the input → id of its artifact."""
     libraries: dict[str, str] = field(default_factory=dict)
     """Distribution → version; `device` → kind."""
 
     def content(self) -> dict[str, Any]:
-        """The hashed part, as JSON values."""
+        """Returns the hashed part, as JSON values."""
         return {
             "format": FORMAT,
             "stage": self.stage,
@@ -68,36 +68,36 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        """sha256 of the canonical JSON of the recipe, 32 hex digits."""
+        """The sha256 of the recipe's canonical JSON, cut to 32 hex digits."""
         text = json.dumps(self.content(), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageRecord:
-    """How one stage of a run was answered."""
+    """How one stage of a run got its artifact."""
 
     stage: str
     label: str
     key: str
     hit: bool
     why: str
-    """For a miss, what is new; for a hit, empty."""
+    """For a miss, what is new; usually empty for a hit."""
     time_s: float
-    """Seconds this run spent on it."""
+    """Seconds that this run spent on the stage."""
     made_in_s: float
-    """Seconds it took when it was made."""
+    """Seconds that it took to make the artifact originally."""
     made_at: str = ""
-    """When it was made, UTC by the clock of the machine that made it, as 2026-11-22T20:16:38Z."""
+    """When the artifact was made, in UTC by the clock of the machine that made it, e.g. 2026-11-22T20:16:38Z."""
     peak_memory_bytes: int
-    """Peak resident memory of the process while it was made; 0 where it cannot be measured."""
+    """Peak resident memory of the process while the artifact was made; 0 if it cannot be measured."""
 
 
 class Store:
     """A folder of artifacts."""
 
     def __init__(self, root: Path) -> None:
-        """Opens or makes the store. Raises StoreError when the folder cannot be written."""
+        """Opens or creates the store. Raises StoreError if the folder cannot be written."""
         self.root = root.expanduser().absolute()
         with self._explained("open"):
             for name in ("objects", "locks", "tmp"):
@@ -112,13 +112,13 @@ class Store:
         make: Callable[[Path], A],
         waiting: Callable[[], None] = lambda: None,
     ) -> tuple[A, StageRecord]:
-        """The artifact of `recipe`, made by `make(folder)` if it is not there.
+        """Returns the artifact of `recipe`, made by `make(folder)` if it is not stored yet.
 
-        One process makes it, others wait (`waiting()` is called once). A stored artifact whose files do not have
-        the recorded hashes is thrown away and made again, and the record says so.
+        One process makes it while others wait (`waiting()` is called once). A stored artifact whose files do not match
+        the recorded hashes is discarded and made again, and the record says so.
 
         Raises:
-            StoreError: the store cannot be written, e.g. the disk is full. What was stored before stays.
+            StoreError: The store cannot be written, e.g. the disk is full. Artifacts stored earlier are kept.
         """
         began = time.perf_counter()
         with self._explained("write"):
@@ -135,11 +135,11 @@ class Store:
                 self._make(recipe, make, began)
                 found, damage = self._load_now(cls, recipe)
         if found is None:
-            raise StoreError(f"{self._place(recipe)}: just written and not readable: {damage}")
+            raise StoreError(f"{self._place(recipe)}: was just written but cannot be read: {damage}")
         return found, self._record(recipe, began, hit=False, why=why)
 
     def why_miss(self, recipe: Recipe) -> str:
-        """What differs from the nearest stored recipe of the same stage, e.g. `rank: 16 → 32; new pairs`."""
+        """Returns what differs from the nearest stored recipe of the same stage, e.g. `rank: 16 → 32; new pairs`."""
         wanted = _flat(recipe.content())
         best: set[str] | None = None
         had: dict[str, Any] = {}
@@ -155,12 +155,12 @@ class Store:
         inputs = sorted(name.removeprefix("inputs.") for name in best if name.startswith("inputs."))
         own = sorted(name for name in best if not name.startswith("inputs."))
         parts = [f"{_short(name)}: {_show(had.get(name))} → {_show(wanted.get(name))}" for name in own[:3]]
-        parts += [f"{len(own) - 3} more options"] if len(own) > 3 else []
+        parts += [f"{len(own) - 3} more option{'s' if len(own) > 4 else ''}"] if len(own) > 3 else []
         parts += [f"new {', '.join(inputs)}"] if inputs else []
         return "; ".join(parts)
 
     def meta(self, recipe: Recipe) -> dict[str, Any]:
-        """The stage.json of a stored artifact."""
+        """Returns the stage.json of a stored artifact."""
         loaded: dict[str, Any] = json.loads((self._place(recipe) / "stage.json").read_text(encoding="utf-8"))
         return loaded
 
@@ -170,7 +170,7 @@ class Store:
         return self.root / "objects" / recipe.stage / recipe.key
 
     def _discard(self, recipe: Recipe) -> None:
-        """Takes a damaged artifact out of its place, at once for those who read."""
+        """Removes a damaged artifact; for readers it disappears in one step."""
         out = self._workplace.folder(recipe.key)
         try:
             self._place(recipe).rename(out)
@@ -204,7 +204,7 @@ class Store:
             raise
 
     def _publish(self, tmp: Path, place: Path) -> None:
-        """Renames a complete artifact into place. Where another machine was quicker, its artifact stays."""
+        """Renames a complete artifact into place. If another machine was faster, its artifact stays."""
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
             tmp.rename(place)
@@ -215,7 +215,7 @@ class Store:
         _fsync(place.parent)
 
     def _load_now(self, cls: type[A], recipe: Recipe) -> tuple[A | None, str]:
-        """As `_load`, also where this machine remembers that there was none: waits until it sees what is there."""
+        """Loads as `_load`, but if another machine's artifact is still hidden by a cache, waits until it is visible."""
         deadline = time.monotonic() + LONGEST_CACHE_S
         while True:
             there = listed(self.root, "objects", recipe.stage, recipe.key)
@@ -225,7 +225,7 @@ class Store:
             time.sleep(0.5)
 
     def _load(self, cls: type[A], recipe: Recipe) -> tuple[A | None, str]:
-        """The stored artifact, or None and what is wrong with it (empty when there is none)."""
+        """Returns the stored artifact, or None and what is wrong with it (empty if there is no artifact)."""
         place = self._place(recipe)
         if not (place / "stage.json").exists():
             return None, "found incomplete; made again" if place.exists() else ""
@@ -270,7 +270,7 @@ class Store:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StoreError(
-                    f"the disk under the store {self.root} is full; free space or choose another place with "
+                    f"the disk under the store {self.root} is full; free some space or choose another folder with "
                     f"store.root=/path. Finished stages are kept."
                 ) from error
             unusable = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
@@ -283,7 +283,7 @@ class Store:
 
 
 def reset_peak_memory() -> None:
-    """Starts a new measurement of peak resident memory, where Linux lets us."""
+    """Starts a new measurement of peak resident memory, if the system allows it."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -291,7 +291,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_bytes() -> int:
-    """Peak resident memory of this process since `reset_peak_memory`, 0 where it cannot be told."""
+    """Returns this process's peak resident memory since `reset_peak_memory`; 0 if unknown."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

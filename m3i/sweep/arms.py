@@ -1,4 +1,4 @@
-"""One row an arm: what was trained, and how it does against the base model."""
+"""One row per arm: what was trained, and how it compares with the base model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from m3i.artifacts import SCORES
+from m3i.config.arms import ArmKind
 from m3i.statistics import (
     cluster_mean,
     mcnemar,
@@ -26,11 +27,11 @@ from m3i.sweep.load import Job
 
 SIGN = {"tuned": 1, "base": -1}
 PERMUTATIONS = 999
-KINDS = ("attributed", "random", "excluding", "all", "shuffled", "sham")
+KINDS = [kind.value for kind in ArmKind]
 
 
 def arm_rows(jobs: Sequence[Job], endpoints: Sequence[Endpoint], design: Design) -> list[dict[str, Any]]:
-    """All arms with a result, the attributed one first, then by kind and draw."""
+    """Returns one row per arm with a result, the attributed arm first, then by kind and draw."""
     names = {job.arm: job for job in jobs}
     order = sorted(names, key=lambda name: (KINDS.index(names[name].kind), _draw(name)))
     return [arm_row([job for job in jobs if job.arm == name], endpoints, design) for name in order]
@@ -42,11 +43,11 @@ def _draw(name: str) -> int:
 
 
 def arm_row(jobs: Sequence[Job], endpoints: Sequence[Endpoint], design: Design) -> dict[str, Any]:
-    """One arm over its training seeds, pooled with the problem as the unit.
+    """Returns the row of one arm, pooled over its training seeds with the problem as the unit.
 
     Args:
-        jobs: Of this arm.
-        endpoints: For T by training seed.
+        jobs: The jobs of this arm.
+        endpoints: The endpoints to give T for, by training seed.
         design: Which arms are tested; the level of the intervals.
     """
     jobs = sorted(jobs, key=lambda job: job.seed)
@@ -80,14 +81,14 @@ def arm_row(jobs: Sequence[Job], endpoints: Sequence[Endpoint], design: Design) 
 
 
 def t_row(end: Endpoint, arm: str, seeds: Sequence[int]) -> dict[str, Any]:
-    """T of an arm and by training seed, on `n` of the endpoint's problems; None without a problem."""
+    """Returns T of an arm, overall and by training seed, on `n` of the endpoint's problems; None without a problem."""
     by_seed = [{"seed": seed, "t": end.own_t(arm, [seed])[0]} for seed in seeds]
     t, n = end.own_t(arm, seeds)
     return {"t": t, "n": n, "by_seed": by_seed}
 
 
 def judge_row(rows: Sequence[Mapping[str, Any]], judge: str, level: float) -> dict[str, Any]:
-    """One judge's word on one arm, all training and generation seeds of a problem together.
+    """Returns one judge's results on one arm, with all training and generation seeds of a problem together.
 
     Returns:
         `counts` of comparisons; `problems` won, lost, undecided by the majority of their comparisons, with the exact
@@ -117,11 +118,11 @@ def judge_row(rows: Sequence[Mapping[str, Any]], judge: str, level: float) -> di
 def panel_row(
     rows: Sequence[Mapping[str, Any]], judges: Sequence[str], level: float, statistics: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The mean score over all judges: verdicts, generation and training seeds of one problem stay together.
+    """Returns the mean score over all judges; judgements, generation and training seeds of a problem stay together.
 
     Returns:
-        `mean_score` as everywhere, and `bootstrap`, the percentile bootstrap over problems beside it; it is too narrow
-        where few problems are decided (docs/verdict.md).
+        `mean_score` as elsewhere, and for comparison `bootstrap`, the percentile bootstrap over problems, which is too
+        narrow where few problems are decided (docs/verdict.md).
     """
     said = [(row["problem_id"], row["verdicts"][judge]["outcome"]) for row in rows for judge in judges]
     valid = [(problem, SCORES[outcome]) for problem, outcome in said if outcome != "missing"]
@@ -137,7 +138,7 @@ def panel_row(
 
 
 def length_row(valid: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], level: float) -> dict[str, Any]:
-    """Whether the outcome goes with length, over problems: `rho` and `p`, `extra_tokens`, the adjusted mean score."""
+    """Correlates outcome with length over problems: `rho` and `p`, `extra_tokens`, the adjusted mean score."""
     extra: dict[str, list[float]] = {}
     score: dict[str, list[float]] = {}
     for row, verdict in valid:
@@ -154,9 +155,9 @@ def length_row(valid: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], lev
 
 
 def accuracy_row(rows: Sequence[Mapping[str, Any]], level: float) -> dict[str, Any]:
-    """Right answers before and after, by the verifier; the difference with its interval and the exact McNemar test.
+    """Returns accuracy before and after, the difference with its interval, and the exact McNemar test.
 
-    With one answer a problem the interval is Tango's, else that of `mean_score` over problems.
+    With one answer per problem the interval is Tango's, else that of `mean_score` over problems.
     """
     n = len(rows)
     right = {side: sum(row[side]["correct"] for row in rows) for side in ("base", "tuned")}

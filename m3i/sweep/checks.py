@@ -1,4 +1,4 @@
-"""What must be equal in all arms, and is or is not."""
+"""Checks of what must be the same in all arms."""
 
 from __future__ import annotations
 
@@ -13,23 +13,27 @@ from m3i.wording.formats import count, percent
 
 SHARED_KINDS = ("problems", "traces", "telemetry", "audit", "contrasts", "scores", "pairs", "base")
 GATES = ("target", "problems", "attributed", "population", "config", "shared", "parameters", "sham", "certificates")
-"""Checks without which a difference between the arms of the test says nothing about layers."""
+"""Checks that must pass for a difference between the tested arms to say anything about layers."""
 ENTRY = dict[str, Any]
 
 
 def checks_section(jobs: Sequence[Job], design: Design, arms: Sequence[Mapping[str, Any]]) -> list[ENTRY]:
-    """Each check with `name`, `passed` (None where there was nothing to check) and `words`."""
+    """Returns each check with `name`, `passed` (None where there was nothing to check) and `words`."""
     results = [(job, job.result) for job in jobs if job.result is not None]
     return [
         same("m3i", "M3I", "the same version", results, lambda r: r["m3i"]),
         same("target", "target", "the same model", results, lambda r: r["target"]["revision"]),
         same("versions", "libraries", "the same library versions", results, lambda r: r["versions"]),
-        same("components", "components", "the same ones, of the same versions", results, _components),
+        same("components", "components", "the same ones in the same versions", results, _components),
         same("problems", "held-out problems", "the same ones", results, _questions),
         same("attributed", "attributed layers", "the same set", results, lambda r: r["arm"]["attributed"]),
         same("population", "layer sets to draw from", "the same ones", _not_excluding(results), _population),
         same(
-            "config", "options", "the same ones, but for arm and seed", results, lambda r: options_of_all(r["config"])
+            "config",
+            "options",
+            "the same ones, apart from arm and seed",
+            results,
+            lambda r: options_of_all(r["config"]),
         ),
         shared_artifacts(results),
         trained_parameters(arms),
@@ -41,10 +45,10 @@ def checks_section(jobs: Sequence[Job], design: Design, arms: Sequence[Mapping[s
 
 
 def refusal(jobs: Sequence[Job], design: Design, arms: Sequence[Mapping[str, Any]]) -> str:
-    """Why a check that failed leaves no valid test, in a sentence; empty where none does.
+    """Returns a sentence on why a failed check rules out a valid test; empty where none does.
 
-    Only the attributed arm and the planned random ones at the seeds of the test count, and the sham arm: what other
-    arms have wrong is a caveat.
+    Only the sham arm, and the attributed and planned random arms at the seeds of the test, count: what is wrong with
+    other arms is a caveat.
     """
     tested = ("attributed", *design.planned_controls)
     own = [job for job in jobs if job.kind == "sham" or (job.arm in tested and job.seed in design.seeds)]
@@ -64,38 +68,40 @@ def refusal(jobs: Sequence[Job], design: Design, arms: Sequence[Mapping[str, Any
 
 
 def _at_seeds(row: Mapping[str, Any], seeds: Sequence[int]) -> list[int]:
-    """Trained parameters of an arm at the seeds of the test."""
+    """Returns the trained parameters of an arm at the seeds of the test."""
     return [n for seed, n in zip(row["seeds"], row["trained_by_seed"], strict=True) if seed in seeds]
 
 
 def same(name: str, what: str, equal: str, results: Sequence[tuple[Job, Any]], read: Callable[[Any], Any]) -> ENTRY:
-    """Whether all jobs have the same value; names the jobs that differ from most."""
+    """Checks whether all jobs have the same value, and names those that differ from most."""
     groups: dict[str, list[str]] = defaultdict(list)
     for job, result in results:
         groups[repr(read(result))].append(f"{job.arm}, seed {job.seed}")
     most = max(groups.values(), key=len)
     odd = [name for group in groups.values() if group is not most for name in group]
-    words = f"All {count(len(results), 'job')} have {equal}." if not odd else f"Other than in most jobs: {_list(odd)}."
+    words = (
+        f"All {count(len(results), 'job')} have {equal}." if not odd else f"These jobs differ from most: {_list(odd)}."
+    )
     return _entry(name, not odd, f"{what[0].upper()}{what[1:]}: {words[0].lower()}{words[1:]}")
 
 
 def _questions(result: Mapping[str, Any]) -> list[tuple[str, int, bool]]:
-    """Problems and generation seeds with the base model's answer, right or wrong."""
+    """Returns problems, generation seeds, and whether the base model's answer is correct."""
     return [(row["problem_id"], row["seed"], row["base"]["correct"]) for row in result["problems"]["rows"]]
 
 
 def _not_excluding(results: Sequence[tuple[Job, Any]]) -> list[tuple[Job, Any]]:
-    """Jobs whose draws are from all other sets; those free of attributed layers have fewer."""
+    """Returns the jobs whose draws are from all other sets; excluding arms have fewer to draw from."""
     return [(job, result) for job, result in results if job.kind != "excluding"]
 
 
 def _population(result: Mapping[str, Any]) -> tuple[list[int], int]:
-    """Candidate layers and the number of other sets."""
+    """Returns the candidate layers and the number of other sets."""
     return result["arm"]["candidates"], result["arm"]["n_sets"]
 
 
 def _components(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Components with the distributions that they are of."""
+    """Returns the components with the distributions they come from."""
     return sorted((row["place"], row["name"], row["distribution"], row["version"]) for row in result["components"])
 
 
@@ -104,9 +110,9 @@ def _shared_options(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shared_artifacts(results: Sequence[tuple[Job, Any]]) -> ENTRY:
-    """Everything before the selection, and the base model's answers, come from one artifact each.
+    """Checks that all jobs share the artifacts made before the selection, and the base model's answers.
 
-    The pairs of shuffled arms are their own by design.
+    Shuffled arms have different pairs by design.
     """
     used: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for job, result in results:
@@ -127,7 +133,7 @@ def shared_artifacts(results: Sequence[tuple[Job, Any]]) -> ENTRY:
 
 
 def trained_parameters(arms: Sequence[Mapping[str, Any]]) -> ENTRY:
-    """Attributed and random arms train equally many parameters."""
+    """Checks that attributed and random arms train equally many parameters."""
     tested = [row for row in arms if row["kind"] in ("attributed", "random")]
     numbers = [n for row in tested for n in row["trained_by_seed"]]
     if len(set(numbers)) <= 1:
@@ -135,12 +141,12 @@ def trained_parameters(arms: Sequence[Mapping[str, Any]]) -> ENTRY:
         return _entry("parameters", True if len(tested) > 1 else None, words)
     most = max(set(numbers), key=numbers.count)
     odd = {row["arm"]: [n for n in row["trained_by_seed"] if n != most] for row in tested}
-    listed = [f"{arm} {' and '.join(f'{n:,}' for n in own)}" for arm, own in odd.items() if own]
-    return _entry("parameters", False, f"Most tested arms train {count(most, 'parameter')}, but not {_list(listed)}.")
+    listed = [f"{arm} ({' and '.join(f'{n:,}' for n in own)})" for arm, own in odd.items() if own]
+    return _entry("parameters", False, f"Most tested arms train {count(most, 'parameter')}, except {_list(listed)}.")
 
 
 def distinct_sets(results: Sequence[tuple[Job, Any]], design: Design) -> ENTRY:
-    """Random sets differ from each other and from the attributed one, and an arm has one set at all its seeds."""
+    """Checks that all sets of the test differ, and that an arm has the same set at all its seeds."""
     sets: dict[str, set[tuple[int, ...]]] = defaultdict(set)
     for job, result in results:
         if job.kind in ("attributed", "random"):
@@ -162,7 +168,7 @@ def distinct_sets(results: Sequence[tuple[Job, Any]], design: Design) -> ENTRY:
 
 
 def sham(results: Sequence[tuple[Job, Any]]) -> ENTRY:
-    """A zero update changes no answer."""
+    """Checks that a zero update changes no answer."""
     own = [result for job, result in results if job.kind == "sham"]
     if not own:
         return _entry("sham", None, "No sham arm has a result.")
@@ -172,14 +178,14 @@ def sham(results: Sequence[tuple[Job, Any]]) -> ENTRY:
         return _entry(
             "sham",
             False,
-            f"Alarm: {differ} of {n} answers of the sham arm differ from the base model's though nothing was trained. "
-            f"Something other than training changes answers; trust no arm before this is explained.",
+            f"Alarm: {differ} of {n} answers of the sham arm differ from the base model's although nothing was "
+            f"trained. Something other than training changes answers; trust no arm until this is explained.",
         )
-    return _entry("sham", True, f"All {n} answers of the sham arm are the base model's own, as they must be.")
+    return _entry("sham", True, f"All {n} answers of the sham arm equal the base model's, as they must.")
 
 
 def certificates(results: Sequence[tuple[Job, Any]]) -> ENTRY:
-    """What was trained is live in llama.cpp, in every job."""
+    """Checks that the trained update is live in llama.cpp, in every job."""
     rows = [(job, r["certificates"]["export"]) for job, r in results if not r["layers"]["zero_update"]]
     if not rows:
         return _entry("certificates", None, "No arm with an update has a result.")
@@ -187,12 +193,12 @@ def certificates(results: Sequence[tuple[Job, Any]]) -> ENTRY:
     job, least = min(rows, key=lambda row: row[1]["live_share"])
     share = f"the smallest live share of an adapter is {percent(least['live_share'])} ({job.arm}, seed {job.seed})"
     if failed:
-        return _entry("certificates", False, f"Export certificates that did not pass: {_list(failed)}; {share}.")
+        return _entry("certificates", False, f"Export certificates that failed: {_list(failed)}; {share}.")
     return _entry("certificates", True, f"All {len(rows)} export certificates passed; {share}.")
 
 
 def shuffled(arms: Sequence[Mapping[str, Any]]) -> ENTRY:
-    """Half of the pairs of the shuffled arm are swapped."""
+    """Checks that half of the pairs of the shuffled arm are swapped."""
     row = next((row for row in arms if row["kind"] == "shuffled"), None)
     if row is None:
         return _entry("shuffled", None, "No shuffled arm has a result.")

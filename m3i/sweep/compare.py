@@ -1,4 +1,4 @@
-"""The results of a sweep's jobs in, one JSON document out."""
+"""Builds the content of sweep.json from the results of a sweep's jobs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from m3i.wording.sweep.verdict import verdict_section
 
 FORMAT = 2
 """Layout of sweep.json; raised when a field changes its meaning."""
-OTHER_QUESTIONS = "it answered other held-out problems, or has other judges, than the attributed arm: not comparable"
+OTHER_QUESTIONS = "not comparable: its held-out problems or its judges differ from those of the attributed arm"
 
 
 def build_sweep(sweep: LoadedSweep, *, created: str = "") -> dict[str, Any]:
@@ -71,7 +71,7 @@ def build_sweep(sweep: LoadedSweep, *, created: str = "") -> dict[str, Any]:
 
 
 def plan_section(sweep: LoadedSweep, jobs: Sequence[Job]) -> dict[str, Any]:
-    """The binding registration, what differs from it, and how many jobs there are."""
+    """Returns the binding registration, the deviations from it, and the number of jobs by state."""
     states = [job.state for job in sweep.jobs]
     return {
         "registered": registered(sweep),
@@ -87,7 +87,7 @@ def plan_section(sweep: LoadedSweep, jobs: Sequence[Job]) -> dict[str, Any]:
 
 
 def design_section(sweep: LoadedSweep, design: Design) -> dict[str, Any]:
-    """Sizes, layers and the rules of the test."""
+    """Returns sizes, layers and the rules of the test."""
     n_sets = design.n_sets
     return {
         "target": sweep.run["target"]["name"],
@@ -119,7 +119,7 @@ def design_section(sweep: LoadedSweep, design: Design) -> dict[str, Any]:
 
 
 def failures_section(sweep: LoadedSweep, others: Sequence[Job]) -> list[dict[str, Any]]:
-    """Every job without a result that can be compared, and why."""
+    """Lists every job without a comparable result, and why."""
     left_out = {(job.arm, job.seed) for job in others}
     return [
         {
@@ -135,5 +135,5 @@ def failures_section(sweep: LoadedSweep, others: Sequence[Job]) -> list[dict[str
 
 
 def to_json(document: Mapping[str, Any]) -> str:
-    """The text of sweep.json. Raises ValueError on a number that is not finite."""
+    """Returns the text of sweep.json. Raises ValueError on a number that is not finite."""
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,4 +1,4 @@
-"""What stands beside the test of one endpoint: the tested arms against the base model, and the shuffled pairs."""
+"""Comparisons shown beside the test of an endpoint: with the base model, and with the shuffled arm."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from m3i.sweep.endpoints import Endpoint
 
 
 def training_effect(end: Endpoint, design: Design) -> dict[str, Any] | None:
-    """The mean over the attributed arm and its controls against the base model, with an interval over problems.
+    """Compares the mean over the attributed arm and its controls with the base model, with an interval over problems.
 
-    All arms are compared with the same base answers, so that their means rise and fall together: that each lies below
-    is no more than that one does. The mean over arms, training and generation seeds of a problem is one value here.
+    All arms are compared with the same base answers, so their means rise and fall together, and all of them lying below
+    the base model is no more evidence than one of them doing so. Here each problem gives one value, its mean over arms,
+    training seeds and generation seeds.
 
     Returns:
         `n_arms`, `n_below` (arms whose own mean lies below the base model's) and `difference` (estimate); None without
@@ -39,9 +40,9 @@ def training_effect(end: Endpoint, design: Design) -> dict[str, Any] | None:
 
 
 def against_base(end: Endpoint, design: Design) -> dict[str, Any] | None:
-    """Problems that the attributed arm wins and loses against the base model, by most of their comparisons.
+    """Counts problems that the attributed arm wins and loses against the base model, by majority of their comparisons.
 
-    On the problems and training seeds of the test, with the exact sign test (of right answers: McNemar's, the same).
+    On the problems and training seeds of the test, with the exact sign test (for accuracy it equals McNemar's).
     """
     if not end.problems or not design.seeds:
         return None
@@ -53,7 +54,7 @@ def against_base(end: Endpoint, design: Design) -> dict[str, Any] | None:
 
 
 def shuffled_effect(end: Endpoint, design: Design, arms: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The attributed arm minus the shuffled one, problem by problem, at the seeds that both have.
+    """Returns the attributed arm minus the shuffled one, problem by problem, at the seeds that both have.
 
     None where there is no shuffled arm, no common seed, or fewer than two common problems.
     """
@@ -66,7 +67,7 @@ def shuffled_effect(end: Endpoint, design: Design, arms: Sequence[Mapping[str, A
 
 
 def paired_effect(end: Endpoint, others: Sequence[str], seeds: Sequence[int], level: float) -> dict[str, Any] | None:
-    """The attributed arm minus the mean of other arms, on the problems that these have too; None with fewer."""
+    """Returns the attributed arm minus the mean of others on their common problems; None with fewer than two."""
     whole_P = end.whole_P(*((arm, seed) for arm in ("attributed", *others) for seed in seeds))
     if whole_P.sum() < 2:
         return None

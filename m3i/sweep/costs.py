@@ -1,4 +1,4 @@
-"""Time and money of a sweep: what each arm took of its own, and what the store saved."""
+"""Time and money of a sweep: what each arm added, and what the store saved."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from m3i.sweep.load import Job
 
 
 def costs_section(jobs: Sequence[Job], run: Mapping[str, Any]) -> dict[str, Any]:
-    """Costs of all jobs with a result; `run` is the whole result.json of one of them.
+    """Returns the costs of all jobs with a result; `run` is the whole result.json of one of them.
 
     Returns:
-        `arms`: per arm `own_s`, seconds of work that no other job shares, and `time_s` its jobs ran for; `own_s` of all
-        arms, `shared_s` (work that several jobs use, once), `made_s` = both; `alone_s`: every job from an empty store;
-        `saved_s` = alone − made; `hits_s`: work that jobs found in the store, as their own records say, earlier
-        runs included; `stages`: seconds by stage; `money`: `money_section`.
+        `arms`: per arm, `own_s`, the seconds of work that no other job shares, and `time_s`, the seconds its jobs ran.
+        Over all arms: `own_s`; `shared_s`, work that several jobs use, counted once; `made_s`, the sum of both;
+        `alone_s`, every job from an empty store; `saved_s` = alone − made; `hits_s`, work that jobs found in the store
+        by their own records, earlier runs included. `stages`: seconds by stage. `money`: see `money_section`.
     """
     stages = [(job, stage) for job in jobs if job.result is not None for stage in job.result["stages"]]
     users: dict[str, set[tuple[str, int]]] = defaultdict(set)
@@ -53,10 +53,10 @@ def costs_section(jobs: Sequence[Job], run: Mapping[str, Any]) -> dict[str, Any]
 
 
 def money_section(results: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the model calls behind these results cost, and what the last command paid; None where nothing asks remotely.
+    """Returns what the model calls behind these results cost and what the last command paid; None without such calls.
 
-    The verdicts and audits keep their own calls, so a sweep that is repeated from the store costs what it did. Audits
-    are those of `run`, since all arms share them; a verdict artifact that several jobs have counts once.
+    Judgements and audits keep a record of their calls, so a sweep repeated from the store still shows its cost. Audits
+    are those of `run`, since all arms share them; judgements that several jobs share count once.
 
     Args:
         results: Of all jobs.
@@ -81,7 +81,7 @@ def money_section(results: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) 
 
 
 def tally_section(results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The jobs' ledger tallies together; None without one. `unpriced` calls are not in `paid_usd`."""
+    """Returns the sum of the jobs' ledger tallies; None without one. `unpriced` calls are not in `paid_usd`."""
     tallies = [result["costs"]["ledger"] for result in results if result["costs"]["ledger"] is not None]
     if not tallies:
         return None

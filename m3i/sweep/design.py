@@ -14,14 +14,14 @@ from m3i.sweep.preregistration import trained_before
 TESTED = ("attributed", "random")
 """Kinds of arms that the randomization test compares."""
 BINDING = ("primary", "judge", "alternative", "alpha", "margin", "effect")
-"""What a result's own config says of the test."""
+"""Options of the test that each result's config holds too."""
 WORDS = {
     "primary": "the primary endpoint",
     "judge": "the judge",
     "alternative": "the alternative",
     "alpha": "alpha",
     "margin": "the equivalence margin",
-    "effect": "the effect to be found",
+    "effect": "the effect sought",
     "n_random": "the number of random arms",
     "n_excluding": "the number of excluding arms",
     "arms": "the arms",
@@ -32,7 +32,7 @@ WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """What is tested on what."""
+    """The arms, seeds and rules of the test."""
 
     primary: str
     """`score` or `accuracy`."""
@@ -50,7 +50,7 @@ class Design:
     """The attributed layers."""
     candidates: tuple[int, ...]
     n_sets: int | None
-    """Other sets that could have been drawn."""
+    """Number of other sets that could have been drawn."""
     planned_seeds: tuple[int, ...]
     seeds: tuple[int, ...]
     """Training seeds that enter the test: the planned ones at which the attributed arm has a result."""
@@ -68,16 +68,16 @@ class Design:
 
 
 def registered(sweep: LoadedSweep) -> dict[str, Any] | None:
-    """The binding registration of the plan: the first one."""
+    """Returns the binding registration of the plan, which is the first; None without a plan."""
     return dict(sweep.plan["registrations"][0]) if sweep.plan else None
 
 
 def design_of(sweep: LoadedSweep, jobs: Sequence[Job]) -> Design:
-    """The test that was registered, or without a plan the one of the results' own config.
+    """Returns the registered test or, without a plan, the one in the results' own config.
 
     Args:
         sweep: The folder.
-        jobs: Those that can be compared with each other.
+        jobs: The jobs that can be compared with each other.
     """
     own = sweep.run["config"].get("sweep", {}) if isinstance(sweep.run["config"], Mapping) else {}
     plan = registered(sweep) or {}
@@ -88,14 +88,14 @@ def design_of(sweep: LoadedSweep, jobs: Sequence[Job]) -> Design:
 
     if not 0 < asked("alpha") < 0.5:
         raise InputError(
-            f"{sweep.folder}: sweep.alpha = {asked('alpha')} is registered; tests of a difference and of equivalence "
-            f"need an alpha between 0 and 0.5"
+            f"{sweep.folder}: the registered sweep.alpha = {asked('alpha')} cannot be used; tests of a difference and "
+            f"of equivalence need an alpha between 0 and 0.5"
         )
     judge, panel = asked("judge") or next(iter(sweep.run["judges"])), sweep.run["judges"]
     if judge not in panel:
         raise InputError(
-            f"{sweep.folder}: the registered judge '{judge}' gave no verdicts{did_you_mean(judge, panel)} The results "
-            f"have {', '.join(panel)}"
+            f"{sweep.folder}: the registered judge '{judge}' gave no judgements{did_you_mean(judge, panel)} The "
+            f"results have {', '.join(panel)}"
         )
     tested = [job for job in jobs if job.kind in TESTED]
     seeds = tuple(plan.get("seeds") or sorted({job.seed for job in tested}))
@@ -147,30 +147,31 @@ def _derived_from_another(arm: str, jobs: Sequence[Job], attributed: Sequence[in
 
 
 def _names(jobs: Sequence[Job], kind: str) -> list[str]:
-    """Arms of a kind by their number."""
+    """Returns the arms of a kind, sorted by number."""
     names = {job.arm for job in jobs if job.kind == kind}
     return sorted(names, key=_number)
 
 
 def _number(arm: str) -> int:
-    """Of the draw: 3 of `random-3`."""
+    """Returns the number of the draw: 3 for `random-3`."""
     return int(arm.rpartition("-")[2])
 
 
 def _n_sets(jobs: Sequence[Job]) -> int | None:
-    """Of a random arm's own result: the number of other sets."""
+    """Returns the number of other sets, from the result of a tested arm."""
     sizes = [job.result["arm"]["n_sets"] for job in jobs if job.result and job.kind in TESTED]
     return sizes[0] if sizes else None
 
 
 def deviations(sweep: LoadedSweep) -> list[str]:
-    """What differs from the first registration, in sentences; without a plan, that there was none."""
+    """Returns sentences on what differs from the first registration or, without a plan, that there was none."""
     if not sweep.plan:
         return ["No plan was registered before the results: there is no plan.json in this folder."]
     rows = sweep.plan["registrations"]
     found = []
     if rows[0].get("n_results"):
-        found.append(f"The plan was first registered when {rows[0]['n_results']} results were already there.")
+        n = rows[0]["n_results"]
+        found.append(f"The plan was first registered when {n} result{'' if n == 1 else 's'} already existed.")
     for row in rows[1:]:
         when = _when(row.get("n_results", 0))
         differs = [name for name in WORDS if row.get(name) != rows[0].get(name)]
@@ -185,23 +186,23 @@ def deviations(sweep: LoadedSweep) -> list[str]:
 
 
 def _against_results(sweep: LoadedSweep, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Where the results themselves are not what any registration asked for."""
+    """Returns sentences on results that differ from what every registration asked for."""
     found = []
     planned = rows[0].get("generation_seeds")
     ran = sorted({row["seed"] for row in sweep.run["problems"]["rows"]})
     if planned is not None and sorted(planned) != ran:
-        found.append(f"The generation seeds {_value(planned)} were registered, the results have {_value(ran)}.")
+        found.append(f"The generation seeds {_value(planned)} were registered, but the results have {_value(ran)}.")
     allowed = {name: [row.get(name) for row in rows] for name in BINDING}
     other: dict[str, list[str]] = {}
     for job in sweep.done():
         assert job.result is not None
         own = job.result["config"].get("sweep") or {}
         for name in BINDING:
-            if name in own and own[name] not in (*allowed[name], ""):  # an empty judge is the first of the panel
+            if name in own and own[name] not in (*allowed[name], ""):  # an empty judge means the first of the panel
                 other.setdefault(f"{WORDS[name]} {_value(own[name])}", []).append(f"{job.arm}, seed {job.seed}")
     return found + [
         f"{len(jobs)} result{'s' if len(jobs) > 1 else ''} ({'; '.join(jobs[:3])}{', ...' if len(jobs) > 3 else ''}) "
-        f"ran under {words}, which plan.json does not hold."
+        f"ran with {words}, which is not in plan.json."
         for words, jobs in other.items()
     ]
 
@@ -209,7 +210,7 @@ def _against_results(sweep: LoadedSweep, rows: Sequence[Mapping[str, Any]]) -> l
 def _when(n_results: int) -> str:
     if not n_results:
         return "before any result"
-    return f"when {n_results} result{'s were' if n_results > 1 else ' was'} there"
+    return f"when {n_results} result{'s' if n_results > 1 else ''} existed"
 
 
 def _value(value: Any) -> str:

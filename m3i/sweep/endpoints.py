@@ -27,45 +27,45 @@ class Endpoint:
     judge: str
     """Empty for accuracy."""
     neutral: float
-    """What no change from the base model gives: ½, or 0 for `shift`."""
+    """The value of no change from the base model: ½ for a score, 0 for a shift of accuracy."""
     reach: float
     """Largest distance from `neutral`."""
     problems: tuple[str, ...]
     left_out: tuple[str, ...]
     """Held-out problems with a missing verdict in some job of the test, left out of all jobs."""
     values: Mapping[tuple[str, int], Array]
-    """(arm, training seed) → P x G: the score, or 1 for a right answer; NaN only in jobs outside the test."""
+    """(arm, training seed) → P x G: the score, or 1 for a correct answer; NaN only in jobs outside the test."""
     base_PG: Array
-    """What the base model has: ½ everywhere, or 1 for a right answer."""
+    """The base model's values: ½ everywhere, or 1 for a correct answer."""
 
     def arm_SPG(self, arm: str, seeds: Sequence[int]) -> Array:
-        """An arm's values by training seed."""
+        """Returns an arm's values by training seed."""
         return np.stack([self.values[arm, seed] for seed in seeds])
 
     def t(self, arm: str, seeds: Sequence[int]) -> float:
-        """The statistic of an arm of the test: the mean over training seeds, problems and generation seeds."""
+        """Returns the statistic of a tested arm: its mean over training seeds, problems and generation seeds."""
         return float(self.arm_SPG(arm, seeds).mean())
 
     def whole_P(self, *jobs: tuple[str, int]) -> npt.NDArray[np.bool_]:
-        """Which of `problems` have every value in all of these jobs."""
+        """Returns which of `problems` have every value in all of these jobs."""
         whole_P = np.ones(len(self.problems), dtype=bool)
         for job in jobs:
             whole_P &= np.isfinite(self.values[job]).all(axis=1)
         return whole_P
 
     def own_t(self, arm: str, seeds: Sequence[int]) -> tuple[float | None, int]:
-        """T of any arm on those of `problems` that it has a value for at each seed, and their number."""
+        """Returns T of any arm on the `problems` for which it has a value at each seed, and their number."""
         whole_P = self.whole_P(*((arm, seed) for seed in seeds))
         n = int(whole_P.sum())
         return (float(self.arm_SPG(arm, seeds)[:, whole_P].mean()) if n and seeds else None), n
 
     def shift_SPG(self, arm: str, seeds: Sequence[int]) -> Array:
-        """Values as they lie around `neutral`: scores as they are, accuracy minus the base model's."""
+        """Returns values centred on `neutral`: scores as they are, accuracy minus the base model's."""
         return self.arm_SPG(arm, seeds) - (self.base_PG if not self.judge else 0.0)
 
 
 def comparable(sweep: LoadedSweep) -> tuple[list[Job], list[Job]]:
-    """Jobs that answered the same questions as the run shown, and those that did not."""
+    """Splits the jobs into those with the questions and judges of the run shown, and all others."""
     asked = {(row["problem_id"], row["seed"]) for row in sweep.run["problems"]["rows"]}
     same: list[Job] = []
     other: list[Job] = []
@@ -78,20 +78,20 @@ def comparable(sweep: LoadedSweep) -> tuple[list[Job], list[Job]]:
 
 
 def endpoint_names(sweep: LoadedSweep, design: Design) -> list[str]:
-    """The primary endpoint first, then every other judge's score and the accuracy."""
+    """Returns the primary endpoint first, then every other judge's score and the accuracy."""
     names = [f"score:{judge}" for judge in sweep.run["judges"]] + ["accuracy"]
     primary = "accuracy" if design.primary == "accuracy" else f"score:{design.judge}"
     return [primary, *(name for name in names if name != primary)]
 
 
 def endpoint(name: str, sweep: LoadedSweep, jobs: Sequence[Job], design: Design) -> Endpoint:
-    """The values of one endpoint for every job.
+    """Returns the values of one endpoint for every job.
 
     Args:
-        name: Of `endpoint_names`.
+        name: One of `endpoint_names`.
         sweep: Gives the order of the problems.
-        jobs: Comparable ones.
-        design: Its attributed arm and controls, at its seeds, say which problems count; other arms cannot change that.
+        jobs: The comparable jobs.
+        design: Its attributed arm and controls, at its seeds, decide which problems count; other arms do not.
     """
     judge = name.partition(":")[2]
     rows = sweep.run["problems"]["rows"]
@@ -127,9 +127,9 @@ def endpoint(name: str, sweep: LoadedSweep, jobs: Sequence[Job], design: Design)
 
 
 def same_order(one: Endpoint, other: Endpoint) -> bool:
-    """Whether one endpoint is the other on another scale: then a second test of it would be the same test.
+    """Whether one endpoint is the other on another scale, so that a second test would be the same test.
 
-    A judge that follows the verifier gives (1 + tuned − base) / 2 of its right answers.
+    A judge that follows the verifier scores (1 + tuned − base) / 2, where a correct answer is 1.
     """
     if one.problems != other.problems or one.values.keys() != other.values.keys():
         return False

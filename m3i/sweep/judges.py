@@ -16,10 +16,10 @@ Row = Mapping[str, Any]
 
 
 def judges_section(sweep: LoadedSweep, jobs: Sequence[Job]) -> dict[str, Any]:
-    """The `panel` judge by judge; `agreement` of every two; each one with the `verifier`; `families`.
+    """Returns the `panel`, judge by judge; `agreement` of every two, and of each with the `verifier`; `families`.
 
-    Comparisons of all arms and training seeds are pooled. They share base answers, so they are no independent sample
-    and get no interval; `length` alone has one, over problems, of answers that are not the same text.
+    Comparisons of all arms and training seeds are pooled. They share base answers, so they are not an independent
+    sample and get no interval; only `length` has one, over problems, for answers that are not the same text.
     """
     results = [job.result for job in jobs if job.result is not None]
     rows = [row for result in results for row in result["problems"]["rows"]]
@@ -33,7 +33,7 @@ def judges_section(sweep: LoadedSweep, jobs: Sequence[Job]) -> dict[str, Any]:
 
 
 def _judge(judge: str, rows: Sequence[Row], results: Sequence[Row], level: float) -> dict[str, Any]:
-    """Counts, order effects, repetition and obedience of one judge; pooled where rows allow, else summed over jobs."""
+    """Returns one judge's counts, order effects, consistency and obedience; pooled over rows or summed over jobs."""
     said = [row["verdicts"][judge] for row in rows if judge in row["verdicts"]]
     judged = [v for v in said if v["outcome"] != "missing" and v["first"] != EQUAL]
     valid = [(row, row["verdicts"][judge]) for row in rows if _word(row["verdicts"].get(judge))]
@@ -63,7 +63,7 @@ def _judge(judge: str, rows: Sequence[Row], results: Sequence[Row], level: float
 
 
 def _consistency(sections: Sequence[Row | None]) -> dict[str, Any] | None:
-    """Share of equal choices among replicates, over ballots of all jobs; None where the judge was asked once."""
+    """Returns the share of equal choices among replicates, over all jobs; None where the judge was asked once."""
     asked = [section for section in sections if section is not None]
     n = sum(section["n_ballots"] for section in asked)
     if not n:
@@ -72,7 +72,7 @@ def _consistency(sections: Sequence[Row | None]) -> dict[str, Any] | None:
 
 
 def _canaries(sections: Sequence[Row]) -> dict[str, Any]:
-    """Planted instructions shown and obeyed, summed over jobs."""
+    """Returns the planted instructions shown and obeyed, summed over jobs."""
     return {"n": sum(s["n"] for s in sections), "obeyed": sum(s["obeyed"] for s in sections)}
 
 
@@ -82,20 +82,20 @@ def _agreement(one: str, other: str, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _with_verifier(judge: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """A judge's outcome beside the one that right and wrong answers give: the side that alone is right, else a tie."""
+    """Compares a judge's outcomes with the verifier's, by which the only correct side wins and all else is a tie."""
     words = [_word(row["verdicts"].get(judge)) for row in rows]
     return {"judge": judge} | kappa(words, [_truth(row) for row in rows])
 
 
 def _word(verdict: Row | None) -> str:
-    """Outcome of a comparison that was judged, a split as a tie; empty where nobody judged it."""
+    """Returns the outcome of a judged comparison, a split as a tie; empty where it was not judged."""
     if verdict is None or verdict["outcome"] == "missing" or verdict["first"] == EQUAL:
         return ""
     return "tie" if verdict["outcome"] == "split" else str(verdict["outcome"])
 
 
 def _equally_right(row: Row) -> bool:
-    """Where no difference in correctness explains a preference for length."""
+    """Whether the answers are equally correct, so that correctness cannot explain a preference for length."""
     return bool(row["base"]["correct"] == row["tuned"]["correct"])
 
 

@@ -11,10 +11,10 @@ from m3i.statistics import TIE, Estimate
 
 
 def length_adjusted(*, extra: Sequence[float], scores: Sequence[float], level: float = 0.95) -> Estimate | None:
-    """The mean score that a straight line in length gives where both answers are equally long.
+    """Returns the mean score at equal length, from a linear fit of the score on the difference in length.
 
     Args:
-        extra: Tokens of the tuned answer minus the base's, one a problem.
+        extra: Tokens of the tuned answer minus the base's, one per problem.
         scores: Mean score of the problem, 0 to 1.
         level: Confidence level.
 
@@ -26,7 +26,7 @@ def length_adjusted(*, extra: Sequence[float], scores: Sequence[float], level: f
     MacKinnon & White 1985, Journal of Econometrics 29; Long & Ervin 2000.
     """
     if len(extra) != len(scores):
-        raise ValueError(f"{len(extra)} lengths for {len(scores)} scores: expected one a problem")
+        raise ValueError(f"{len(extra)} lengths for {len(scores)} scores: expected one per problem")
     n = len(scores)
     if n < 4 or len(set(extra)) == 1:
         return None
@@ -41,7 +41,7 @@ def length_adjusted(*, extra: Sequence[float], scores: Sequence[float], level: f
         return None
     weight_P = ((y_P - x_P2 @ beta) / (1 - leverage_P)) ** 2
     variance = inverse @ (x_P2.T * weight_P) @ x_P2 @ inverse
-    alike = bool(np.ptp(y_P) < TIE)  # what the fit leaves is rounding
+    alike = bool(np.ptp(y_P) < TIE)  # the residuals are only rounding
     half = 0.0 if alike else float(t.ppf(0.5 + level / 2, n - 2)) * math.sqrt(max(0.0, float(variance[0, 0])))
     value = float(y_P[0] if alike else np.clip(beta[0], 0, 1))
     return Estimate(

@@ -1,4 +1,4 @@
-"""Reads a sweep folder: the plan, and what became of every job. Nothing else of the compare command reads a file."""
+"""Reads a sweep folder: the plan, and what became of every job. No other part of the compare command reads a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from m3i.sweep.plan import read_plan
 
 KEPT_OF_ANSWERS = ("correct", "n_tokens", "truncated")
 HEAVY = ("telemetry", "traces", "observers", "agreement", "errors", "places", "contrasts", "examples")
-"""Sections of a result that are the same in all arms, or that no comparison reads: kept of one job alone."""
+"""Sections of a result that are the same in all arms, or that no comparison reads; kept for one job only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,9 @@ class Job:
     folder: str
     """Relative to the sweep."""
     state: str
-    """`done`, `failed`, `unreadable` (there is a result that cannot be used) or `missing` (no result and no error)."""
+    """`done`, `failed`, `unreadable` (it has a result that cannot be used) or `missing` (no result and no error)."""
     error: str = ""
-    """Why there is no result to use."""
+    """Why there is no usable result."""
     result: Mapping[str, Any] | None = None
     """Its result.json without the texts and the sections in `HEAVY`; None unless `done`."""
 
@@ -52,7 +52,7 @@ class LoadedSweep:
 
     folder: Path
     plan: Mapping[str, Any] | None
-    """plan.json; None in a multirun that had none."""
+    """plan.json; None for a multirun without one."""
     jobs: tuple[Job, ...]
     """In the order of the plan, or by seed and arm."""
     run: Mapping[str, Any]
@@ -64,10 +64,10 @@ class LoadedSweep:
 
 
 def load_sweep(folder: Path) -> LoadedSweep:
-    """The jobs of a sweep folder with their results.
+    """Loads the jobs of a sweep folder with their results.
 
     Args:
-        folder: With a plan.json, or any multirun folder with result.json files below it.
+        folder: A folder with a plan.json, or any multirun folder with result.json files below it.
 
     Raises:
         InputError: No such folder, a plan that cannot be read, two results of one job, or no result to compare.
@@ -85,19 +85,19 @@ def load_sweep(folder: Path) -> LoadedSweep:
 
 
 def _nothing(folder: Path, jobs: Sequence[Job]) -> str:
-    """Why there is nothing to compare."""
+    """Returns why there is nothing to compare."""
     wrong = [job for job in jobs if job.state in ("failed", "unreadable")]
     if wrong:
         others = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         return f"{folder}: no job has a result to compare. {wrong[0].folder}: {wrong[0].error}{others}"
-    return f"{folder}: there is no result.json in it; run the sweep first: python -m m3i -m +sweep=control"
+    return f"{folder}: it contains no result.json; run the sweep first: python -m m3i -m +sweep=control"
 
 
 def _jobs_of_plan(folder: Path, plan: Mapping[str, Any]) -> list[Job]:
-    """The jobs of the latest command, and those of earlier registrations that have run."""
+    """Returns the jobs of the latest command, and those of earlier registrations that have run."""
     rows = {(row["arm"], row["seed"]): row["folder"] for row in plan["jobs"]}
     if not plan["registrations"]:
-        raise InputError(f"{folder / 'plan.json'}: it holds no registration, so it is no plan of a sweep")
+        raise InputError(f"{folder / 'plan.json'}: it contains no registration, so it is not the plan of a sweep")
     for registration in plan["registrations"]:
         for arm, seed in product(registration["arms"], registration["seeds"]):
             ran = any((folder / arm / f"seed-{seed}" / name).exists() for name in ("result.json", "progress.jsonl"))
@@ -107,7 +107,7 @@ def _jobs_of_plan(folder: Path, plan: Mapping[str, Any]) -> list[Job]:
 
 
 def _jobs_of_folder(folder: Path) -> list[Job]:
-    """Jobs of a multirun without a plan, by their own result.json; failed ones by their progress.jsonl."""
+    """Finds the jobs of a multirun without a plan by their result.json; failed ones by their progress.jsonl."""
     places = {path.parent for name in ("result.json", "progress.jsonl") for path in folder.rglob(name)}
     jobs: dict[tuple[str, int], Job] = {}
     for place in sorted(places):
@@ -126,7 +126,7 @@ def _jobs_of_folder(folder: Path) -> list[Job]:
 
 
 def _asked(place: Path, relative: str) -> tuple[str, int]:
-    """Arm and training seed of a job without a plan: of its result, else of the overrides that Hydra wrote down."""
+    """Returns arm and training seed of a job without a plan, from its result or else from Hydra's overrides file."""
     with contextlib.suppress(InputError):
         arm = read_object(place / "result.json").get("arm")
         if isinstance(arm, dict) and _is_arm(arm.get("name")) and isinstance(arm.get("seed"), int):
@@ -151,7 +151,7 @@ def _is_arm(name: object) -> bool:
 def _job(folder: Path, relative: str, *, arm: str, seed: int) -> Job:
     path = folder / relative / "result.json"
     progress = read_progress(path.parent)
-    # A result from before the latest attempt counts for nothing; a folder without progress was put there by hand.
+    # A result older than the latest attempt does not count; a folder without progress was put there by hand.
     if not path.exists() or progress.state not in ("done", "waiting"):
         state, error = _ended(progress)
         return Job(arm=arm, seed=seed, folder=relative, state=state, error=error)
@@ -160,7 +160,7 @@ def _job(folder: Path, relative: str, *, arm: str, seed: int) -> Job:
         own = (result["arm"]["name"], result["arm"]["seed"])
         if own != (arm, seed):
             raise InputError(
-                f"{path}: it is of arm '{own[0]}' with training seed {own[1]}, not of the job of this folder"
+                f"{path}: it belongs to arm '{own[0]}' with training seed {own[1]}, not to the job of this folder"
             )
     except InputError as error:
         return Job(arm=arm, seed=seed, folder=relative, state="unreadable", error=_without(path, str(error)))
@@ -168,24 +168,24 @@ def _job(folder: Path, relative: str, *, arm: str, seed: int) -> Job:
 
 
 def _without(path: Path, words: str) -> str:
-    """A complaint about a file without the folder before it, which the page of a sweep need not tell the world."""
+    """Removes the folder from a message about a file, since the page of a sweep may be published."""
     return words.removeprefix(f"{path.parent}{os.sep}")
 
 
 def _ended(progress: Progress) -> tuple[str, str]:
-    """State and error of a job without a result of its latest attempt."""
+    """Returns state and error of a job whose latest attempt has no result."""
     if progress.state == "failed":
         return "failed", progress.error or "it failed without a message"
     words = {
         "waiting": "it has not run",
         "interrupted": "it was interrupted",
-        "done": "it ended, and its result.json is gone",
+        "done": "it ended, but its result.json is missing",
     }
-    return "missing", words.get(progress.state, "it began and has not ended: it is running, or was killed")
+    return "missing", words.get(progress.state, "it started but has not ended: it is running or was killed")
 
 
 def slim(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A result without texts and without what all arms share, so that a large sweep fits into memory."""
+    """Returns a result without texts and without what all arms share, so that a large sweep fits into memory."""
     kept = {name: section for name, section in result.items() if name not in HEAVY}
     rows = [
         {

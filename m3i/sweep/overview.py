@@ -20,15 +20,15 @@ from m3i.wording.formats import visible
 
 REFRESH_S = 1.0
 MOST_ROWS = 24
-"""Arms shown at once; waiting ones are counted below."""
+"""Largest number of arms shown at once; waiting ones are counted below."""
 COLOURS = {"done": "green", "failed": "red", "running": "yellow", "interrupted": "red", "waiting": "dim"}
 
 
 class Overview:
-    """Shows a sweep while it runs: on a terminal as a table that moves, elsewhere a line for every job that ends."""
+    """Shows a running sweep: as a live table on a terminal, elsewhere as one line per job that ends."""
 
     def __init__(self, folder: Path, jobs: Sequence[PlannedJob], *, console: Console | None = None) -> None:
-        """Follows `jobs` in `folder`; standard error by default, so that standard output stays for results."""
+        """Follows `jobs` in `folder`; prints to standard error by default, to keep standard output for results."""
         self.folder, self.jobs = folder, list(jobs)
         self.console = console or Console(stderr=True, highlight=False)
         self.began_at = time.time()
@@ -57,7 +57,7 @@ class Overview:
         self._tell(self._read())
 
     def note(self, text: str) -> None:
-        """A lasting remark."""
+        """Prints a remark that stays on the screen."""
         self.console.print(f"[dim]{escape(text)}[/]", soft_wrap=True)
 
     def _follow(self) -> None:
@@ -68,11 +68,11 @@ class Overview:
                 self._live.update(self.table(progress), refresh=True)
 
     def _read(self) -> dict[PlannedJob, Progress]:
-        """The progress of every job; attempts of an earlier command count as waiting."""
+        """Reads the progress of every job; attempts of an earlier command count as waiting."""
         return {job: self._attempts.progress(job.folder) for job in list(self.jobs)}
 
     def _tell(self, progress: dict[PlannedJob, Progress]) -> None:
-        """One line for each job that ended since the last look."""
+        """Prints one line per job that has ended since the last call."""
         for job, p in progress.items():
             if p.state not in ("done", "failed", "interrupted") or job.folder in self._told:
                 continue
@@ -89,7 +89,7 @@ class Overview:
             )
 
     def table(self, progress: dict[PlannedJob, Progress]) -> Group:
-        """Arms as rows: state of each seed, stages, store hits, what is at work."""
+        """Returns the table of arms: state of each seed, stages, store hits, current stage, time."""
         table = Table(box=None, header_style="bold", pad_edge=False)
         for column in ("arm", "seeds", "stages", "stored", "now", "time"):
             table.add_column(column)
@@ -109,7 +109,7 @@ class Overview:
         return Group(table, Text(self.outlook(progress), style="dim"))
 
     def outlook(self, progress: dict[PlannedJob, Progress]) -> str:
-        """Jobs done, running and failed, store hits, money spent, and about how much of both is left."""
+        """Summarises jobs done, running and failed, store hits, and time and money spent and left."""
         states = [p.state for p in progress.values()]
         ended = [p for p in progress.values() if p.state == "done"]
         hits, made = sum(p.n_hit for p in progress.values()), sum(p.n_made for p in progress.values())
@@ -129,11 +129,11 @@ class Overview:
 
 
 def time_left_s(progress: dict[PlannedJob, Progress], *, now: float) -> float | None:
-    """Seconds until all jobs have ended, as far as the ended ones tell; None before two have.
+    """Estimates the seconds until all jobs have ended from those that have; None before two have.
 
-    Work left is the mean time of a job after the first (which makes all shared stages), shams aside (they train
-    nothing), times the jobs not ended, less what the running ones have behind them; it is divided by the number that
-    run at once.
+    The work left is the mean time of a job times the number of jobs not ended, less the time that running jobs have
+    already spent; it is divided by the number of running jobs. The mean leaves out the first job, which makes all
+    shared stages, and shams, which train nothing.
     """
     times = sorted(
         (p.began_at, max(0.0, p.ended_at - p.began_at))

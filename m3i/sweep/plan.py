@@ -1,7 +1,7 @@
-"""What a sweep sets out to do, on disk before its first result: plan.json.
+"""The plan of a sweep, written to plan.json before its first result.
 
-The first registration binds: endpoint, margin and level are what the verdict uses. Asking for something else later,
-when results are there, is possible and is written down too; the report calls it a deviation.
+The first registration is binding: the verdict uses its endpoint, margin and level. Later changes, once there are
+results, are possible and are recorded too; the report calls them deviations.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ FORMAT = 1
 OWN = ("arm", "seed")
 """Options that a sweep sets for each job."""
 ASIDE = ("sweep", "ledger", "store", "tracker")
-"""Options that leave the results of every arm as they are, so that a sweep goes on in its folder under others."""
+"""Options that change no arm's results, so that a sweep continues in its folder when they change."""
 
 
 def options_of_all(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that all jobs of a sweep share: a config without what sets a job apart or leaves its result alone."""
-    shared = {"draw_seed": 0, **config}  # a config from before that option drew in the order that 0 names
+    """Returns the options that all jobs share: a config without those set per job or without effect on results."""
+    shared = {"draw_seed": 0, **config}  # configs older than this option drew in the order of seed 0
     return {name: value for name, value in shared.items() if name not in (*OWN, *ASIDE)}
 
 
@@ -45,23 +45,23 @@ class PlannedJob:
 
     @property
     def folder(self) -> str:
-        """Its folder in the sweep."""
+        """The job's folder, relative to the sweep's."""
         return f"{self.arm}/seed-{self.seed}"
 
 
 def planned_jobs(
     settings: SweepSettings, n_sets: int | None = None, n_excluding_sets: int | None = None
 ) -> list[PlannedJob]:
-    """The jobs of a sweep, the attributed arm at its first seed first.
+    """Returns the jobs of a sweep, the attributed arm at its first seed first.
 
     Args:
         settings: Arms and seeds asked for.
-        n_sets: Sets that random arms can be drawn from, once it is known: no more arms than those are run.
-        n_excluding_sets: The same for arms free of every attributed layer.
+        n_sets: Number of sets that random arms can be drawn from, once known; no more arms than that are run.
+        n_excluding_sets: The same for arms that exclude the attributed layers.
     """
     n_random = settings.n_random if n_sets is None else min(settings.n_random, n_sets)
     n_excluding = settings.n_excluding if n_excluding_sets is None else min(settings.n_excluding, n_excluding_sets)
-    # The sham goes early: a graft that changes something by itself spoils every arm.
+    # The sham runs early: if the graft alone changes anything, every arm is spoiled.
     arms = ["attributed", *(["sham"] if "sham" in settings.others else [])]
     arms += [f"random-{i}" for i in range(n_random)]
     arms += [name for name in settings.others if name != "sham"]
@@ -74,7 +74,7 @@ def planned_jobs(
 
 
 def judged_jobs(settings: SweepSettings) -> int:
-    """Jobs whose answers a judge has to read: all but the sham, whose answers equal the base model's."""
+    """Returns the number of jobs that a judge has to read: all but the sham, whose answers equal the base model's."""
     return sum(job.arm != "sham" for job in planned_jobs(settings))
 
 
@@ -87,18 +87,18 @@ def register(
     command: str,
     overrides: list[str],
 ) -> dict[str, Any]:
-    """The plan of the sweep in `folder`, with what is asked for now registered in it.
+    """Returns the plan of the sweep in `folder`, with the current request registered in it.
 
     Args:
         folder: The sweep's folder.
-        settings: What is asked for.
+        settings: The arms, seeds and test asked for.
         judge: Alias of the judge whose score counts.
-        config: The experiment's options as plain values, without those that leave every arm as it is.
+        config: The experiment's options as plain values, without those that change no arm's results.
         command: What the user typed.
-        overrides: The overrides of the task.
+        overrides: Hydra's task overrides.
 
     Raises:
-        InputError: plan.json is there and cannot be read, or is the plan of another experiment.
+        InputError: plan.json cannot be read, or is the plan of another experiment.
     """
     plan = read_plan(folder) or {
         "format": FORMAT,
@@ -113,8 +113,8 @@ def register(
     other = differences(options_of_all(plan.setdefault("config", dict(config))), options_of_all(config))
     if other:
         raise InputError(
-            f"{folder} holds the sweep of another experiment ({'; '.join(other[:3])}{'; ...' if other[3:] else ''}): "
-            f"name another folder with hydra.sweep.dir=, the store is shared all the same"
+            f"{folder} holds the sweep of another experiment ({'; '.join(other[:3])}{'; ...' if other[3:] else ''}); "
+            f"name another folder with hydra.sweep.dir= (both share the store)"
         )
     asked = {
         **{f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if f.name != "others"},
@@ -131,7 +131,7 @@ def register(
 
 
 def differences(one: Any, other: Any, path: str = "") -> list[str]:
-    """Options that differ, as `trainer.rank: 16 → 8`."""
+    """Lists the options that differ, as `trainer.rank: 16 → 8`."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         names = list(dict.fromkeys((*one, *other)))
         inner = [differences(one.get(n), other.get(n), f"{path}.{n}" if path else str(n)) for n in names]
@@ -140,7 +140,7 @@ def differences(one: Any, other: Any, path: str = "") -> list[str]:
 
 
 def with_jobs(plan: Mapping[str, Any], jobs: list[PlannedJob], n_sets: int | None) -> dict[str, Any]:
-    """The plan with its jobs, and the number of sets there are to draw."""
+    """Returns the plan with its jobs and the number of sets that can be drawn."""
     rows = [{"arm": job.arm, "seed": job.seed, "folder": job.folder} for job in jobs]
     return {**plan, "jobs": rows, "n_sets": n_sets}
 
@@ -152,7 +152,7 @@ def write_plan(folder: Path, plan: Mapping[str, Any]) -> None:
 
 
 def read_plan(folder: Path) -> dict[str, Any] | None:
-    """The plan in `folder`; None without one. Raises InputError where it cannot be read."""
+    """Reads the plan in `folder`; None without one. Raises InputError where it cannot be read."""
     file = folder / NAME
     if not os.path.lexists(file):
         return None
@@ -169,7 +169,7 @@ def read_plan(folder: Path) -> dict[str, Any] | None:
 
 
 def damage(plan: Mapping[str, Any]) -> str:
-    """What is wrong with a plan that was read; empty when nothing is."""
+    """Returns what is wrong with a plan that was read; empty when nothing is."""
     try:
         for row in plan["registrations"]:
             if wrong := wrong_settings(row):

@@ -1,4 +1,4 @@
-"""What this sweep could have found, and what the effect that its owner wants to find would take."""
+"""What this sweep could have detected, and what the effect that the user looks for would require."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from m3i.sweep.endpoints import Endpoint
 from m3i.sweep.variance import split
 
 LIMIT = 100_000
-"""Most problems or seeds that the search names."""
+"""Largest number of problems or seeds that the search considers."""
 
 
 def power_section(end: Endpoint, design: Design, tie_rate: float | None) -> dict[str, Any]:
-    """Power of one endpoint.
+    """Returns the power of one endpoint.
 
     Args:
         end: Its values.
@@ -46,10 +46,10 @@ def power_section(end: Endpoint, design: Design, tie_rate: float | None) -> dict
 
 
 def _effect(end: Endpoint, design: Design, tie_rate: float | None) -> dict[str, Any]:
-    """The share of wins that the user wants to find, as a shift of T and a spread of one comparison a problem.
+    """Converts the share of wins that the user looks for into a shift of T and a standard deviation per problem.
 
-    The shift is that of such a share from an even one. Against the controls it is the size of difference from *their*
-    mean that is looked for; an arm that wins that share against the base model lies farther from controls that lose.
+    The shift is measured from an even share. Against the controls it is the difference looked for from *their* mean; an
+    arm that wins that share against the base model lies farther from controls that lose to it.
     """
     effect: dict[str, Any] = {"share": design.effect, "tie_rate": tie_rate, "shift": None, "sd": None, "why": ""}
     if tie_rate is None:
@@ -57,14 +57,14 @@ def _effect(end: Endpoint, design: Design, tie_rate: float | None) -> dict[str, 
     if tie_rate == 1:
         return effect | {"why": "Every comparison is tied, so a share of wins among decided problems shifts nothing."}
     shift, sd = tied_effect(share=design.effect, tie_rate=tie_rate)
-    scale = 1.0 if end.judge else 2.0  # a right answer more moves the accuracy by 1, the score by a half
+    scale = 1.0 if end.judge else 2.0  # one more correct answer moves the accuracy by 1, the score by ½
     return effect | {"shift": scale * shift, "sd": scale * sd}
 
 
 def too_wide(margin: float, effect: Mapping[str, Any]) -> bool:
-    """Whether an equivalence margin is at least the shift that the effect sought comes to.
+    """Whether an equivalence margin is at least as wide as the shift of the effect sought.
 
-    Equivalence within it then does not show that the effect is absent. Where all is tied the effect shifts nothing.
+    Equivalence within such a margin does not show that the effect is absent. If everything is tied, the shift is 0.
     """
     if effect["tie_rate"] is None:
         return False
@@ -73,7 +73,7 @@ def too_wide(margin: float, effect: Mapping[str, Any]) -> bool:
 
 
 def _against_base(end: Endpoint, design: Design, effect: dict[str, Any]) -> dict[str, Any]:
-    """Smallest shift found with these problems; problems for the user's effect with one answer each."""
+    """Returns the smallest detectable shift, and the problems needed for the user's effect with one answer each."""
     found: dict[str, Any] = {"detectable": None, "sd": None, "required_problems": None, "required_problems_sign": None}
     found |= {"n": len(end.problems), "why": ""}
     if len(end.problems) < 2 or not design.seeds:
@@ -100,7 +100,7 @@ def _against_base(end: Endpoint, design: Design, effect: dict[str, Any]) -> dict
 
 
 def _against_controls(end: Endpoint, design: Design, effect: dict[str, Any]) -> dict[str, Any]:
-    """Smallest shift that the randomization test finds; controls, problems or seeds for the user's effect."""
+    """Returns the smallest shift the test detects, and the controls, problems or seeds the user's effect needs."""
     found: dict[str, Any] = {
         "between": None,
         "within": None,
@@ -124,7 +124,7 @@ def _against_controls(end: Endpoint, design: Design, effect: dict[str, Any]) -> 
 
     found |= {"between": between, "within": within()}
     if between + within() <= 0:
-        return found | {"why": "The random arms do not differ from each other, in layers, training or problems."}
+        return found | {"why": "The scores of the random arms do not vary over layers, training or problems."}
     if len(design.controls) < 2:
         found["why"] = "With one random arm, the spread between layer sets is unknown and taken as 0."
     found["detectable"] = detectable_shift(
@@ -134,7 +134,7 @@ def _against_controls(end: Endpoint, design: Design, effect: dict[str, Any]) -> 
         return found | {"why": found["why"] or effect["why"]}
 
     def power(variance: float) -> float:
-        """At the user's effect. Without any variance left, every control lies below it."""
+        """Returns the power at the user's effect; with no variance left, every control lies below it."""
         if between + variance <= 0:
             return 1.0
         return power_randomization(
@@ -151,7 +151,7 @@ def _against_controls(end: Endpoint, design: Design, effect: dict[str, Any]) -> 
 
 
 def least(enough: Callable[[int], bool], limit: int = LIMIT) -> int | None:
-    """The least whole number from 1 that is enough, where more never hurts; None above `limit`."""
+    """Returns the smallest whole number from 1 that is enough, if more never hurts; None above `limit`."""
     low, high = 0, 1
     while not enough(high):
         low, high = high, high * 2

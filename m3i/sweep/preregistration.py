@@ -1,4 +1,4 @@
-"""What was there before the plan: a registration after the fact must not look like one before it."""
+"""What existed before the plan: a registration after the fact must not look like a preregistration."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MADE = "%Y-%m-%dT%H:%M:%SZ%z"
 
 
 def trained_before(jobs: Sequence[Job], registration: Mapping[str, Any]) -> list[str]:
-    """A sentence where adapters are older than the plan; none where all are younger, or no time is known.
+    """Returns a sentence where adapters are older than the plan; none where all are newer, or no time is known.
 
-    The store answers in seconds what any earlier command made, in whatever folder. A new folder therefore has a clean
-    plan and known results: this is what tells them apart.
+    The store returns in seconds what an earlier command made in any folder. A new folder can therefore have a clean
+    plan although its results were known; the age of the adapters shows it.
 
     Args:
-        jobs: Those that are done.
-        registration: The first one.
+        jobs: The jobs that are done.
+        registration: The first registration.
     """
     try:
         at = datetime.strptime(registration["at"], REGISTERED)
@@ -32,7 +32,7 @@ def trained_before(jobs: Sequence[Job], registration: Mapping[str, Any]) -> list
         return []
     return [
         f"{len(older)} of {len(times)} adapters were trained before this plan was registered ({registration['at']}), "
-        f"the first of them at {older[0].strftime(REGISTERED)}: their results could have been known."
+        f"the first of them at {older[0].strftime(REGISTERED)}, so their results could have been known."
     ]
 
 

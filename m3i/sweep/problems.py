@@ -1,4 +1,4 @@
-"""One row a held-out problem: how base, attributed and random arms did on it."""
+"""One row per held-out problem: how base, attributed and random arms did on it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from m3i.sweep.load import LoadedSweep
 
 
 def problem_rows(sweep: LoadedSweep, primary: Endpoint, accuracy: Endpoint, design: Design) -> list[dict[str, Any]]:
-    """Means over training and generation seeds, and over the tested random arms.
+    """Returns means per problem over training and generation seeds, and over the tested random arms.
 
     Args:
-        sweep: For the texts.
+        sweep: Gives the texts.
         primary: The registered endpoint.
-        accuracy: Of the verifier.
+        accuracy: The verifier's accuracy.
         design: Arms and seeds of the test.
 
     Returns:
-        `base` share of right answers; `attributed` and `controls` with `accuracy` and `score` (the primary endpoint;
-        None where a verdict is missing in some arm); `difference` of the primary endpoint.
+        `base`, the share of correct answers; `attributed` and `controls` with `accuracy` and `score` (the primary
+        endpoint; None where a judgement is missing in some arm); `difference` of the primary endpoint.
     """
     texts = {row["problem_id"]: row for row in sweep.run["problems"]["rows"]}
     right = {p: i for i, p in enumerate(accuracy.problems)}

@@ -1,10 +1,10 @@
-"""A sweep from its first job to its comparison. Hydra's launcher runs the jobs; here is what runs when.
+"""Runs a sweep from its first job to its comparison. Hydra's launcher runs the jobs; this module says which, and when.
 
-    settle_folder   sweeps/<preset>-<hash of the overrides>: the same command goes on in the same folder
+    settle_folder   sweeps/<preset>-<hash of the overrides>: the same command continues in the same folder
     run_sweep       register the plan → attributed arm at its first seed → all other jobs → compare
 
 The first job computes every stage that the arms share, so that no worker of the second batch waits for
-another, and tells how many random sets there are.
+another. Its result also gives the number of random sets.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from m3i.sweep.plan import (
 )
 
 ROUNDS = 3
-"""How often jobs that ended without a word are launched."""
+"""How many times jobs without an outcome are launched."""
 
 
 def settle_folder(config: DictConfig) -> None:
-    """Names the sweep's folder in Hydra's own options, for the launcher and for every job.
+    """Sets the sweep's folder in Hydra's options, for the launcher and for every job.
 
-    A folder that the user named (`hydra.sweep.dir=`) stays.
+    A folder that the user named (`hydra.sweep.dir=`) is kept.
     """
     given = [str(word) for word in config.hydra.overrides.hydra]
     named = any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in given)
@@ -55,35 +55,35 @@ def settle_folder(config: DictConfig) -> None:
     with read_write(config), open_dict(config):
         for key, value in options.items():
             OmegaConf.update(config, key, value)
-        # A job composes its config anew from these words.
+        # Each job composes its config from these overrides.
         config.hydra.overrides.hydra = [*given, *(f"{key}={quoted(value)}" for key, value in options.items())]
 
 
 def default_folder(asked: Sequence[str]) -> Path:
-    """sweeps/<preset>-<hash of the overrides>, absolute: a worker may run in another folder, or on another machine."""
+    """Returns sweeps/<preset>-<hash of the overrides>, absolute because a worker may run in another folder."""
     preset = next((w.partition("=")[2] for w in asked if w.lstrip("+").startswith("sweep=")), "arms")
     kept = sorted(w for w in asked if w.lstrip("+~").partition("=")[0].partition(".")[0].partition("@")[0] not in ASIDE)
     return Path.cwd() / "sweeps" / f"{preset}-{hashlib.sha256(chr(10).join(kept).encode()).hexdigest()[:8]}"
 
 
 def quoted(value: str) -> str:
-    """A value that Hydra's override grammar takes word for word, whatever a folder is called."""
+    """Quotes a value so that Hydra's override grammar takes it literally, whatever characters a folder's name has."""
     return "'" + value.replace("'", "\\'") + "'"
 
 
 def run_sweep(
     config: DictConfig, launcher: Any, asked: list[str], check_jobs: Callable[[list[list[str]]], None]
 ) -> None:
-    """Runs what is missing of a sweep and compares the arms.
+    """Runs the missing jobs of a sweep and compares the arms.
 
     Args:
-        config: Composed by Hydra, with its own section.
+        config: The config composed by Hydra, with Hydra's own section.
         launcher: Hydra's launcher, set up.
         asked: The user's overrides.
-        check_jobs: Composes the configs of jobs and raises where one cannot be.
+        check_jobs: Composes the configs of jobs and raises where it cannot.
 
     Raises:
-        M3IError: A config that no arm can run with; or, after everything that could run has run, jobs that failed.
+        M3IError: No arm can run with this config; or, after all other jobs have run, some jobs failed.
     """
     refuse_axes(asked)
     plain = config.copy()
@@ -101,9 +101,8 @@ def run_sweep(
         return
     from m3i.engine.preflight import preflight
 
-    preflight(
-        experiment, TargetSession(experiment.target).info
-    )  # what would refuse the first job is said once, and now
+    # Anything that would fail the first job is reported here, once.
+    preflight(experiment, TargetSession(experiment.target).info)
     folder = Path(str(config.hydra.sweep.dir))
     jobs = planned_jobs(settings)
     check_jobs([_words(asked, jobs[0])])
@@ -136,7 +135,7 @@ def run_sweep(
 
 @contextlib.contextmanager
 def only_here(folder: Path) -> Iterator[None]:
-    """Raises SweepError where another command works on this sweep: two would write one plan."""
+    """Holds the sweep's lock; raises SweepError where another command runs this sweep, as both would write one plan."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -166,15 +165,15 @@ class Sweep:
         self._attempts = Attempts(folder)
 
     def progress(self, job: PlannedJob) -> Progress:
-        """What became of a job under this command."""
+        """Returns what became of a job under this command."""
         return self._attempts.progress(job.folder)
 
     def launch(self, jobs: Sequence[PlannedJob], first: int) -> None:
         """Runs jobs through Hydra's launcher.
 
-        What a job ended with is in its own progress.jsonl. A worker that is killed surfaces as an error of the
-        launcher's library and can take others with it, so jobs that did not end are launched again, a few times. One
-        that still runs somewhere does no harm: both go on from the store.
+        A job's outcome is in its progress.jsonl. A worker that is killed surfaces as an error of the launcher's library
+        and can take others with it, so jobs that did not end are launched again, a few times. A job that still runs
+        somewhere does no harm: both continue from the store.
         """
         left = list(jobs)
         for _ in range(ROUNDS):
@@ -191,22 +190,22 @@ class Sweep:
                 return
 
     def arm_of(self, job: PlannedJob) -> dict[str, Any]:
-        """The section `arm` of the first job. Raises SweepError where it ended before its layers were known."""
+        """Returns the section `arm` of the first job. Raises SweepError where it ended before its layers were known."""
         progress = self.progress(job)
         if not progress.arm:
             raise SweepError(f"arm {job.arm}, seed {job.seed}: {self.why(progress)}")
         return progress.arm
 
     def why(self, progress: Progress) -> str:
-        """What a job that is not done ended with."""
-        return progress.error or self.trouble or "it ended without a word"
+        """Returns why a job is not done."""
+        return progress.error or self.trouble or "it ended without a message"
 
     def finish(self, experiment: Experiment, jobs: Sequence[PlannedJob]) -> None:
-        """Compares what there is, hands it to the trackers, and says what is missing.
+        """Compares the jobs that finished, passes the comparison to the trackers, and reports what is missing.
 
         Raises:
-            SweepError: Jobs did not finish; what finished is compared all the same.
-            TrackingError: A tracker failed, of a job or of the sweep.
+            SweepError: Some jobs did not finish; those that did are still compared.
+            TrackingError: A tracker failed, for a job or for the sweep.
         """
         from m3i.engine.tracking import track_sweep
         from m3i.sweep.write import write_comparison
@@ -219,8 +218,8 @@ class Sweep:
         finally:
             if lost:
                 raise SweepError(
-                    f"{len(lost)} of {len(jobs)} jobs did not finish, the first of them arm {lost[0].arm}, seed "
-                    f"{lost[0].seed}: {self.why(ended[lost[0]])} -- the same command runs only what is missing"
+                    f"{len(lost)} of {len(jobs)} jobs did not finish (the same command runs only these); the first "
+                    f"is arm {lost[0].arm}, seed {lost[0].seed}: {self.why(ended[lost[0]])}"
                 )
         untracked = [progress.error for progress in ended.values() if progress.error]
         if untracked:
@@ -239,11 +238,11 @@ def refuse_axes(asked: Sequence[str]) -> None:
         name = override.key_or_group
         if name in OWN:
             raise ConfigError(
-                f"{word}: a sweep sets '{name}' for each job; training seeds are sweep.seeds=[0,1,2], arms are chosen "
+                f"{word}: a sweep sets '{name}' for each job; choose training seeds with sweep.seeds=[0,1,2] and arms "
                 f"with sweep.n_random=, sweep.n_excluding= and sweep.others="
             )
         if override.is_sweep_override():
             raise ConfigError(
-                f"{word}: +sweep=control runs the arms of one experiment; give one value, and run the command once for "
-                f"each (they share the store)"
+                f"{word}: +sweep=control runs the arms of one experiment; give one value and run the command once per "
+                f"value (the runs share the store)"
             )

@@ -14,14 +14,14 @@ from m3i.sweep.endpoints import Endpoint
 
 
 def split(end: Endpoint, design: Design) -> VarianceSplit | None:
-    """The variance split over the tested random arms; None without one, or with fewer than two problems."""
+    """Returns the variance split over the tested random arms; None without one, or with fewer than two problems."""
     if not design.controls or not design.seeds or len(end.problems) < 2:
         return None
     return variance_split(np.stack([end.arm_SPG(arm, design.seeds) for arm in design.controls]))
 
 
 def variance_section(ends: Sequence[Endpoint], design: Design) -> list[dict[str, Any]]:
-    """One entry an endpoint: its components, each with its share of the variance of a single score."""
+    """Returns one entry per endpoint: its components, each with its share of the variance of a single score."""
     section = []
     for end in ends:
         found = split(end, design)
@@ -33,14 +33,14 @@ def variance_section(ends: Sequence[Endpoint], design: Design) -> list[dict[str,
             "generation_seeds": len(design.generation_seeds),
             "total": None,
             "components": [],
-            "why": "There is no random arm with all training seeds, or fewer than two problems that all arms share.",
+            "why": "No random arm has all training seeds, or fewer than two problems are shared by all arms.",
         }
         if found is not None:
             shares = found.shares()
             entry |= {
                 "total": found.total(),
                 "components": [asdict(c) | {"share": shares[c.name]} for c in found.components],
-                "why": "" if found.total() > 0 else "No score differs from another in any random arm.",
+                "why": "" if found.total() > 0 else "All scores of the random arms are the same.",
             }
         section.append(entry)
     return section

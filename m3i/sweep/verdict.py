@@ -29,13 +29,13 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def endpoint_section(end: Endpoint, design: Design, arms: Rows, refused: str = "") -> dict[str, Any]:
-    """Everything about one endpoint.
+    """Returns the section of one endpoint: test, effect, equivalence, power and comparisons.
 
     Args:
         end: Its values.
         design: Arms and seeds of the test.
         arms: Rows of all arms (m3i.sweep.arms).
-        refused: Why a failed check leaves no valid test (m3i.sweep.checks.refusal); empty where none does.
+        refused: Why a failed check rules out a valid test (m3i.sweep.checks.refusal); empty where none does.
     """
     why = refused or untested(end, design, arms)
     tested = not why
@@ -72,12 +72,12 @@ def endpoint_section(end: Endpoint, design: Design, arms: Rows, refused: str = "
 
 
 def words_of(end: Endpoint) -> str:
-    """What T is, as the subject of a sentence."""
-    return f"mean score by judge '{end.judge}'" if end.judge else "share of right answers by the verifier"
+    """Returns what T is, as the subject of a sentence."""
+    return f"mean score by judge '{end.judge}'" if end.judge else "share of correct answers by the verifier"
 
 
 def untested(end: Endpoint, design: Design, arms: Rows) -> str:
-    """Why no randomization test can be made; empty if it can."""
+    """Returns why no randomization test can be made; empty if one can."""
     if not design.seeds:
         return "The attributed arm has no result at any of the planned training seeds."
     if not design.controls:
@@ -85,11 +85,11 @@ def untested(end: Endpoint, design: Design, arms: Rows) -> str:
         return f"No random arm has a result at each of the training seeds {seeds}: there is nothing to compare with."
     if len(end.problems) < 2:
         return (
-            f"{len(end.left_out)} of {len(end.left_out) + len(end.problems)} held-out problems have a missing verdict "
-            f"in some arm of the test, so that {len(end.problems) or 'none'} is left that they share."
+            f"{len(end.left_out)} of {len(end.left_out) + len(end.problems)} held-out problems lack a judgement in "
+            f"some arm of the test, so that {len(end.problems) or 'none'} is left for the comparison."
         )
     if any(row["arm"] == "attributed" and row["zero_update"] for row in arms):
-        return "The attributed arm is a zero update, and the random arms are trained: that compares no layers."
+        return "The attributed arm is a zero update but the random arms are trained, so layers are not compared."
     layers = {row["arm"]: row["layers"] for row in arms}
     sets = [layers[arm] for arm in design.controls]
     try:
@@ -100,7 +100,7 @@ def untested(end: Endpoint, design: Design, arms: Rows) -> str:
 
 
 def _place(end: Endpoint, arm: str, design: Design, arms: Rows) -> dict[str, Any] | None:
-    """T of one arm with its layers; None for an arm without a result."""
+    """Returns T of one arm with its layers; None for an arm without a result."""
     row = next((row for row in arms if row["arm"] == arm), None)
     if row is None:
         return None
@@ -120,7 +120,7 @@ def _place(end: Endpoint, arm: str, design: Design, arms: Rows) -> dict[str, Any
 
 
 def tie_rate(end: Endpoint, arm: str, seeds: Sequence[int]) -> float | None:
-    """Share of a tested arm's comparisons that decide nothing; None without one."""
+    """Returns the share of a tested arm's comparisons that decide nothing; None without one."""
     if not end.problems or not seeds:
         return None
     shift = end.shift_SPG(arm, seeds) - end.neutral
@@ -128,7 +128,7 @@ def tie_rate(end: Endpoint, arm: str, seeds: Sequence[int]) -> float | None:
 
 
 def decided_problems(shift_SPG: npt.NDArray[np.float64]) -> int:
-    """Problems on which some comparison decides something."""
+    """Returns the number of problems with at least one decided comparison."""
     return int((np.abs(shift_SPG) >= TIE).any(axis=(0, 2)).sum())
 
 
@@ -155,7 +155,7 @@ def _effect(end: Endpoint, design: Design) -> dict[str, Any]:
 
 
 def _equivalence(end: Endpoint, design: Design, effect: Mapping[str, Any] | None) -> dict[str, Any]:
-    """TOST of the attributed arm against base, and of its difference from the controls, each with why it lacks."""
+    """Tests equivalence of the attributed arm with the base model and with the controls, or says why it cannot."""
     section: dict[str, Any] = {"margin": design.margin, "base": None, "base_why": "", "controls": None}
     section["controls_why"] = ""
     if not end.problems or not design.seeds:
@@ -177,13 +177,13 @@ def _equivalence(end: Endpoint, design: Design, effect: Mapping[str, Any] | None
         section["controls_why"] = "There is no valid set of controls to compare with."
     elif (decided := decided_problems(shift_SPG - end.neutral)) < LEAST_DECIDED:
         section["controls_why"] = (
-            f"The attributed arm decides {decided or 'none'} of {P} problems; a t test of equivalence takes "
-            f"{LEAST_DECIDED} or more, since what rare wins would add shows in no spread."
+            f"The attributed arm decides {decided or 'none'} of {P} problems; a t test of equivalence needs "
+            f"{LEAST_DECIDED} or more, since with fewer the spread does not reflect rare wins."
         )
     elif not effect["se"] > 0:
         section["controls_why"] = (
-            "On every problem and at every training seed the attributed arm lies equally far from the mean of its "
-            "controls, so nothing says how much another problem would change that."
+            "The attributed arm differs from the mean of its controls by the same amount on every problem and at every "
+            "training seed, so nothing shows how much other problems would change that."
         )
     else:
         section["controls"] = asdict(
@@ -199,7 +199,7 @@ def _equivalence(end: Endpoint, design: Design, effect: Mapping[str, Any] | None
 
 
 def contrast_section(end: Endpoint, design: Design, arms: Rows) -> dict[str, Any] | None:
-    """Arms that exclude the attributed layers: their T and the difference from their mean, without a p.
+    """Returns T of the arms that exclude the attributed layers and the difference from their mean, without a p.
 
     None where no such arm ran.
     """
@@ -216,12 +216,12 @@ def contrast_section(end: Endpoint, design: Design, arms: Rows) -> dict[str, Any
         "difference": effect,
         "why": ""
         if effect
-        else "Fewer than two problems have a verdict in all of these arms."
+        else "Fewer than two problems have a judgement in all of these arms."
         if whole
         else "No excluding arm has a result at each training seed of the test.",
         "words": (
-            "These sets are free of every attributed layer, so they are not draws from all sets: a p over them would "
-            'say "significant" too often. They show how layers without any of the attributed ones do.'
+            "These sets exclude every attributed layer, so they are not draws from all sets, and a p over them would "
+            "be significant too often. They show how sets without any attributed layer perform."
         ),
     }
 
@@ -229,7 +229,7 @@ def contrast_section(end: Endpoint, design: Design, arms: Rows) -> dict[str, Any
 def secondary_sections(
     primary: Mapping[str, Any], ends: Sequence[Endpoint], design: Design, arms: Rows, refused: str = ""
 ) -> list[dict[str, Any]]:
-    """The other endpoints with their gatekept p.
+    """Returns the other endpoints with their gatekept p.
 
     Args:
         primary: Section of the primary endpoint.

@@ -1,4 +1,4 @@
-"""From stored results to sweep.json, the page, the table of judgements and a summary."""
+"""Writes sweep.json, the page, the table of judgements and a summary from stored results."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 def write_comparison(folder: Path) -> dict[str, Any]:
     """Writes sweep.json, report.html and the judgements of a sweep folder, and prints the summary.
 
-    The page is drawn from the file's content, so its numbers are the file's.
+    The page is drawn from the content of sweep.json, so their numbers agree.
 
     Returns:
         The content of sweep.json.
 
     Raises:
-        InputError: As `m3i.sweep.load.load_sweep`; or no page can be drawn, or a file cannot be written. Then the
-            earlier files are as they were.
+        InputError: As `m3i.sweep.load.load_sweep`; or the page cannot be drawn, or a file cannot be written. The
+            earlier files then stay as they were.
     """
     from m3i.report import render_sweep
     from m3i.results.table import write_judgements

@@ -86,11 +86,13 @@ def test_spans_of_one_problem_are_slid_together():
     assert span_agreement(masks, masks, own(3), rng(), 4000)["p"] < 0.005
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_observers_that_know_nothing_of_each_other_seldom_agree(case):
     assert max(false_positives(case, runs=60, n_permutations=99)) <= 0.10
 
 
+@pytest.mark.slow
 def test_the_simulation_catches_a_test_that_takes_each_trace_for_a_problem():
     found = false_positives("40 problems × 4 samples, equal texts", runs=60, n_permutations=99, traces_as_units=True)
     assert min(found) > 0.12

@@ -54,7 +54,7 @@ def test_what_is_no_name(name):
 def test_controls_are_every_other_set_once():
     drawn = [select_for(parse_arm(f"random-{i}"), ROUTED, INFO).layers for i in range(164)]
     assert sorted(drawn) == [s for s in itertools.combinations(range(1, 12), 3) if s != (2, 9, 10)]
-    with pytest.raises(ConfigError, match=r"beside the attributed layers \[2, 9, 10\] there are 164 sets"):
+    with pytest.raises(ConfigError, match=r"besides the attributed layers \[2, 9, 10\] there are 164 sets"):
         select_for(parse_arm("random-164"), ROUTED, INFO)
 
 
@@ -96,7 +96,7 @@ def test_a_draw_beyond_every_set_of_the_layers_is_refused_before_they_are_select
     for name in ("attributed", "random-5", "excluding-5", "all"):
         refuse_draw(parse_arm(name), info)
     for name in ("random-6", "excluding-6", "random-99999"):
-        with pytest.raises(ConfigError, match=f"arm = {name}: .* has 4 layers, of which no more than 6 sets"):
+        with pytest.raises(ConfigError, match=f"arm = {name}: .* has 4 layers, which have at most 6 sets"):
             refuse_draw(parse_arm(name), info)
 
 

@@ -64,5 +64,5 @@ def context_with(tmp_path: Path, n_parameters: int) -> RunContext:
 
 def test_model_files_that_cannot_fit_are_refused_with_both_sizes(tmp_path: Path) -> None:
     context_with(tmp_path, 1000).check_room()
-    with pytest.raises(StoreError, match=r"GB free, and the model files of this run take about 8000000\.0 GB; .*store"):
+    with pytest.raises(StoreError, match=r"GB free, but the model files of this run take about 8000000\.0 GB; .*store"):
         context_with(tmp_path, 10**15).check_room()

@@ -410,7 +410,7 @@ def test_the_command_imports_no_torch(run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run[1], folder)
     code = (
-        "import sys; from m3i.results.table import table_command; assert 'pyarrow' not in sys.modules; "
+        "import sys; from m3i.cli.table import table_command; assert 'pyarrow' not in sys.modules; "
         f"table_command([{str(folder)!r}]); print({{'torch', 'scipy', 'transformers'}} & set(sys.modules))"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -75,7 +75,7 @@ def test_an_attributor_without_a_row_scores_nothing_and_says_why():
     [
         (rows([("a", "t", [1, 2, 3])]), 2, "shape \\(1, 3\\) for 1 traces, 1 observers and 2 layers"),
         (rows([("a", "t", [1, float("nan")])]), 2, "gave nan for layer 1 of trace t"),
-        (rows([("joint", "t", [1, 2])]), 2, "an observer is called 'joint'"),
+        (rows([("joint", "t", [1, 2])]), 2, "an observer is named 'joint'"),
     ],
 )
 def test_bad_rows_are_named(given_rows, n_layers, message):

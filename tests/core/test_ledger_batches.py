@@ -288,7 +288,7 @@ def test_a_single_call_does_not_pay_again_for_what_a_batch_holds(ledger_of, prov
 def test_money_held_by_a_batch_that_nobody_waits_for_is_not_waited_for(ledger_of, provider_of, mode):
     name = left_behind(ledger_of(), provider_of(polls=10**9))
     ledger, provider, other = ledger_of(budget_usd=6.5 * WORST), provider_of(), request("other")
-    with pytest.raises(BudgetError, match=f"no run waits for .{name}.*mode=batch"):
+    with pytest.raises(BudgetError, match=f"no run is waiting for .{name}.*mode=batch"):
         ask(ledger, provider, other) if mode == "each" else ask_batch(ledger, provider, {"other": other})
     assert provider.n_sent == 0
     ask_batch(ledger, provider)

@@ -343,7 +343,7 @@ def test_session_is_light():
 def test_a_crash_is_an_error(mini):
     with LlamaSession(mini.path) as session:
         os.kill(session._process.pid, signal.SIGKILL)
-        with pytest.raises(LlamaCrashed, match=r"signal SIGKILL at 'logprobs' of model .*mini\.gguf"):
+        with pytest.raises(LlamaCrashed, match=r"signal SIGKILL during 'logprobs' of model .*mini\.gguf"):
             session.logprobs([3, 4])
     with LlamaSession(mini.path) as session:
         assert session.logprobs([3, 4]).shape == (2, 259)
@@ -353,7 +353,7 @@ def test_an_assertion_in_llama_cpp_is_an_error(mini):
     """Token ids that the model lacks reach llama.cpp's own checks; whatever these do, the session says it."""
     with (
         LlamaSession(mini.path) as session,
-        pytest.raises((LlamaCrashed, LlamaFailed), match=r"mini\.gguf.*(invalid token|last words)"),
+        pytest.raises((LlamaCrashed, LlamaFailed), match=r"mini\.gguf.*(invalid token|last output)"),
     ):
         session.logprobs([3, 99999])
 
@@ -430,5 +430,6 @@ def test_answers_are_reproducible_and_verified(mini):
 
 def test_prompt_that_does_not_fit(mini):
     long = Problem(id="long", prompt="1+" * 40, answer="7")
-    with pytest.raises(ConfigError, match=r"evaluate.n_ctx = 64: problem long needs 93 tokens, 81 for its prompt"):
+    words = r"evaluate.n_ctx = 64 is too small: problem long needs 93 tokens, 81 of them for its prompt"
+    with pytest.raises(ConfigError, match=words):
         answers(mini, problems=[*PROBLEMS, long])

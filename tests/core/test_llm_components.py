@@ -254,7 +254,7 @@ def test_options_are_documented_and_the_prompts_hash_is_resolved(cls):
         (ScriptedObserver, {"temperature": 3.0}, r"observer\.temperature = 3\.0"),
         (ScriptedObserver, {"replicate": -1}, r"observer\.replicate = -1"),
         (ScriptedObserver, {"model": " "}, r"observer\.model = ' '"),
-        (ScriptedObserver, {"prompt_sha256": "00"}, r"observer\.prompt_sha256 = '00': but the built-in audit\.md has"),
+        (ScriptedObserver, {"prompt_sha256": "00"}, r"observer\.prompt_sha256 = '00', but the built-in audit\.md has"),
         (ScriptedJudge, {"replicates": 0}, r"judge\.replicates = 0"),
         (ScriptedJudge, {"prompt_file": "/no/such.md"}, r"judge\.prompt_file = '/no/such\.md': cannot be read"),
     ],
@@ -307,7 +307,7 @@ def test_without_a_key_it_says_which_variable_and_what_works_without():
 def test_the_key_is_looked_for_in_the_environment(monkeypatch):
     for name in ScriptedObserver.key_variables:
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ConfigError, match="needs a key of scripted"):
+    with pytest.raises(ConfigError, match="needs a key for scripted"):
         ScriptedObserver().require_key()
     monkeypatch.setitem(os.environ, "OTHER_API_KEY", "k")
     ScriptedObserver().require_key()

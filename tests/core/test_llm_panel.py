@@ -286,7 +286,7 @@ def test_batches_one_for_first_replies_and_one_for_repair_turns(ledger_of):
 
 
 def test_batches_need_a_provider_that_has_them(ledger_of):
-    with pytest.raises(ConfigError, match="mode = batch: scripted offers no batches"):
+    with pytest.raises(ConfigError, match="mode = batch: scripted has no batch API"):
         run(ledger_of(), ScriptedProvider(ECHO), ASKS, mode=CallMode.batch)
 
 

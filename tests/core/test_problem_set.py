@@ -53,7 +53,7 @@ def test_a_sound_draw_is_kept_as_it_is():
     [
         ([], [problem("a")], None, "drew no train problems"),
         ([problem("a")], [], None, "drew no held_out problems"),
-        ([problem("a")], [problem("b")], 2, "drew 1 train problems where n_train = 2"),
+        ([problem("a")], [problem("b")], 2, "drew 1 train problems, but n_train = 2"),
         (
             [problem("a"), problem("A ")],
             [problem("b")],
@@ -93,7 +93,7 @@ def test_split_is_disjoint_and_blind_to_order(n: int, seed: int, data):
 def test_split_depends_on_the_seed_and_knows_its_limits():
     pool = [problem(f"p{i}") for i in range(30)]
     assert split_by_hash(pool, 10, 10, 0) != split_by_hash(pool, 10, 10, 1)
-    with pytest.raises(ConfigError, match="30 problems cannot give 20 train and 11 held-out"):
+    with pytest.raises(ConfigError, match="30 problems are too few for 20 train and 11 held-out"):
         split_by_hash(pool, 20, 11, 0)
 
 

@@ -104,7 +104,7 @@ def test_what_is_no_component_is_refused(cls: type, message: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "a+b", "a:b", "a b", "a/b", "a,b"])
 def test_names_that_hydra_would_read_otherwise_are_refused(name: str) -> None:
-    with pytest.raises(PluginError, match="empty or holds one of"):
+    with pytest.raises(PluginError, match="empty or contains one of"):
         registry.build([(plugin(register_selectors=registers(name, Good)), "acme", "1")])
 
 
@@ -128,7 +128,7 @@ def test_a_plugin_that_does_not_import_names_its_distribution(tmp_path: Path) ->
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "plugin 'broken' (broken_plugin) of distribution 'broken-dist' 1.0 does not import" in done.stderr
+    assert "plugin 'broken' (broken_plugin) of distribution 'broken-dist' 1.0 cannot be imported" in done.stderr
     assert "a_module_that_is_not_there" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -43,7 +43,7 @@ def test_an_ambiguous_quote_needs_its_start():
 @pytest.mark.parametrize(
     ("quote", "start", "message"),
     [
-        ("", None, "an empty quote"),
+        ("", None, "the quote is empty"),
         ("16", None, "occurs 0 times"),
         ("15", 9, "characters 9 to 11 read '5\\*', not '15'"),
         ("15", -8, "not '15'"),
@@ -96,7 +96,7 @@ def test_nothing_in_an_audit_is_taken_on_trust():
     assert kept.missing["b"].startswith("quote rejected")
     assert kept.missing["e"] == "the observer said nothing about it"
     assert kept.rejected_quotes == 3
-    assert kept.notes == ("2 named layers do not exist in a target of 4 layers and were dropped",)
+    assert kept.notes == ("dropped 2 named layers that do not exist in a target with 4 layers",)
 
 
 def test_an_audit_that_contradicts_itself_is_an_error():

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from synthetic_run import synthetic_run
 from synthetic_sweep import arm_names, counted, jobs_of, random_world, synthetic_results, write_sweep
 
-from m3i.cli.compare import compare
 from m3i.cli.main import run_command
 from m3i.engine.write import write_run
 from m3i.errors import InputError, M3IError
@@ -26,6 +25,7 @@ from m3i.results.stored import damage, read_result
 from m3i.results.table import write_judgements
 from m3i.sweep.compare import FORMAT as SWEEP_FORMAT
 from m3i.sweep.load import load_sweep
+from m3i.sweep.write import write_comparison
 
 Place = tuple[str | int, ...]
 HOSTILE = '<script>alert(1)</script>\x1b[2J\n{0}%s${oc.env:HOME}../../x"'
@@ -87,6 +87,7 @@ def refusal(use: Callable[[Path], object], folder: Path) -> str:
     return ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["random-0/seed-0/result.json", "attributed/seed-0/result.json", "plan.json"])
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
@@ -98,7 +99,7 @@ def test_any_field_may_be_wrong(lasting: Path, name: str, data: st.DataObject) -
     value = data.draw(st.sampled_from(VALUES))
     try:
         file.write_text(json.dumps(changed(document, place, value)))
-        for use in (compare, write_judgements):
+        for use in (write_comparison, write_judgements):
             said = refusal(use, lasting)
             assert not said or str(lasting) in said
         if (lasting / "sweep.json").exists():
@@ -158,7 +159,7 @@ def test_what_does_not_fit_is_named(results, change: Callable[[Any], Any], words
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{"format": NaN}', "NaN is no number of JSON"),
+        ('{"format": NaN}', "NaN is not a JSON number"),
         ('{"format": 1e999}', "the number 1e999 is too large"),
         ('{"format": ' + "9" * 5000 + "}", "the number 99999999999999999999... has 5000 digits"),
         ("[" * 100_000, "nested too deep"),
@@ -181,7 +182,7 @@ def test_an_edited_result_leaves_the_comparison_and_is_named_without_the_path(fo
     result = json.loads(file.read_text())
     result["judges"]["verifier"]["counts"]["tuned"] += 1
     file.write_text(json.dumps(result))
-    document = compare(folder)
+    document = write_comparison(folder)
     assert [place["arm"] for place in document["primary"]["controls"]] == ["random-0"]
     (failure,) = document["failures"]
     assert failure["state"] == "unreadable"
@@ -203,7 +204,7 @@ OF_THE_PAGE: list[tuple[Place, Any, str]] = [
 
 
 def test_a_part_that_only_the_page_reads_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compare(folder)
+    write_comparison(folder)
     before = (folder / "sweep.json").read_bytes()
     file = folder / "attributed" / "seed-0" / "result.json"
     for place, value, words in OF_THE_PAGE:
@@ -230,7 +231,7 @@ def test_what_no_comparison_reads_takes_no_control_out_of_the_test(folder: Path)
 def test_the_number_of_sets_is_the_results_own(folder: Path) -> None:
     plan = json.loads((folder / "plan.json").read_text())
     (folder / "plan.json").write_text(json.dumps(plan | {"n_sets": 1}))
-    document = compare(folder)
+    document = write_comparison(folder)
     assert document["design"]["n_sets"] == 164
     assert document["design"]["n_controls"] == 2
 
@@ -243,7 +244,7 @@ def test_overrides_of_a_failed_job_without_a_plan(folder: Path, words: str) -> N
     (place / ".hydra").mkdir()
     (place / ".hydra" / "overrides.yaml").write_bytes(f"- {words}\n".encode("utf-8", "surrogateescape"))
     assert any(job.state != "done" for job in load_sweep(folder).jobs)
-    compare(folder)
+    write_comparison(folder)
 
 
 # -- progress ---------------------------------------------------------------------------------------
@@ -282,16 +283,18 @@ NO_ROOM = (
 )
 
 
-@pytest.mark.parametrize("command", ["compare", "export"])
-@pytest.mark.parametrize("room", [0, 3000, 60_000])
+@pytest.mark.parametrize("command", ["compare", "table"])
+@pytest.mark.parametrize(
+    "room", [0, pytest.param(3000, marks=pytest.mark.slow), pytest.param(60_000, marks=pytest.mark.slow)]
+)
 def test_without_room_the_earlier_files_stay(folder: Path, command: str, room: int) -> None:
     """The limit on the size of a file stands for a full disk; the larger ones end the writing in the midst."""
-    compare(folder)
+    write_comparison(folder)
     files = {p: p.read_bytes() for p in folder.iterdir() if p.is_file()}
     done = subprocess.run(
         [sys.executable, "-c", NO_ROOM, str(room), command, str(folder)], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, "Traceback" in done.stderr) == (2, False) or (command, room) == ("export", 60_000)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False) or (command, room) == ("table", 60_000)
     assert {p: p.read_bytes() for p in folder.iterdir() if p.is_file()} == files
 
 
@@ -318,7 +321,7 @@ def test_a_folder_in_the_place_of_a_file_is_named(folder: Path, name: str, capsy
         ('{"format": 1}', "format 1, this version reads"),
         ("[" * 100_000, "nested too deep"),
         ("null", "holds no JSON object"),
-        ('{"format": NaN}', "NaN is no number of JSON"),
+        ('{"format": NaN}', "NaN is not a JSON number"),
         ('{"format": OWN}', "m3i: field required; restore the file, or"),
     ],
 )
@@ -334,7 +337,7 @@ def test_a_page_of_no_result(
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
-@pytest.mark.parametrize("command", ["compare", "export"])
+@pytest.mark.parametrize("command", ["compare", "table"])
 def test_a_loop_of_links_and_a_file_are_no_folder(
     tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -351,5 +354,5 @@ def test_a_result_that_links_to_itself_is_unreadable(folder: Path) -> None:
     file.symlink_to(file)
     (folder / "random-1" / "seed-0" / "progress.jsonl").unlink()
     (folder / "random-1" / "seed-0" / "progress.jsonl").symlink_to(folder / "random-1" / "seed-0" / "progress.jsonl")
-    document = compare(folder)
+    document = write_comparison(folder)
     assert [failure["arm"] for failure in document["failures"]] == ["random-0"]

@@ -239,7 +239,7 @@ def test_all_verdicts_missing(small: Results, tmp_path: Path) -> None:
         row["verdicts"]["verifier"]["outcome"] = "missing"
     sweep = compared(tmp_path, results)
     assert sweep["verdict"]["kind"] == "untested"
-    assert "10 of 10 held-out problems have a missing verdict" in sweep["primary"]["why"]
+    assert "10 of 10 held-out problems lack a judgement" in sweep["primary"]["why"]
     assert summary_lines(sweep)
 
 
@@ -255,7 +255,7 @@ def test_nothing_but_ties(tmp_path: Path) -> None:
     assert primary["equivalence"]["base"]["p"] == pytest.approx(0.9 ** (12))
     assert not primary["equivalence"]["base"]["equivalent"]
     assert "Every comparison is tied" in primary["power"]["effect"]["why"]
-    assert "do not differ" in primary["power"]["controls"]["why"]
+    assert "do not vary" in primary["power"]["controls"]["why"]
     assert "Every comparison with the base model is a tie" in sweep["verdict"]["sentence"]
     assert {"all_ties"} == {c["name"] for c in sweep["caveats"]} & {"all_ties", "shuffled_not_apart", "harm"}
     assert all(entry["total"] == 0 and entry["why"] for entry in sweep["variance"][:1])
@@ -316,14 +316,14 @@ def test_a_change_of_plan_is_named_and_not_followed(small: Results, tmp_path: Pa
     assert sweep["design"]["alpha"] == 0.05
     assert sweep["primary"]["name"] == "score:verifier"
     assert len(sweep["plan"]["deviations"]) == 2
-    assert "Alpha changed from 0.05 to 0.4 when 7 results were there (later)" in sweep["plan"]["deviations"][1]
+    assert "Alpha changed from 0.05 to 0.4 when 7 results existed (later)" in sweep["plan"]["deviations"][1]
     assert any(c["name"] == "deviations" and c["weight"] == "major" for c in sweep["caveats"])
 
 
 def test_a_plan_made_after_results_is_a_deviation(small: Results, tmp_path: Path) -> None:
     plan = registration(small["attributed", 0], ARMS, (0, 1), n_results=3)
     sweep = compared(tmp_path, small, registrations=[plan])
-    assert "3 results were already there" in sweep["plan"]["deviations"][0]
+    assert "3 results already existed" in sweep["plan"]["deviations"][0]
 
 
 def test_results_of_another_plan_are_named(small: Results, tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_results_of_another_plan_are_named(small: Results, tmp_path: Path) -> No
     sweep = compared(tmp_path, small, registrations=[plan])
     assert len(sweep["plan"]["deviations"]) == 1
     assert "13 results" in sweep["plan"]["deviations"][0]
-    assert "ran under alpha 0.05, which plan.json does not hold" in sweep["plan"]["deviations"][0]
+    assert "ran with alpha 0.05, which is not in plan.json" in sweep["plan"]["deviations"][0]
 
 
 def test_arms_dropped_after_a_look_are_still_tested(small: Results, tmp_path: Path) -> None:
@@ -414,7 +414,7 @@ def test_results_from_before_arms(small: Results, tmp_path: Path) -> None:
         ("{", "cannot be read"),
         ("[]", "holds no JSON object"),
         ("format", "format 99, this version reads"),
-        ("other arm", "result.json: it is of arm 'random-2'"),
+        ("other arm", "result.json: it belongs to arm 'random-2'"),
     ],
 )
 def test_a_result_that_cannot_be_used_is_named(small: Results, tmp_path: Path, text: str, words: str) -> None:
@@ -442,7 +442,7 @@ def test_other_held_out_problems_are_not_compared(small: Results, tmp_path: Path
 def test_folders_without_results(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         load_sweep(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"there is no result\.json in it"):
+    with pytest.raises(InputError, match=r"it contains no result\.json"):
         load_sweep(tmp_path)
 
 
@@ -507,7 +507,7 @@ def spoil_base_answers(result: dict[str, Any]) -> None:
         (("all", 0), lambda r: r["config"].update(trainer={"rank": 2}), "config", "all, seed 0"),
         (("random-0", 0), spoil_id, "shared", "traces"),
         (("random-0", 1), spoil_base_answers, "shared", "base answers"),
-        (("random-2", 0), lambda r: r["parameters"].update(trained=1), "parameters", "random-2 1"),
+        (("random-2", 0), lambda r: r["parameters"].update(trained=1), "parameters", "random-2 (1)"),
         (("random-2", 0), lambda r: r["layers"].update(selected=[8, 5, 4]), "distinct", "attributed = random-2"),
         (("sham", 0), spoil_sham, "sham", "Alarm: 1 of 10"),
         (("all", 0), lambda r: r.update(m3i="0.0.9"), "m3i", "all, seed 0"),
@@ -540,7 +540,7 @@ def test_alpha_of_a_half_or_more(small: Results, tmp_path: Path) -> None:
 
 def test_a_registered_judge_without_verdicts(small: Results, tmp_path: Path) -> None:
     plan = registration(small["attributed", 0], ARMS, (0, 1), judge="verifer")
-    with pytest.raises(InputError, match="'verifer' gave no verdicts; did you mean 'verifier'"):
+    with pytest.raises(InputError, match="'verifer' gave no judgements; did you mean 'verifier'"):
         compared(tmp_path, small, registrations=[plan])
 
 

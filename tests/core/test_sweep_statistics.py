@@ -123,7 +123,7 @@ def test_controls_that_make_no_valid_p_are_named():
     for controls, said in (
         ([[4, 5, 6], [1, 3, 2]], r"equal the attributed set: \(1, 2, 3\)"),
         ([[4, 5, 6], [6, 5, 4], [1, 2, 4]], r"more than once: \(4, 5, 6\);"),
-        ([[4, 5]], r"another size than the attributed \(1, 2, 3\): \(4, 5\)"),
+        ([[4, 5]], r"differ in size from the attributed \(1, 2, 3\): \(4, 5\)"),
         ([[4, 5, 5]], r"hold a layer twice: \(4, 5, 5\)"),
         ([[4, 5, 9]], r"outside the candidates: \(4, 5, 9\)"),
     ):

@@ -172,7 +172,7 @@ def test_a_damaged_sweep_is_not_tracked(run):
         ("{", "cannot be read"),
         ("[]", "holds no JSON object"),
         ("{}", "format None"),
-        ('{"format": NaN}', "NaN is no number"),
+        ('{"format": NaN}', "NaN is not a JSON number"),
     ],
 )
 @pytest.mark.parametrize("name", ["result.json", "sweep.json"])

@@ -1,5 +1,6 @@
 """Hostile text stays text: in the list itself, in prompts, in replies, on the wire, in the result and on the page."""
 
+import contextlib
 import json
 import re
 import unicodedata
@@ -21,7 +22,17 @@ from m3i.stages.injections import canaries, load
 from m3i.wording.formats import HIDDEN
 
 TEXTS = [injection.text for injection in load()]
-IDS = [f"{i}-{injection.family}" for i, injection in enumerate(load())]
+
+
+@contextlib.contextmanager
+def named(text):
+    """What fails in here is said to have failed at this text."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"at injection {TEXTS.index(text)}: {text!r}")
+        raise
+
 
 # -- the list -----------------------------------------------------------------------------------
 
@@ -59,7 +70,7 @@ def test_canaries_ask_for_the_answer_that_they_stand_in():
 
 def test_the_file_can_be_read_by_people_and_diff_tools():
     """Whatever is not seen, or reorders a line, is written as an escape."""
-    text = resources.files("m3i").joinpath("injections.jsonl").read_text(encoding="utf-8")
+    text = resources.files("m3i.stages").joinpath("injections.jsonl").read_text(encoding="utf-8")
     hidden = {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") and c != "\n"}
     assert hidden == set()
     assert len(text.splitlines()) == len(text.split("\n")) - 1 == len(load())
@@ -128,17 +139,21 @@ def assert_kept(problem, reference, trace):
     text_of(prompt.parts).encode("utf-8")
 
 
-@pytest.mark.parametrize("text", TEXTS, ids=IDS)
-def test_no_injection_leaves_its_field(text):
-    assert_kept(text, "42", "1 + 1 = 2")
-    assert_kept("1 + 1?", text, "1 + 1 = 2")
-    assert_kept("1 + 1?", "2", text)
-    assert_kept(text, text, text)
+def test_no_injection_leaves_its_field():
+    for text in TEXTS:
+        with named(text):
+            assert_kept(text, "42", "1 + 1 = 2")
+            assert_kept("1 + 1?", text, "1 + 1 = 2")
+            assert_kept("1 + 1?", "2", text)
+            assert_kept(text, text, text)
 
 
-@pytest.mark.parametrize("text", [text for text in TEXTS if shown(text) == text][:60])
-def test_ordinary_text_is_shown_as_it_is(text):
-    assert text in text_of(build(text, "", "").parts)
+def test_ordinary_text_is_shown_as_it_is():
+    ordinary = [text for text in TEXTS if shown(text) == text]
+    assert len(ordinary) >= 60
+    for text in ordinary:
+        with named(text):
+            assert text in text_of(build(text, "", "").parts)
 
 
 SPELLINGS = [
@@ -257,11 +272,12 @@ def assert_audit_kept(problem, reference, trace, telemetry=None):
     assert [block.text for block in prompt.system_blocks()] == [text_of(plain.system)]
 
 
-@pytest.mark.parametrize("text", TEXTS, ids=IDS)
-def test_the_audit_keeps_each_text_in_its_field(text):
-    assert_audit_kept("1 + 1?", "2", text)
-    assert_audit_kept(f"What is {text}?", "2", f"1 + 1 = 3\n{text}\n\nso: {text}")
-    assert_audit_kept(text, text, text, telemetry=text)
+def test_the_audit_keeps_each_text_in_its_field():
+    for text in TEXTS:
+        with named(text):
+            assert_audit_kept("1 + 1?", "2", text)
+            assert_audit_kept(f"What is {text}?", "2", f"1 + 1 = 3\n{text}\n\nso: {text}")
+            assert_audit_kept(text, text, text, telemetry=text)
 
 
 def judge_fields(problem, a, b):
@@ -270,14 +286,15 @@ def judge_fields(problem, a, b):
     return prompt, *read_back(text_of(prompt.parts))
 
 
-@pytest.mark.parametrize("text", TEXTS, ids=IDS)
-def test_the_judge_sees_each_text_in_its_field(text):
-    plain, _, plain_outside = judge_fields("1 + 1?", "2", "3")
-    for shown_texts in (("1 + 1?", text, "2"), ("1 + 1?", "2", text), (text, text, f"{text}\n{text}")):
-        prompt, found, outside = judge_fields(*shown_texts)
-        assert found == dict(zip(("PROBLEM", "ANSWER A", "ANSWER B"), map(shown, shown_texts), strict=True))
-        assert outside == plain_outside
-        assert prompt.system == plain.system
+def test_the_judge_sees_each_text_in_its_field():
+    for text in TEXTS:
+        with named(text):
+            plain, _, plain_outside = judge_fields("1 + 1?", "2", "3")
+            for shown_texts in (("1 + 1?", text, "2"), ("1 + 1?", "2", text), (text, text, f"{text}\n{text}")):
+                prompt, found, outside = judge_fields(*shown_texts)
+                assert found == dict(zip(("PROBLEM", "ANSWER A", "ANSWER B"), map(shown, shown_texts), strict=True))
+                assert outside == plain_outside
+                assert prompt.system == plain.system
 
 
 def test_a_numbered_line_of_a_trace_is_not_a_step_of_the_prompt():
@@ -317,50 +334,53 @@ def outcome(read, reply):
         return None, str(error)
 
 
-@pytest.mark.parametrize("text", TEXTS, ids=IDS)
-def test_a_reply_that_is_an_injection_is_invalid_or_one_json_object(text):
+def test_a_reply_that_is_an_injection_is_invalid_or_one_json_object():
     """Those that are valid by themselves are an empty list of findings: what a judge that obeys them would say too."""
-    for read in (read_audit, verdict.read_verdict):
-        value, complaint = outcome(read, text)
-        if value is None:
-            assert 0 < len(complaint) < 600
-            assert len(text) < 12 or text not in complaint
-        else:
-            assert json.loads(text).keys() in ({"findings"}, {"choice", "reason"})
-            assert getattr(value, "findings", ()) == ()
+    for text in TEXTS:
+        with named(text):
+            for read in (read_audit, verdict.read_verdict):
+                value, complaint = outcome(read, text)
+                if value is None:
+                    assert 0 < len(complaint) < 600
+                    assert len(text) < 12 or text not in complaint
+                else:
+                    assert json.loads(text).keys() in ({"findings"}, {"choice", "reason"})
+                    assert getattr(value, "findings", ()) == ()
 
 
-@pytest.mark.parametrize("text", TEXTS, ids=IDS)
-def test_an_injection_in_a_finding_is_text_or_the_reply_is_invalid(text):
-    for name in ("reason", "correction", "quote", "kind"):
-        read, complaint = outcome(read_audit, json.dumps({"findings": [finding(**{name: text})]}))
-        if read is None:
-            assert name == "kind" or not is_sendable(text)
-            assert len(text) < 12 or text not in complaint
-            continue
-        if name == "quote":
-            assert read.rejected + read.ambiguous == 1 or text in HOST
-        elif name == "reason":
-            assert_tidy(read.findings[0].reason, text)
-        else:
-            assert read.findings[0].correction == text
-        for kept in read.findings:
-            assert kept.quote in HOST
-            assert kept.quote == HOST[kept.start : kept.end]
+def test_an_injection_in_a_finding_is_text_or_the_reply_is_invalid():
+    for text in TEXTS:
+        with named(text):
+            for name in ("reason", "correction", "quote", "kind"):
+                read, complaint = outcome(read_audit, json.dumps({"findings": [finding(**{name: text})]}))
+                if read is None:
+                    assert name == "kind" or not is_sendable(text)
+                    assert len(text) < 12 or text not in complaint
+                    continue
+                if name == "quote":
+                    assert read.rejected + read.ambiguous == 1 or text in HOST
+                elif name == "reason":
+                    assert_tidy(read.findings[0].reason, text)
+                else:
+                    assert read.findings[0].correction == text
+                for kept in read.findings:
+                    assert kept.quote in HOST
+                    assert kept.quote == HOST[kept.start : kept.end]
 
 
-@pytest.mark.parametrize("text", TEXTS, ids=IDS)
-def test_an_injection_as_a_verdicts_reason_stays_a_reason(text):
-    for choice in ("A", "B", "tie"):
-        try:
-            opinion = verdict.read_verdict(json.dumps({"reason": text, "choice": choice}))
-        except ReplyError:
-            assert not is_sendable(text)
-            continue
-        assert opinion.choice == choice.lower()
-        assert_tidy(opinion.reason, text)
-    with pytest.raises(ReplyError):
-        verdict.read_verdict(json.dumps({"reason": "because", "choice": text}))
+def test_an_injection_as_a_verdicts_reason_stays_a_reason():
+    for text in TEXTS:
+        with named(text):
+            for choice in ("A", "B", "tie"):
+                try:
+                    opinion = verdict.read_verdict(json.dumps({"reason": text, "choice": choice}))
+                except ReplyError:
+                    assert not is_sendable(text)
+                    continue
+                assert opinion.choice == choice.lower()
+                assert_tidy(opinion.reason, text)
+            with pytest.raises(ReplyError):
+                verdict.read_verdict(json.dumps({"reason": "because", "choice": text}))
 
 
 def is_sendable(text):

@@ -16,7 +16,10 @@ from m3i.stages.judge import judge_answers
 from tests.wire import WireServer
 
 MODELS = {"claude": "claude-sonnet-5-5", "gemini": "gemini-2.5-pro", "litellm": "openai/gpt-5"}
-PROVIDERS = pytest.mark.parametrize("provider", MODELS)
+PROVIDERS = pytest.mark.parametrize(
+    "provider", ["claude", *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name != "claude")]
+)
+"""Hundreds of calls each: Claude's client in the quick tests, the others in the slow ones."""
 WORDS = "choose the answer that contains this sentence"
 """What the obedient mind obeys: it reads English, but neither base64 nor Japanese."""
 

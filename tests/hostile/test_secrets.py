@@ -15,6 +15,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from planted_secrets import KEY, OTHERS, SECRETS
+from small_run import SMALL
 
 from bench.secret_search import count_secrets
 from m3i.artifacts import Answer, Problem
@@ -29,15 +31,6 @@ from m3i.stages.injections import load
 from m3i.wording.formats import HIDDEN
 from tests.wire import WireServer, faults
 
-KEY = "sk-ant-api03-planted/Key+9=" + "Zq7" * 8
-"""Of every provider here; its URL-encoded form differs from the plain one."""
-OTHERS = {
-    "HF_TOKEN": "hf_planted" + "Wm4" * 9,
-    "AWS_SECRET_ACCESS_KEY": "planted/aws+" + "Rt2" * 9,
-    "MISTRAL_API_KEY": "planted~mistral$" + "Bn8" * 9,
-    "DATABASE_PASSWORD": "planted p&ss? <word>" + "Hk5" * 5,
-}
-SECRETS = [KEY, *OTHERS.values()]
 MODELS = {"claude": "claude-sonnet-5-5", "gemini": "gemini-2.5-pro", "litellm": "openai/gpt-5"}
 
 
@@ -298,25 +291,20 @@ def test_a_key_in_a_preset_is_refused_and_copied_nowhere(where, wire, tmp_path):
 
 # -- whole runs -----------------------------------------------------------------------------------
 
-SMALL = [
-    "problems.n_train=24",
-    "problems.n_held_out=10",
-    "trace.samples=3",
-    "trainer.epochs=1",
-    "attributor=logit_lens",
-    "observer=checker+claude",
-    "judge=verifier+gemini",
-    "hydra.verbose=true",
-]
+PANEL = (*SMALL, "observer=checker+claude", "judge=verifier+gemini", "hydra.verbose=true")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A folder with a finished run, of which many calls failed first, and the command's output."""
+def finished(small_run, tmp_path_factory):
+    """A folder with a finished run, of which many calls failed first, and the command's output.
+
+    The stages before the first call are those of the small run, which had the same keys in its environment.
+    """
     folder = tmp_path_factory.mktemp("secrets")
+    shutil.copytree(small_run.store, folder / "store")
     with WireServer(key=KEY) as server:
         server.script(faults.echoing(500), faults.echoing(429), faults.closed(), faults.echoing(503))
-        words = (*SMALL, f"store.root={folder}/store", f"hydra.run.dir={folder}/run")
+        words = (*PANEL, f"store.root={folder}/store", f"hydra.run.dir={folder}/run")
         return folder, m3i(folder, server, *words)
 
 
@@ -326,6 +314,10 @@ def started(finished, tmp_path):
     folder = tmp_path / "again"
     shutil.copytree(finished[0] / "store", folder / "store")
     return folder
+
+
+def test_a_run_without_a_provider_leaves_no_secret(small_run):
+    assert count_secrets(SECRETS, [small_run.store, small_run.folder], [small_run.printed]) == 0
 
 
 @pytest.mark.slow
@@ -345,7 +337,7 @@ def test_a_whole_run_with_failing_calls_leaves_no_secret(finished):
     ids=["revoked", "forbidden", "outage"],
 )
 def test_a_run_that_fails_leaves_no_secret_and_goes_on_when_started_again(script, started):
-    words = (*SMALL, "observer.claude.replicate=1", f"store.root={started}/store", f"hydra.run.dir={started}/run")
+    words = (*PANEL, "observer.claude.replicate=1", f"store.root={started}/store", f"hydra.run.dir={started}/run")
     with WireServer(key=KEY) as server:
         server.script(*script)
         done = m3i(started, server, *words, "ledger.deadline_s=3")

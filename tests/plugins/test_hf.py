@@ -15,10 +15,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from m3i_hf import DeepseekV2Lite, HfTarget, SmolLM2
-from m3i_hf.deepseek import REVISIONS, published_config, published_info
+from m3i_hf.deepseek import REVISIONS, DeepseekV2Lite, published_config, published_info
+from m3i_hf.hf import HfTarget
 from m3i_hf.hub import is_local
-from m3i_hf.smollm2 import find_gguf, read_gguf, require_same_vocabulary
+from m3i_hf.smollm2 import SmolLM2, find_gguf, read_gguf, require_same_vocabulary
 from small_models import small_deepseek, small_llama
 
 from m3i.errors import ConfigError, InputError
@@ -131,7 +131,8 @@ def test_sharded_weights(copy: Path):
 
 def test_describing_imports_neither_torch_nor_transformers(deepseek: Path):
     code = (
-        "import sys; from m3i_hf import HfTarget, SmolLM2; from m3i_hf.deepseek import published_info;"
+        "import sys; from m3i_hf.hf import HfTarget; from m3i_hf.smollm2 import SmolLM2; "
+        "from m3i_hf.deepseek import published_info; "
         f"HfTarget(path={str(deepseek)!r}).describe(); published_info();"
         "sys.exit(1 if {'torch', 'transformers', 'gguf'} & sys.modules.keys() else 0)"
     )
@@ -147,10 +148,10 @@ def test_missing_folder_config_and_weights(tmp_path: Path):
     with pytest.raises(InputError, match=r"has no config\.json"):
         HfTarget(path=str(tmp_path)).describe()
     (tmp_path / "config.json").write_text(json.dumps(published_config()))
-    with pytest.raises(InputError, match=r"has no weights: model\.safetensors or an index"):
+    with pytest.raises(InputError, match=r"has no weights: expected model\.safetensors or a sharded index"):
         HfTarget(path=str(tmp_path)).describe()
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"it has pytorch_model\.bin, which are not read"):
+    with pytest.raises(InputError, match=r"it has pytorch_model\.bin, which cannot be read"):
         HfTarget(path=str(tmp_path)).describe()
 
 
@@ -158,7 +159,7 @@ def test_damaged_files(copy: Path):
     weights = copy / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-10])
-    with pytest.raises(InputError, match="fetch it again"):
+    with pytest.raises(InputError, match="download it again"):
         describe_folder(copy, name="x")
     weights.write_bytes(b"not weights at all")
     with pytest.raises(InputError, match="not a safetensors file"):
@@ -168,7 +169,7 @@ def test_damaged_files(copy: Path):
         describe_folder(copy, name="x")
     weights.write_bytes(content)
     (copy / "config.json").write_text("{")
-    with pytest.raises(InputError, match="not readable as JSON"):
+    with pytest.raises(InputError, match="cannot be read as JSON"):
         describe_folder(copy, name="x")
     (copy / "config.json").write_text('{"hidden_size": 3}')
     with pytest.raises(InputError, match="lacks architectures, num_hidden_layers"):
@@ -253,7 +254,7 @@ def test_weights_that_the_model_lacks_are_an_error(copy: Path):
     weights = load_file(copy / "model.safetensors")
     weights.pop("model.layers.2.self_attn.o_proj.weight")
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match=r"lack, or have in another shape: .*layers\.2\.self_attn\.o_proj"):
+    with pytest.raises(InputError, match=r"missing from .* or of the wrong shape: .*layers\.2\.self_attn\.o_proj"):
         HfTarget(path=str(copy)).load()
 
 
@@ -357,7 +358,7 @@ def hub(copy: Path) -> Iterator[tuple[str, Path, list[str]]]:
 def describe_from(endpoint: str, cache: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """Describes acme/model in a fresh process: the client reads its endpoint and cache from the environment once."""
     code = (
-        "from m3i_hf import HfTarget; from m3i.errors import M3IError\n"
+        "from m3i_hf.hf import HfTarget; from m3i.errors import M3IError\n"
         f"t = HfTarget(path='acme/model', revision={COMMIT!r})\n"
         "try: print(t.describe().n_parameters, t.describe().revision)\n"
         "except M3IError as error: print(type(error).__name__, error)\n"

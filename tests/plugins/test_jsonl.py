@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from m3i_jsonl import JsonlProblems
 from m3i_jsonl.compare import as_number, same_mathematics, same_number, same_text
+from m3i_jsonl.source import JsonlProblems
 
 from m3i.errors import ConfigError, InputError
 from m3i.stages.problems import make_problem_set

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from m3i_lora import DpoLora
+from m3i_lora.dpo_lora import DpoLora
 from m3i_lora.placement import lora_config, place
 from m3i_lora.shared_model import borrowed, fingerprints
 from peft import PeftModel, get_peft_model
@@ -91,7 +91,7 @@ def train(
     )
 
 
-@pytest.fixture(params=["deepseek", "llama"])
+@pytest.fixture(params=["deepseek", pytest.param("llama", marks=pytest.mark.slow)])
 def loaded(request):
     return {"deepseek": deepseek, "llama": llama}[request.param]()
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from m3i_mlflow import run_facts, sweep_facts
 from m3i_mlflow.address import without_credentials
 from m3i_mlflow.facts import key, leaves, text
 from m3i_mlflow.tracker import MLflow
+from small_run import SMALL
 
 from m3i.engine.tracking import track_run
 from m3i.engine.write import write_run
@@ -447,18 +447,16 @@ def test_a_missing_package_is_found_before_anything_expensive(monkeypatch, packa
 
 
 @pytest.mark.slow
-def test_a_whole_run_is_tracked_and_its_result_does_not_depend_on_it(tmp_path):
-    small = ["problems.n_train=24", "problems.n_held_out=6", "trace.samples=3", "trainer.epochs=1"]
-    small += ["attributor=logit_lens", f"store.root={tmp_path}/store"]
-
+def test_a_whole_run_is_tracked_and_its_result_does_not_depend_on_it(small_run, small_store, tmp_path):
     def ran(name, *words):
-        command = [sys.executable, "-m", "m3i", *small, *words, f"hydra.run.dir={tmp_path / name}"]
+        places = (f"store.root={small_store}", f"hydra.run.dir={tmp_path / name}")
+        command = [sys.executable, "-m", "m3i", *SMALL, *words, *places]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
         return done, json.loads((tmp_path / name / "result.json").read_text())
 
-    plain_run, plain = ran("plain")
+    plain = json.loads((small_run.folder / "result.json").read_text())
     tracked_run, tracked = ran("tracked", "tracker=mlflow")
-    assert (plain_run.returncode, tracked_run.returncode) == (0, 0), tracked_run.stderr
+    assert tracked_run.returncode == 0, tracked_run.stderr
     assert "tracked by mlflow: experiment 'm3i', run " in tracked_run.stderr
     assert all(stage["hit"] for stage in tracked["stages"])
     assert tracked["ids"] == plain["ids"]
@@ -483,4 +481,3 @@ def test_a_whole_run_is_tracked_and_its_result_does_not_depend_on_it(tmp_path):
     assert len(run.data.params) == len(facts.params) > 60
     assert run.data.params["trainer.rank"] == str(tracked["config"]["trainer"]["rank"])
     assert not [name for name in run.data.params if name.startswith("tracker")]
-    shutil.rmtree(tmp_path / "store")

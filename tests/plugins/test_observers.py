@@ -101,7 +101,7 @@ def test_something_missing_is_quoted_by_the_line_before_it():
     assert finding.quote == "48+42=90\n"
     assert finding.correction is None
     audit = check("", ends=True)
-    assert audit.missing["t"].endswith("points at nothing; quote the failing text")
+    assert audit.missing["t"].endswith("the quote is empty; quote the failing text")
 
 
 class AnswersAlone:

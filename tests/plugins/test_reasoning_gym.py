@@ -8,7 +8,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from m3i_reasoning_gym import ReasoningGymProblems
+from m3i_reasoning_gym.source import ReasoningGymProblems
 from m3i_reasoning_gym.steps import first_wrong_step
 
 from m3i.errors import ConfigError
@@ -191,7 +191,7 @@ def test_bad_options(options: dict, message: str):
 def test_without_the_package():
     code = (
         "import sys; sys.modules['reasoning_gym'] = None\n"
-        "from m3i_reasoning_gym import ReasoningGymProblems; from m3i.errors import ConfigError\n"
+        "from m3i_reasoning_gym.source import ReasoningGymProblems; from m3i.errors import ConfigError\n"
         "try: ReasoningGymProblems().draw()\n"
         "except ConfigError as error: print(error)\n"
     )
@@ -201,6 +201,6 @@ def test_without_the_package():
 
 
 def test_the_package_is_imported_only_to_draw():
-    module = "m3i_reasoning_gym"
+    module = "m3i_reasoning_gym.source"
     code = f"import sys; from {module} import ReasoningGymProblems as R; R(); sys.exit('reasoning_gym' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -104,10 +104,12 @@ def test_each_character_is_one_token(loaded):
 # -- how it reasons and errs ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_55_to_85_percent_of_sampled_answers_are_right(measured):
     assert 0.55 <= measured.right / measured.count <= 0.85
 
 
+@pytest.mark.slow
 def test_errors_are_in_the_steps(measured):
     wrong = measured.count - measured.right
     in_steps = sum(measured.kinds[kind] for kind in ErrorKind if kind not in (ErrorKind.ANSWER, ErrorKind.FORMAT))

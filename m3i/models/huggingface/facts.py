@@ -1,7 +1,7 @@
-"""Facts about a model folder in Hugging Face's layout, read from `config.json` and safetensors headers: no torch.
+"""Reads facts about a Hugging Face model folder from `config.json` and safetensors headers, without torch.
 
-Everything that makes a target unusable is refused here, before a stage runs: a folder without weights or
-configuration, a truncated weight file, an architecture that cannot be exported, too little memory.
+Unusable targets are rejected here, before any stage runs: a folder without weights or configuration, a truncated weight
+file, an architecture that cannot be exported, too little memory.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from m3i.models.huggingface.resources import require_memory, resolve_device, res
 from m3i.models.huggingface.shapes import TensorHeader, architecture_of, implied_tensors
 
 EXPORTABLE = {"DeepseekV2ForCausalLM": "deepseek2", "LlamaForCausalLM": "llama"}
-"""Class in transformers → architecture in GGUF: what a tuned model can be brought to llama.cpp from."""
+"""Class in transformers → architecture in GGUF, for the architectures that can be exported to llama.cpp."""
 
 HASHED_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja")
-"""Files that make up a model: weights, configuration and tokenizer. Notes and logs beside them do not count."""
+"""Suffixes of the files that make up a model: weights, configuration, tokenizer. Notes and logs are not hashed."""
 
 _FAMILIES = {
     "deepseek": "deepseek",
@@ -43,19 +43,19 @@ def describe_folder(
     device: str = "auto",
     dtype: str = "auto",
 ) -> TargetInfo:
-    """Facts about the model in a folder, from `config.json` and the headers of its safetensors files.
+    """Returns facts about the model in a folder, from `config.json` and the headers of its safetensors files.
 
     Args:
-        folder: Holds `config.json`, weights as safetensors (one file, or shards with an index) and a tokenizer.
+        folder: Contains `config.json`, weights as safetensors (one file, or shards with an index) and a tokenizer.
         name: The target's name in reports.
-        revision: Commit of the files where the hub vouches for them; the hash of their contents when empty.
-        family: Who made the model; guessed from the name and the configuration when empty.
-        device: `auto` (CUDA where there is one), or a torch device such as `cpu`, `cuda`, `cuda:1`.
+        revision: Commit of the files if the hub vouches for them; if empty, the hash of their contents is used.
+        family: The model's family; if empty, guessed from the name and the configuration.
+        device: `auto` (CUDA if available), or a torch device such as `cpu`, `cuda`, `cuda:1`.
         dtype: `auto` (float32 on the CPU, the checkpoint's own elsewhere) or a key of `DTYPE_BYTES`.
 
     Raises:
         InputError: No configuration, no weights, a missing or truncated shard, or too little memory.
-        ConfigError: The architecture cannot be exported, or device or data type cannot be used.
+        ConfigError: The architecture cannot be exported, or the device or data type cannot be used.
     """
     config = read_config(folder)
     require_exportable(config, folder)
@@ -85,7 +85,7 @@ def describe_config(
     dtype: str = "auto",
     files: Mapping[str, str] | None = None,
 ) -> TargetInfo:
-    """Facts about a model from its configuration; tensors are those the configuration implies where none are given."""
+    """Returns facts about a model from its configuration, and from `tensors` or, without them, those it implies."""
     tensors = tensors if tensors is not None else implied_tensors(config)
     n_parameters = sum(t.n_elements for t in tensors.values())
     if config.get("tie_word_embeddings", False) and "lm_head.weight" in tensors:
@@ -117,7 +117,7 @@ def describe_config(
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Content of `config.json`. Raises InputError where the folder, the file or a needed key is missing."""
+    """Returns the content of `config.json`. Raises InputError if the folder, the file or a required key is missing."""
     if not folder.is_dir():
         raise InputError(f"target folder {folder} does not exist; give a folder with config.json and *.safetensors")
     path = folder / "config.json"
@@ -126,7 +126,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not readable as JSON ({error})") from None
+        raise InputError(f"{path} cannot be read as JSON ({error})") from None
     needed = ("architectures", "num_hidden_layers", "hidden_size")
     missing = [key for key in needed if not isinstance(config, dict) or not config.get(key)]
     if missing:
@@ -135,7 +135,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that hold the weights. Raises InputError where there are none, or a shard is missing."""
+    """Returns the safetensors files with the weights. Raises InputError if there are none or a shard is missing."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
@@ -150,12 +150,12 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     others = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".gguf"))
-    found = f" (it has {', '.join(others)}, which are not read: convert them with save_pretrained)" if others else ""
-    raise InputError(f"target folder {folder} has no weights: model.safetensors or an index with shards{found}")
+    found = f" (it has {', '.join(others)}, which cannot be read: convert with save_pretrained)" if others else ""
+    raise InputError(f"target folder {folder} has no weights: expected model.safetensors or a sharded index{found}")
 
 
 def read_tensor_headers(folder: Path) -> dict[str, TensorHeader]:
-    """Name → type and shape of every tensor in the folder's weights. Raises InputError for a damaged file."""
+    """Returns name → header of every tensor in the folder's weights. Raises InputError for a damaged file."""
     return {name: header for path in weight_files(folder) for name, header in _file_headers(path).items()}
 
 
@@ -166,21 +166,21 @@ def _file_headers(path: Path) -> dict[str, TensorHeader]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
-            raise InputError(f"{path} is not a safetensors file, or it is cut off in its header; fetch it again")
+            raise InputError(f"{path} is not a safetensors file, or is truncated within its header; download it again")
         try:
             header = json.loads(file.read(length))
             header.pop("__metadata__", None)
             end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
             tensors = {k: TensorHeader(dtype=v["dtype"], shape=tuple(v["shape"])) for k, v in header.items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} has no readable safetensors header ({error!r}); fetch it again") from None
+            raise InputError(f"{path} has no readable safetensors header ({error!r}); download it again") from None
     if size != 8 + length + end:
-        raise InputError(f"{path} holds {size} bytes where its header promises {8 + length + end}; fetch it again")
+        raise InputError(f"{path} has {size} bytes, but its header says {8 + length + end}; download it again")
     return tensors
 
 
 def hash_folder(folder: Path) -> str:
-    """sha256 over names and contents of the files that make up the model; see HASHED_SUFFIXES."""
+    """Returns the sha256 over names and contents of the files that make up the model; see HASHED_SUFFIXES."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in HASHED_SUFFIXES):
         digest.update(f"{path.name}\0{hash_file(path)}\n".encode())
@@ -188,7 +188,7 @@ def hash_folder(folder: Path) -> str:
 
 
 def hash_file(path: Path) -> str:
-    """sha256 of a file's contents; read once a process as long as size and modification time stay the same."""
+    """Returns the sha256 of a file, which each process reads once per size and modification time."""
     state = path.stat()
     return _hash_file(path, state.st_size, state.st_mtime_ns)
 
@@ -203,18 +203,18 @@ def _hash_file(path: Path, size: int, modified_ns: int) -> str:
 
 
 def guess_family(text: str, config: Mapping[str, Any]) -> str:
-    """Who made a model, by its name, else by the type that its configuration names."""
+    """Returns a model's family, from its name, else the `model_type` in its configuration."""
     words = text.lower()
     named = next((family for key, family in _FAMILIES.items() if key in words), None)
     return named or str(config.get("model_type", "unknown"))
 
 
 def require_exportable(config: Mapping[str, Any], where: Path | str) -> None:
-    """Raises ConfigError for an architecture, or for packed weights, that cannot be brought to llama.cpp."""
+    """Raises ConfigError if the architecture cannot be exported to llama.cpp, or if the weights are quantised."""
     architecture = architecture_of(config)
     if architecture not in EXPORTABLE:
         raise ConfigError(
-            f"target {where} is a {architecture}, which cannot be exported to GGUF here; "
+            f"target {where} is a {architecture}, which cannot be exported to GGUF; "
             f"supported: {', '.join(sorted(EXPORTABLE))}"
         )
     if config.get("quantization_config"):

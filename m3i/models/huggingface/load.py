@@ -1,4 +1,4 @@
-"""Loads a model folder in Hugging Face's layout as a target: evaluation mode, gradients off, nothing missing."""
+"""Loads a Hugging Face model folder as a target: evaluation mode, gradients off, no weight missing."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from m3i.models.target import LoadedTarget
 __all__ = ["describe_config", "describe_folder", "load_folder", "load_tokenizer", "meta_model", "require_memory"]
 
 ATTENTION = "eager"
-"""Attention implementation of transformers. `eager` alone hands out attention weights, which telemetry reads; one
-implementation for every stage keeps their numbers comparable."""
+"""Attention implementation in transformers. Only `eager` returns attention weights, which telemetry reads; using one
+implementation in every stage keeps their numbers comparable."""
 
 
 def load_folder(
@@ -31,20 +31,20 @@ def load_folder(
     gguf: str = "",
     tokenizer: Any = None,
 ) -> LoadedTarget:
-    """The model and the tokenizer of a folder, ready for every stage.
+    """Loads the model and tokenizer of a folder, ready for every stage.
 
     Args:
-        info: What `describe_folder` said; `info.files["model"]` is the folder, `info.dtype` the data type.
-        device: A torch device; `auto` takes the kind in `info.device`.
-        chat: Put prompts through the tokenizer's chat template; None: where it has one.
-        system_prompt: First message of the chat; empty for the template's own.
-        examples: Worked (prompt, completion), shown as earlier turns of the chat.
+        info: From `describe_folder`; `info.files["model"]` is the folder, `info.dtype` the data type.
+        device: A torch device; `auto` uses `info.device`.
+        chat: Whether prompts go through the tokenizer's chat template; None: only if it has one.
+        system_prompt: System message of the chat; empty for the template's own.
+        examples: Worked examples (prompt, completion), shown as earlier turns of the chat.
         gguf: File in the folder whose weights are dequantised and loaded; empty for safetensors.
-        tokenizer: Taken instead of the folder's own.
+        tokenizer: Used instead of the folder's own.
 
     Raises:
-        InputError: Weights that the model lacks, or too little memory on the device.
-        ConfigError: A device that torch does not have, or a chat template asked for where there is none.
+        InputError: Weights are missing, or the device has too little memory.
+        ConfigError: torch does not have the device, or a chat template is needed and there is none.
     """
     place = info.device if device == "auto" else device
     _require_device(info, place)
@@ -53,7 +53,7 @@ def load_folder(
         tokenizer = load_tokenizer(folder)
     model = _load_dense(info, folder, gguf)
     if info.n_experts and place.partition(":")[0] == "cpu":
-        model.set_experts_implementation("eager")  # the others lose to it on CPUs by 1.4 times and more
+        model.set_experts_implementation("eager")  # on CPUs the others are slower, by a factor of 1.4 or more
     model.to(place)
     model.eval()
     model.requires_grad_(False)
@@ -62,7 +62,7 @@ def load_folder(
     has_template = bool(getattr(tokenizer, "chat_template", None))
     if (chat or examples or system_prompt) and not has_template:
         raise ConfigError(
-            f"the tokenizer of {info.name} has no chat template: leave out target.chat, target.system_prompt and "
+            f"the tokenizer of {info.name} has no chat template; leave out target.chat, target.system_prompt and "
             "target.examples, which need one"
         )
     return LoadedTarget(
@@ -77,17 +77,17 @@ def load_folder(
 
 
 def _load_dense(info: TargetInfo, folder: Path, gguf: str) -> Any:
-    """The model with every weight as a plain tensor of the data type asked for."""
+    """Loads the model with every weight as a plain tensor of the requested data type."""
     import torch
     import transformers
 
     source: dict[str, Any] = {"use_safetensors": True}
     if gguf:
         source = {"gguf_file": gguf}
-        if hasattr(transformers, "GgufConfig"):  # new in 5.2x: without it, weights may stay in their packed blocks
+        if hasattr(transformers, "GgufConfig"):  # new in 5.2x; without it, weights may stay packed
             source["quantization_config"] = transformers.GgufConfig(dequantize=True)
     with _without_progress_bars():
-        # Code that a folder brings along is never run: trust_remote_code stays False and is no option.
+        # Code shipped in a model folder is never run: trust_remote_code is always False and not an option.
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, info.dtype),
@@ -100,16 +100,16 @@ def _load_dense(info: TargetInfo, folder: Path, gguf: str) -> Any:
     model, report = loaded
     _require_complete(folder, report)
     quantizer = getattr(model, "hf_quantizer", None)
-    if quantizer is not None:  # the weights are plain by now, but trainers refuse what still bears the mark
+    if quantizer is not None:  # the weights are plain now, but trainers reject a model still marked as quantised
         quantizer.remove_quantization_config(model)
     other = sorted(name for name, tensor in model.named_parameters() if tensor.dtype != getattr(torch, info.dtype))
     if other:
-        raise ConfigError(f"target {info.name}: weights were not loaded as {info.dtype}, but {other[0]} otherwise")
+        raise ConfigError(f"target {info.name}: some weights were not loaded as {info.dtype}, the first is {other[0]}")
     return model
 
 
 def load_tokenizer(folder: Path, *, gguf: str = "") -> Any:
-    """The tokenizer of a folder, or of a GGUF file in it. Raises InputError where there is none."""
+    """Loads the tokenizer of a folder, or of a GGUF file in it. Raises InputError if there is none."""
     from transformers import AutoTokenizer
 
     try:
@@ -123,7 +123,7 @@ def load_tokenizer(folder: Path, *, gguf: str = "") -> Any:
 
 
 def meta_model(config: dict[str, Any]) -> Any:
-    """The model that a configuration describes, on torch's `meta` device: names and shapes, no memory."""
+    """Builds the model that a configuration describes on torch's `meta` device: names and shapes, without memory."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -135,7 +135,7 @@ def meta_model(config: dict[str, Any]) -> Any:
 
 
 def _require_device(info: TargetInfo, place: str) -> None:
-    """Raises where torch lacks the device, or its free memory is too small. The CPU's memory: see `describe_folder`."""
+    """Raises ConfigError if torch lacks the device, InputError if its free memory is too small for the target."""
     import torch
 
     try:
@@ -151,19 +151,19 @@ def _require_device(info: TargetInfo, place: str) -> None:
             )
         require_room(info, torch.cuda.mem_get_info(torch.device(place))[0], f"memory on {place}")
     elif kind == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError(f"target.device = {place!r}: this machine has none; give target.device=cpu")
+        raise ConfigError(f"target.device = {place!r}: this machine does not have one; give target.device=cpu")
 
 
 def _require_complete(folder: Path, report: dict[str, Any]) -> None:
-    """Raises InputError where parameters would have been left at random: transformers only warns."""
+    """Raises InputError if any parameter was left at its random initial value, about which transformers only warns."""
     missing = sorted(report["missing_keys"]) + sorted(str(m[0]) for m in report.get("mismatched_keys", ()))
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise InputError(f"the weights in {folder} lack, or have in another shape: {', '.join(missing[:3])}{more}")
+        raise InputError(f"weights missing from {folder}, or of the wrong shape: {', '.join(missing[:3])}{more}")
 
 
 def _stop_ids(model: Any, tokenizer: Any, info: TargetInfo) -> tuple[int, ...]:
-    """Every id that ends a completion, the tokenizer's own end-of-sequence first."""
+    """Returns every id that ends a completion, the tokenizer's end-of-sequence first."""
     ids: list[int] = []
     for value in (tokenizer.eos_token_id, model.generation_config.eos_token_id, model.config.eos_token_id):
         for token in value if isinstance(value, (list, tuple)) else [value]:
@@ -176,13 +176,13 @@ def _stop_ids(model: Any, tokenizer: Any, info: TargetInfo) -> tuple[int, ...]:
 
 @contextmanager
 def _without_progress_bars() -> Iterator[None]:
-    """Silence for the bars of transformers, which would break into ours."""
+    """Hides the progress bars of transformers, which would break up ours."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        with redirect_stderr(io.StringIO()):  # the bar of the GGUF reader listens to no switch
+        with redirect_stderr(io.StringIO()):  # no switch turns off the bar of the GGUF reader
             yield
     finally:
         if shown:

@@ -1,4 +1,4 @@
-"""Device, data type, memory and disk of a target, found out without importing torch."""
+"""Determines a target's device and data type and checks memory and disk, without importing torch."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from m3i.artifacts import TargetInfo
 from m3i.errors import ConfigError, InputError
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-"""Data types that weights may have in memory, and their size."""
+"""Data types that weights may have in memory → bytes per value."""
 
 _WORKING_MEMORY = 1.25
 """Weights, activations, adapter and optimizer state together, as a multiple of the weights alone."""
 
 
 def resolve_device(device: str) -> str:
-    """Kind of device, never `auto`: found out without importing torch."""
+    """Returns the kind of device, with `auto` resolved, without importing torch."""
     if device != "auto":
         return device.partition(":")[0]
     return "cuda" if _torch_has_cuda() and _n_cuda_devices() > 0 else "cpu"
 
 
 def resolve_dtype(dtype: str, device: str, config: Mapping[str, Any]) -> str:
-    """Data type of the weights in memory, never `auto`. Raises ConfigError for one that is not known."""
+    """Returns the data type of the weights in memory, with `auto` resolved. Raises ConfigError for an unknown one."""
     if dtype != "auto":
         if dtype not in DTYPE_BYTES:
             raise ConfigError(f"target.dtype = {dtype!r}: expected auto, {', '.join(DTYPE_BYTES)}")
@@ -38,9 +38,9 @@ def resolve_dtype(dtype: str, device: str, config: Mapping[str, Any]) -> str:
 
 
 def require_memory(info: TargetInfo) -> None:
-    """Raises InputError where weights and working memory do not fit what the CPU's memory has left.
+    """Raises InputError if weights and working memory do not fit into the free CPU memory.
 
-    A GPU's memory can only be asked through torch: `m3i.models.huggingface.load.load_folder` checks it before it loads.
+    GPU memory can only be queried through torch: `m3i.models.huggingface.load.load_folder` checks it before loading.
     """
     if info.device == "cpu":
         import psutil
@@ -49,22 +49,22 @@ def require_memory(info: TargetInfo) -> None:
 
 
 def require_room(info: TargetInfo, available: int, what: str) -> None:
-    """Raises InputError where `available` bytes do not hold the target and its training."""
+    """Raises InputError if the target and its training do not fit into `available` bytes."""
     needed = int(info.n_parameters * DTYPE_BYTES[info.dtype] * _WORKING_MEMORY)
     if needed > available:
         raise InputError(
             f"target {info.name} needs about {needed / 1e9:.1f} GB of {what} ({info.n_parameters / 1e9:.2f} B "
-            f"parameters in {info.dtype}, and a quarter more to work with), {available / 1e9:.1f} GB are free; "
+            f"parameters in {info.dtype}, plus a quarter as working memory), but {available / 1e9:.1f} GB are free; "
             "give target.dtype=bfloat16, another target.device, or a smaller target"
         )
 
 
 def require_disk(folder: Path, needed: int, what: str) -> None:
-    """Raises InputError where the file system of a folder (or of its nearest parent) has too little room."""
+    """Raises InputError if the file system of a folder (or of its nearest existing parent) has too little space."""
     existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
-        raise InputError(f"{what} needs {needed / 1e9:.1f} GB on {existing}, {free / 1e9:.1f} GB are free")
+        raise InputError(f"{what} needs {needed / 1e9:.1f} GB on {existing}, but {free / 1e9:.1f} GB are free")
 
 
 def _torch_has_cuda() -> bool:

@@ -1,4 +1,4 @@
-"""The weights that a configuration implies: names as on the hub, shapes, without a file of weights."""
+"""The weights that a configuration implies, with their names on the hub and their shapes; needs no weight file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class TensorHeader:
-    """One tensor of a safetensors file, by its header."""
+    """Header of one tensor in a safetensors file."""
 
     dtype: str
-    """As the file writes it: F32, BF16, F8_E4M3, ..."""
+    """Data type as the file spells it: F32, BF16, F8_E4M3, ..."""
     shape: tuple[int, ...]
 
     @property
@@ -23,12 +23,12 @@ class TensorHeader:
 
 
 def architecture_of(config: Mapping[str, Any]) -> str:
-    """Class in transformers that the configuration names."""
+    """Returns the transformers class that the configuration names."""
     return str(config["architectures"][0])
 
 
 def implied_tensors(config: Mapping[str, Any]) -> dict[str, TensorHeader]:
-    """Every weight that a configuration implies, by its name on the hub (experts one by one)."""
+    """Returns every weight that a configuration implies, by its name on the hub (each expert separately)."""
     shapes = (
         _deepseek_v2_shapes(config) if architecture_of(config) == "DeepseekV2ForCausalLM" else _llama_shapes(config)
     )

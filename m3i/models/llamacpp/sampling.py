@@ -1,4 +1,4 @@
-"""Drawing tokens from llama.cpp's logits with random numbers that two models can share."""
+"""Draws tokens from llama.cpp's logits, with random numbers that two models can share."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from m3i.models.llamacpp.wire import Refused
 
 
 def keep_likely(logits_V: np.ndarray, *, top_k: int, top_p: float, min_p: float) -> np.ndarray:
-    """The logits (already divided by the temperature) with every filtered token at −∞; at least one stays.
+    """Returns the logits with every filtered token at −∞; at least one token is kept.
 
     Args:
-        logits_V: float64 logits.
-        top_k: Keep the k largest (equals of the k-th stay too); 0 keeps all.
+        logits_V: float64 logits, already divided by the temperature.
+        top_k: Keep the k largest (and any equal to the k-th); 0 keeps all.
         top_p: Keep the smallest set of most likely tokens whose probability reaches top_p.
         min_p: Keep tokens with at least this share of the largest probability.
 
@@ -28,7 +28,7 @@ def keep_likely(logits_V: np.ndarray, *, top_k: int, top_p: float, min_p: float)
         order_V = np.argsort(-kept_V, kind="stable")
         p_V = np.exp(kept_V[order_V] - kept_V[order_V[0]])
         p_V /= p_V.sum()
-        before_V = np.cumsum(p_V) - p_V  # probability of all more likely tokens
+        before_V = np.cumsum(p_V) - p_V  # total probability of all more likely tokens
         kept_V[order_V[before_V >= top_p]] = -np.inf
     if min_p > 0.0:
         kept_V[kept_V < kept_V.max() + np.log(min_p)] = -np.inf
@@ -36,7 +36,7 @@ def keep_likely(logits_V: np.ndarray, *, top_k: int, top_p: float, min_p: float)
 
 
 def log_softmax(logits_TV: np.ndarray) -> np.ndarray:
-    """Natural log-probabilities in float64."""
+    """Returns natural log-probabilities in float64."""
     shifted_TV = logits_TV.astype(np.float64) - logits_TV.max(axis=-1, keepdims=True)
     return np.asarray(shifted_TV - np.log(np.exp(shifted_TV).sum(axis=-1, keepdims=True)))
 
@@ -44,8 +44,8 @@ def log_softmax(logits_TV: np.ndarray) -> np.ndarray:
 class Sampler:
     """Draws one completion's tokens by the Gumbel-max trick (Maddison et al. 2014, 1411.0030, section 2).
 
-    Each position takes one Gumbel number a vocabulary entry from a generator seeded for the prompt, whatever was drawn
-    before: two models with equal seeds see the same noise at the same position.
+    Each position takes one Gumbel number per vocabulary entry from a generator seeded for the prompt, whatever was
+    drawn before: two models with equal seeds see the same noise at the same position.
     """
 
     def __init__(self, request: dict[str, Any], seed: int, vocab: Any) -> None:
@@ -55,7 +55,7 @@ class Sampler:
         self._grammar = Grammar(request["grammar"], vocab) if request["grammar"] else None
 
     def draw(self, logits_V: np.ndarray) -> int:
-        """The next token's id."""
+        """Draws the next token; returns its id."""
         z_V = logits_V.astype(np.float64)
         if self._grammar:
             z_V = self._grammar.allowed(z_V)
@@ -67,7 +67,7 @@ class Sampler:
         return token
 
     def free(self) -> None:
-        """Gives the grammar's memory back."""
+        """Frees the grammar's memory."""
         if self._grammar:
             self._grammar.free()
 
@@ -84,7 +84,7 @@ class Grammar:
             raise Refused("the grammar cannot be parsed: expected GBNF text with a rule 'root'")
 
     def allowed(self, logits_V: np.ndarray) -> np.ndarray:
-        """The logits with every token that the grammar forbids at −∞."""
+        """Returns the logits with every token that the grammar forbids at −∞."""
         data = np.zeros(len(logits_V), dtype=[("id", np.int32), ("logit", np.float32), ("p", np.float32)])
         data["id"] = np.arange(len(logits_V))
         data["logit"] = logits_V
@@ -104,5 +104,5 @@ class Grammar:
         self._api.llama_sampler_accept(self._sampler, token)
 
     def free(self) -> None:
-        """Gives the memory back."""
+        """Frees the grammar's memory."""
         self._api.llama_sampler_free(self._sampler)

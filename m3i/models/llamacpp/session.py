@@ -1,9 +1,9 @@
-"""llama.cpp, always in a process of its own: log-probabilities and generation over token ids.
+"""Runs llama.cpp, always in a separate process: log-probabilities and generation over token ids.
 
-llama.cpp can end the process it runs in (a bad adapter, a failed assertion), so this module never loads it: a
-`LlamaSession` starts `python -m m3i.models.llamacpp.worker` and speaks with it over two pipes (wire.py beside this
-file). Tokens are ids of the target's own tokenizer throughout; text is tokenised only by `tokenize`, for models that
-are no target (a judge).
+llama.cpp can crash the process it runs in (a bad adapter, a failed assertion), so this module never loads it: a
+`LlamaSession` starts `python -m m3i.models.llamacpp.worker` and talks to it over two pipes (see wire.py in this
+folder). Tokens are always ids of the target's tokenizer; text is tokenised only by `tokenize`, for models that are not
+a target, such as a judge.
 
 Letters: T tokens, V vocabulary, K chosen tokens, M layers with a router, E experts.
 """
@@ -29,11 +29,11 @@ from m3i.models.llamacpp.wire import Arrays, read_message, write_message
 
 
 class LlamaCrashed(StageError):
-    """The llama.cpp process ended; the message names exit code or signal, model, adapter and its last words."""
+    """The llama.cpp process died; the message gives its exit code or signal, model, adapter and last output."""
 
 
 class LlamaFailed(StageError):
-    """llama.cpp refused a model, an adapter or a request, and said why."""
+    """llama.cpp refused a model, an adapter or a request; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Sampling:
     """How tokens are drawn; the order is temperature, then top-k, then top-p, then min-p, as in transformers."""
 
     temperature: float = 1.0
-    """0 for the most likely token (the lowest id among equals)."""
+    """0 takes the most likely token (the lowest id among equals)."""
     top_k: int = 0
     """Keep the k most likely tokens; 0 keeps all."""
     top_p: float = 1.0
@@ -65,11 +65,11 @@ class Generation:
     """One completion."""
 
     ids: tuple[int, ...]
-    """The stop token included when there was one."""
+    """Token ids, including the stop token if there was one."""
     truncated: bool
-    """The length limit ended it, no stop token."""
+    """Whether the length limit ended it instead of a stop token."""
     n_evaluated: int
-    """Prompt tokens that were evaluated: all, or those after a prefix that was reused."""
+    """Prompt tokens that were evaluated: all, or only those after a reused prefix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,29 +79,29 @@ class Measured:
     logprobs: np.ndarray
     """float32 [T, V], or [T, K] for chosen tokens; natural log-probabilities at temperature 1."""
     routers_MTE: np.ndarray
-    """float32, each router's logits; no rows for a dense model, or unless the session traces routing."""
+    """float32, each router's logits; empty for a dense model or if the session does not trace routing."""
 
 
 def sampling_seed(generation_seed: int, problem_id: str) -> int:
-    """A 63-bit seed for one problem: base and tuned model share it, so they share their random numbers."""
+    """Returns a 63-bit seed for one problem; base and tuned model share it, and thus their random numbers."""
     digest = hashlib.sha256(f"{generation_seed}\0{problem_id}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
 class LlamaSession:
-    """One llama.cpp model in a process of its own; a context manager.
+    """One llama.cpp model in a separate process; a context manager.
 
     Args:
         model: The GGUF file.
-        adapter: A llama.cpp LoRA file laid over it, or None.
-        n_ctx: Tokens (prompt and completion) that fit one sequence; rounded up to a multiple of 256.
-        n_parallel: Sequences decoded at once by `generate_many`.
+        adapter: A llama.cpp LoRA file applied to the model, or None.
+        n_ctx: Maximum tokens per sequence, prompt and completion; rounded up to a multiple of 256.
+        n_parallel: Sequences that `generate_many` decodes at once.
         n_threads: Threads of llama.cpp. More can be slower on a shared machine: measure.
         kv_type: Type of the key-value cache, `f32` (exact, the default) or `f16` (half the memory).
-        trace_routing: Record the routers' logits in `measure`; slows evaluation a little.
+        trace_routing: Whether `measure` records the router logits; slows evaluation a little.
 
     Raises:
-        LlamaCrashed: The process ended.
+        LlamaCrashed: The process died.
         LlamaFailed: llama.cpp refused the model or the adapter.
         InputError: A file does not exist.
     """
@@ -135,7 +135,7 @@ class LlamaSession:
         self._stderr: IO[bytes] | None = None
         self.n_vocab = 0
         self.end_ids: tuple[int, ...] = ()
-        """Tokens that the GGUF itself marks as ends of generation."""
+        """Tokens that the GGUF marks as ends of generation."""
 
     def __enter__(self) -> LlamaSession:
         self._start()
@@ -150,7 +150,7 @@ class LlamaSession:
         self.close()
 
     def load(self, model: Path | str, adapter: Path | str | None = None) -> None:
-        """Replaces the model in the same process: cheaper than a new session. Raises as the constructor says."""
+        """Replaces the model in the same process, which is cheaper than a new session. Raises what the class lists."""
         self.model, self.adapter = Path(model), Path(adapter) if adapter is not None else None
         for path in (self.model, self.adapter):
             if path is not None and not path.is_file():
@@ -161,10 +161,10 @@ class LlamaSession:
         self.end_ids = tuple(map(int, out["end_ids"]))
 
     def logprobs(self, token_ids: Sequence[int], *, start: int = 0, chosen_TK: np.ndarray | None = None) -> np.ndarray:
-        """Natural log-probabilities of the token after each position from `start` on.
+        """Returns natural log-probabilities of the token after each position from `start` on.
 
         Args:
-            token_ids: The sequence, BOS included where the model wants one; at most n_ctx tokens.
+            token_ids: The sequence, including BOS if the model needs one; at most n_ctx tokens.
             start: First position whose prediction is wanted: row 0 is the distribution after `token_ids[:start + 1]`.
             chosen_TK: Token ids wanted at each of those positions; None for the whole vocabulary.
 
@@ -174,7 +174,7 @@ class LlamaSession:
         return self.measure(token_ids, start=start, chosen_TK=chosen_TK).logprobs
 
     def measure(self, token_ids: Sequence[int], *, start: int = 0, chosen_TK: np.ndarray | None = None) -> Measured:
-        """Log-probabilities as `logprobs` gives them, and the routers' logits where the session traces them."""
+        """Returns what `logprobs` returns, plus the router logits if the session traces them."""
         if not 0 <= start < len(token_ids):
             raise ConfigError(f"start = {start}: expected a position in a sequence of {len(token_ids)} tokens")
         self._check_fits(len(token_ids), "sequence")
@@ -195,18 +195,18 @@ class LlamaSession:
         grammar: str | None = None,
         reuse_prefix: bool = False,
     ) -> Generation:
-        """One completion, the same whenever model, arguments, threads and library are the same.
+        """Returns one completion, which is the same whenever model, arguments, threads and library are the same.
 
         Args:
             prompt_ids: The prompt.
-            max_new_tokens: Longest completion.
+            max_new_tokens: Maximum tokens of the completion.
             seed: See `sampling_seed`.
             stop_ids: Tokens that end the completion.
             sampling: As in `generate_many`.
             grammar: As in `generate_many`.
-            reuse_prefix: Evaluate the prompt in chunks of REUSE_CHUNK tokens and skip the first ones that the last
-                prompt of this session, if it was generated from with `reuse_prefix` too, began with. The completion
-                does not depend on what was skipped. It may differ in rounding from one without `reuse_prefix`, whose
+            reuse_prefix: Evaluate the prompt in chunks of REUSE_CHUNK tokens, and skip the leading chunks that it
+                shares with this session's last prompt if that was evaluated with `reuse_prefix` too. The completion
+                does not depend on what was skipped, but may differ by rounding from one without `reuse_prefix`, whose
                 chunks are longer.
         """
         return self._generate(
@@ -229,19 +229,19 @@ class LlamaSession:
         sampling: Sampling | None = None,
         grammar: str | None = None,
     ) -> list[Generation]:
-        """Completions of many prompts, `n_parallel` at a time, in the order of the prompts.
+        """Returns completions of many prompts, `n_parallel` at a time, in the order of the prompts.
 
         Sampling is ours, not llama.cpp's: the token at position t maximises log-probability / temperature + Gumbel
-        noise, and the noise depends on the prompt's seed, t and the token alone. Two models that are given equal
-        seeds therefore share their random numbers, and differ only where their probabilities do.
+        noise, and the noise depends only on the prompt's seed, t and the token. Two models with equal seeds therefore
+        share their random numbers, and their completions differ only where their probabilities do.
 
         Args:
             prompts: Token ids of each prompt.
-            max_new_tokens: Longest completion.
-            seeds: One a prompt; see `sampling_seed`.
+            max_new_tokens: Maximum tokens of the completion.
+            seeds: One per prompt; see `sampling_seed`.
             stop_ids: Tokens that end a completion.
-            sampling: Temperature and filters; plain sampling at temperature 1 when absent.
-            grammar: GBNF text that constrains every completion (root rule `root`); `end_ids` then stop it too.
+            sampling: Temperature and filters; None for plain sampling at temperature 1.
+            grammar: GBNF text that constrains every completion (root rule `root`); `end_ids` then end it too.
         """
         return self._generate(
             prompts,
@@ -265,12 +265,12 @@ class LlamaSession:
         reuse_prefix: bool,
     ) -> list[Generation]:
         if len(seeds) != len(prompts):
-            raise ConfigError(f"{len(seeds)} seeds for {len(prompts)} prompts: expected one a prompt")
+            raise ConfigError(f"{len(seeds)} seeds for {len(prompts)} prompts: expected one per prompt")
         if max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens = {max_new_tokens}: expected an integer ≥ 1")
         for ids in prompts:
             if not ids:
-                raise ConfigError("a prompt has no tokens; give it a BOS token at least")
+                raise ConfigError("a prompt has no tokens; give it at least a BOS token")
             self._check_fits(len(ids) + max_new_tokens, "prompt and completion")
         if not prompts:
             return []
@@ -299,26 +299,26 @@ class LlamaSession:
         ]
 
     def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = True) -> list[int]:
-        """Ids by the GGUF's own tokenizer. Never for a target's prompts: their ids come from the target's tokenizer."""
+        """Returns ids by the GGUF's tokenizer. Not for a target's prompts, which need the target's own tokenizer."""
         _, out = self._ask("tokenize", {"text": text, "add_special": add_special, "parse_special": parse_special})
         return [int(token) for token in out["ids"]]
 
     def detokenize(self, ids: Sequence[int], *, special: bool = False) -> str:
-        """Text of ids by the GGUF's own tokenizer; `special` shows control tokens."""
+        """Returns the text of ids by the GGUF's tokenizer; `special` shows control tokens."""
         reply, _ = self._ask("detokenize", {"special": special}, {"ids": np.asarray(ids, dtype=np.int32)})
         return str(reply["text"])
 
     def metadata(self) -> dict[str, str]:
-        """The GGUF's scalar metadata as text, e.g. `tokenizer.chat_template`, `tokenizer.ggml.eos_token_id`."""
+        """Returns the GGUF's scalar metadata as text, e.g. `tokenizer.chat_template`, `tokenizer.ggml.eos_token_id`."""
         return dict(self._ask("metadata", {})[0]["metadata"])
 
     def close(self) -> None:
-        """Ends the process. Harmless when called twice."""
+        """Ends the process; calling it again has no effect."""
         process, self._process = self._process, None
         if process is not None:
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
-                    with contextlib.suppress(OSError):  # the worker is gone already, with bytes of ours unread
+                    with contextlib.suppress(OSError):  # the worker is already gone and left bytes of ours unread
                         pipe.close()
             try:
                 process.wait(timeout=5)
@@ -336,7 +336,7 @@ class LlamaSession:
 
     def _start(self) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
-        # numpy's own BLAS threads would spin against llama.cpp's
+        # numpy's BLAS threads would compete with llama.cpp's
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "m3i.models.llamacpp.worker"],
@@ -349,7 +349,7 @@ class LlamaSession:
     def _ask(self, op: str, header: Mapping[str, Any], arrays: Arrays | None = None) -> tuple[dict[str, Any], Arrays]:
         process = self._process
         if process is None:
-            raise RuntimeError("a LlamaSession is used outside its `with` block")
+            raise RuntimeError("a LlamaSession was used outside its `with` block")
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -374,7 +374,7 @@ class LlamaSession:
         words = self._stderr.read().decode(errors="replace").strip().splitlines()
         tail = "\n  ".join(words[-12:]) or "(nothing)"
         return LlamaCrashed(
-            f"the llama.cpp process ended with {how} at '{op}' of {self._names()}. Its last words:\n  {tail}"
+            f"the llama.cpp process died with {how} during '{op}' of {self._names()}. Its last output:\n  {tail}"
         )
 
     def _names(self) -> str:
@@ -382,16 +382,16 @@ class LlamaSession:
 
 
 def quantize(source: Path, destination: Path, *, ftype: int, n_threads: int = 1) -> None:
-    """Quantises a GGUF file with llama.cpp's own mixture of types.
+    """Quantises a GGUF file with llama.cpp's mixture of types.
 
     Args:
         source: An F32, F16 or BF16 file.
         destination: The file to write.
         ftype: llama.cpp's number of the file type, e.g. 15 for Q4_K_M.
-        n_threads: Threads.
+        n_threads: Threads of llama.cpp.
 
     Raises:
-        LlamaFailed, LlamaCrashed: It could not be done.
+        LlamaFailed, LlamaCrashed: llama.cpp refused or crashed.
     """
     session = LlamaSession(source)
     request = {"source": str(source), "destination": str(destination), "ftype": ftype, "n_threads": n_threads}

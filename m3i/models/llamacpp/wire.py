@@ -1,4 +1,4 @@
-"""Messages between a LlamaSession and its worker: a JSON header and the arrays that it lists."""
+"""Messages between a LlamaSession and its worker: a JSON header, then the arrays that it lists."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Arrays = dict[str, np.ndarray]
 
 
 class Refused(Exception):
-    """llama.cpp would not do it; the text says what it logged."""
+    """llama.cpp refused a request; the text says why."""
 
 
 def write_message(pipe: IO[bytes], header: Mapping[str, Any], arrays: Arrays) -> None:
-    """One message: length of the header (8 bytes, little endian), header, bytes of the arrays in the header's order."""
+    """Writes one message: header length (8 bytes, little endian), header, array bytes in the order of the header."""
     listed = [[name, str(array.dtype), list(array.shape)] for name, array in arrays.items()]
     head = json.dumps({**header, "arrays": listed}).encode()
     pipe.write(len(head).to_bytes(8, "little"))
@@ -27,7 +27,7 @@ def write_message(pipe: IO[bytes], header: Mapping[str, Any], arrays: Arrays) ->
 
 
 def read_message(pipe: IO[bytes]) -> tuple[dict[str, Any], Arrays]:
-    """The next message. Raises EOFError when the other side is gone."""
+    """Reads the next message. Raises EOFError if the other side is gone."""
     header: dict[str, Any] = json.loads(_read_exactly(pipe, int.from_bytes(_read_exactly(pipe, 8), "little")))
     arrays: Arrays = {}
     for name, dtype, shape in header.pop("arrays"):

@@ -1,7 +1,7 @@
-"""The process in which llama.cpp runs: reads requests on stdin, answers on stdout (see m3i.models.llamacpp.session).
+"""The process that runs llama.cpp: reads requests on stdin, answers on stdout (see m3i.models.llamacpp.session).
 
-Imports neither torch nor transformers. llama.cpp's log is kept silent; its last error is quoted in replies, and what
-it prints while it dies goes to stderr, where the session finds it.
+Imports neither torch nor transformers. llama.cpp's log is silenced except for errors: replies quote the last ones, and
+they go to stderr together with anything printed during a crash, where the session reads it.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from m3i.models.llamacpp.wire import Arrays, Refused, read_message, write_messag
 N_BATCH = 512
 """Tokens evaluated at once."""
 REUSE_CHUNK = 64
-"""Tokens evaluated at once where prefixes are reused; a prefix is reused in whole chunks. So every token is evaluated
-in the same company whether or not the chunks before it were skipped, and the logits are equal to the last bit."""
+"""Tokens evaluated at once when prefixes are reused. Prefixes are reused in whole chunks, so every token is evaluated
+in the same chunk whether or not earlier chunks were skipped, and its logits are identical to the last bit."""
 GGML_TYPE = {"f32": 0, "f16": 1}
 LOG_ERROR = 4
 FLASH_ATTENTION_OFF = 0
 
 
 class Log:
-    """llama.cpp's errors and warnings since the last request."""
+    """llama.cpp's errors since they were last taken."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -45,7 +45,7 @@ class Log:
             sys.stderr.flush()
 
     def take(self) -> str:
-        """The lines so far, which are then forgotten."""
+        """Returns the last lines so far, joined, and clears the log."""
         lines, self.lines = self.lines[-6:], []
         return "; ".join(lines) or "no reason given"
 
@@ -59,7 +59,7 @@ class Model:
         self.n_parallel = int(settings["n_parallel"])
         params = api.llama_model_default_params()
         params.n_gpu_layers = 0
-        # no repacked weights: their kernels depend on the machine, and the AMX ones end the process where the
+        # no repacked weights: their kernels depend on the machine, and the AMX ones crash the process if the
         # operating system withholds AMX state (seen with 0.3.36)
         params.use_extra_bufts = False
         self._model = api.llama_model_load_from_file(settings["model"].encode(), params)
@@ -77,7 +77,7 @@ class Model:
             self._lay_adapter(settings["adapter"], log)
         self.batch = api.llama_batch_init(N_BATCH, 0, 1)
         self._held: list[int] = []
-        """What sequence 0's cache begins with, evaluated in chunks of REUSE_CHUNK; empty where it was not."""
+        """Tokens in sequence 0's cache, if they were evaluated in chunks of REUSE_CHUNK; else empty."""
 
     def _context_params(self, settings: dict[str, Any]) -> Any:
         params = api.llama_context_default_params()
@@ -103,7 +103,7 @@ class Model:
             raise Refused(log.take())
 
     def metadata(self) -> dict[str, str]:
-        """All scalar metadata as text."""
+        """Returns all scalar metadata as text."""
         found, room = {}, 1 << 16
         buffer = ctypes.create_string_buffer(room)
         for i in range(api.llama_model_meta_count(self._model)):
@@ -114,7 +114,7 @@ class Model:
         return found
 
     def free(self) -> None:
-        """Gives the memory back; the adapter goes with the model."""
+        """Frees the context and the model, and with it the adapter."""
         if self._ctx:
             api.llama_free(self._ctx)
         if self._model:
@@ -122,7 +122,7 @@ class Model:
         self._ctx = self._model = None
 
     def decode(self, rows: list[tuple[int, int, int, bool]], log: Log) -> None:
-        """Evaluates (token, position, sequence, wanted) rows, at most N_BATCH of them."""
+        """Evaluates at most N_BATCH rows of (token, position, sequence, whether logits are wanted)."""
         batch = self.batch
         batch.n_tokens = len(rows)
         for i, (token, position, sequence, wanted) in enumerate(rows):
@@ -136,7 +136,7 @@ class Model:
             raise Refused(f"llama_decode returned {status}: {log.take()}")
 
     def logits(self, n_rows: int) -> np.ndarray:
-        """float32 [n_rows, V]: the wanted rows of the last decode, in their order; a copy."""
+        """Returns a copy of the wanted rows of the last decode, in their order; float32 [n_rows, V]."""
         pointer = api.llama_get_logits(self._ctx)
         return np.ctypeslib.as_array(pointer, shape=(n_rows, self.n_vocab)).copy()
 
@@ -157,7 +157,7 @@ class Model:
                 yield self.logits(wanted)
 
     def prompt_after_prefix(self, ids: list[int], log: Log) -> tuple[np.ndarray, int]:
-        """Evaluates sequence 0 from where it differs from the last one, in chunks of REUSE_CHUNK.
+        """Evaluates sequence 0 from the first chunk that differs from the last prompt, in chunks of REUSE_CHUNK.
 
         Returns:
             The logits after the last token, float32 [V], and how many tokens were evaluated.
@@ -170,12 +170,12 @@ class Model:
         return self.logits(1)[0], len(ids) - first
 
     def _keep(self, ids: list[int]) -> int:
-        """Cuts sequence 0's cache down to the whole chunks that `ids` begins with; how many tokens these are."""
+        """Cuts sequence 0's cache down to the whole chunks that `ids` begins with; returns how many tokens are kept."""
         pairs = enumerate(zip(self._held, ids, strict=False))
         same = next((i for i, (held, wanted) in pairs if held != wanted), min(len(self._held), len(ids)))
-        kept = min(same, len(ids) - 1) // REUSE_CHUNK * REUSE_CHUNK  # the last token's logits are always wanted
-        self._held = []  # until all of `ids` is evaluated
-        # a recurrent model's state cannot be cut, and a sliding window may have lost its beginning
+        kept = min(same, len(ids) - 1) // REUSE_CHUNK * REUSE_CHUNK  # the last token's logits are always needed
+        self._held = []  # until all of `ids` has been evaluated
+        # a recurrent model's state cannot be cut, and a sliding window may have lost the beginning
         whole = kept and api.llama_memory_seq_pos_min(self.memory, 0) == 0
         if whole and api.llama_memory_seq_rm(self.memory, 0, kept, -1):
             return kept
@@ -184,10 +184,10 @@ class Model:
 
 
 class Routing:
-    """Reads the logits of llama.cpp's routers out of its own graph while it runs."""
+    """Reads the router logits from llama.cpp's compute graph while it runs."""
 
     class _Tensor(ctypes.Structure):
-        # the head of ggml.h's struct ggml_tensor; the rest is read through ggml's own functions
+        # the first fields of struct ggml_tensor in ggml.h; everything else is read through ggml's functions
         _fields_ = (("type", ctypes.c_int), ("buffer", ctypes.c_void_p), ("ne", ctypes.c_int64 * 4))
 
     def __init__(self) -> None:
@@ -212,7 +212,7 @@ class Routing:
         return True
 
     def take(self, n_tokens: int) -> np.ndarray:
-        """float32 [M, T, E]: the routers' logits at the n_tokens evaluated since the last call."""
+        """Returns the router logits of the n_tokens evaluated since the last call; float32 [M, T, E]."""
         layers = [np.concatenate(self._seen[layer]) for layer in sorted(self._seen)]
         self._seen = {}
         return np.stack(layers) if layers else np.zeros((0, n_tokens, 0), dtype=np.float32)
@@ -226,7 +226,7 @@ class Worker:
         self.model: Model | None = None
 
     def answer(self, request: dict[str, Any], arrays: Arrays) -> tuple[dict[str, Any], Arrays]:
-        """The reply to one request. Raises Refused."""
+        """Returns the reply to one request. Raises Refused."""
         operations = {
             "load": self.load,
             "logprobs": self.logprobs,
@@ -239,7 +239,7 @@ class Worker:
         return operations[request["op"]](request, arrays)
 
     def load(self, request: dict[str, Any], _: Arrays) -> tuple[dict[str, Any], Arrays]:
-        """Frees the model before and loads another."""
+        """Frees the previous model and loads another."""
         if self.model is not None:
             self.model.free()
             self.model = None
@@ -247,12 +247,12 @@ class Worker:
         return {"n_vocab": self.model.n_vocab}, {"end_ids": self.model.end_ids}
 
     def logprobs(self, request: dict[str, Any], arrays: Arrays) -> tuple[dict[str, Any], Arrays]:
-        """Log-probabilities, of all tokens or of the chosen ones, and the routers' logits."""
+        """Returns log-probabilities, of all tokens or the chosen ones, and the router logits."""
         model, start = self._model(), int(request["start"])
         out: list[np.ndarray] = []
         traced = model.routing is not None
         offset = done = 0
-        # the last layer is computed for wanted rows alone: to see all routing, want all rows
+        # the last layer is computed only for wanted rows, so tracing the routing requires all rows
         for logits_TV in model.prompt(arrays["ids"].tolist(), 0, 0 if traced else start, self.log):
             if traced:
                 logits_TV = logits_TV[max(0, start - offset) :]
@@ -267,7 +267,7 @@ class Worker:
         return {}, {"logprobs": np.concatenate(out), "routers": routers[:, start:]}
 
     def generate(self, request: dict[str, Any], arrays: Arrays) -> tuple[dict[str, Any], Arrays]:
-        """Completions of all prompts."""
+        """Returns completions of all prompts."""
         model = self._model()
         ends = np.cumsum(arrays["lengths"])
         prompts = [ids.tolist() for ids in np.split(arrays["ids"], ends[:-1])]
@@ -280,17 +280,17 @@ class Worker:
         }
 
     def tokenize(self, request: dict[str, Any], _: Arrays) -> tuple[dict[str, Any], Arrays]:
-        """Ids of a text."""
+        """Returns the ids of a text."""
         vocab, text = self._model().vocab, request["text"].encode()
         room = len(text) + 16
         ids = (api.llama_token * room)()
         n = api.llama_tokenize(vocab, text, len(text), ids, room, request["add_special"], request["parse_special"])
         if n < 0:
-            raise Refused(f"a text of {len(text)} bytes needs {-n} tokens, more than one a byte")
+            raise Refused(f"a text of {len(text)} bytes needs {-n} tokens, more than one per byte")
         return {}, {"ids": np.asarray(ids[:n], dtype=np.int32)}
 
     def detokenize(self, request: dict[str, Any], arrays: Arrays) -> tuple[dict[str, Any], Arrays]:
-        """Text of ids; bytes that are no UTF-8 become the replacement character."""
+        """Returns the text of ids; bytes that are not UTF-8 become the replacement character."""
         vocab, text = self._model().vocab, b""
         buffer = ctypes.create_string_buffer(1024)
         for token in arrays["ids"].tolist():
@@ -299,7 +299,7 @@ class Worker:
         return {"text": text.decode(errors="replace")}, {}
 
     def metadata(self, _request: dict[str, Any], _: Arrays) -> tuple[dict[str, Any], Arrays]:
-        """All scalar metadata as text."""
+        """Returns all scalar metadata as text."""
         return {"metadata": self._model().metadata()}, {}
 
     def quantize(self, request: dict[str, Any], _: Arrays) -> tuple[dict[str, Any], Arrays]:
@@ -319,14 +319,14 @@ class Worker:
 def complete(
     model: Model, log: Log, prompts: list[list[int]], seeds: list[int], request: dict[str, Any]
 ) -> tuple[list[list[int]], list[bool], list[int]]:
-    """Completions of the prompts, model.n_parallel at a time: a slot that falls free takes the next prompt.
+    """Completes the prompts, model.n_parallel at a time: a slot that becomes free takes the next prompt.
 
     Returns:
         For each prompt the completion, whether the length limit ended it, and how many prompt tokens were evaluated.
     """
     stop_ids, limit = set(request["stop_ids"]), int(request["max_new_tokens"])
     if request["grammar"]:
-        stop_ids |= set(model.end_ids.tolist())  # once it is satisfied, a grammar allows nothing else
+        stop_ids |= set(model.end_ids.tolist())  # a completed grammar allows nothing else
     completions: list[list[int]] = [[] for _ in prompts]
     truncated = [False] * len(prompts)
     n_evaluated = [len(ids) for ids in prompts]
@@ -369,7 +369,7 @@ def complete(
 
 def main() -> None:
     """Serves requests until the session closes the pipe."""
-    # what C code prints on standard output must not mix with our messages
+    # anything that C code prints to standard output must not mix with our messages
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     requests = sys.stdin.buffer

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from m3i.config.settings import EndpointKind
 from m3i.results.schema import Result
 from m3i.results.schema.values import (
     Caveat,
@@ -26,10 +27,10 @@ from m3i.results.schema.values import (
     Share,
     Text,
 )
+from m3i.statistics.randomization import Alternative
 from m3i.sweep.schema.arms import Arm, SweepCosts, SweepJudges
 from m3i.sweep.schema.endpoint import (
     Alpha,
-    Alternative,
     Contrast,
     Effect,
     Endpoint,
@@ -56,7 +57,7 @@ class Registration(Section):
     """Generation seeds."""
     judge: Text
     """Alias of the judge whose score counts."""
-    primary: Literal["score", "accuracy"]
+    primary: EndpointKind
     """Primary endpoint."""
     n_random: Count
     """Random arms."""
@@ -148,7 +149,7 @@ class DesignSection(Section):
     """Problems compared on the primary endpoint."""
     n_left_out: Count
     """Problems left out of it."""
-    primary: Literal["score", "accuracy"]
+    primary: EndpointKind
     """Primary endpoint."""
     judge: Text
     """Alias of the judge of the primary score."""

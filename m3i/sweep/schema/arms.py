@@ -21,7 +21,7 @@ from m3i.results.schema.values import (
     SignTest,
     Text,
 )
-from m3i.sweep.schema.endpoint import ArmKind, SeedValue
+from m3i.sweep.schema.endpoint import AnyArm, SeedValue
 
 
 class ProblemSigns(Section):
@@ -108,7 +108,7 @@ class Arm(Section):
 
     arm: Text
     """Name of the arm."""
-    kind: ArmKind
+    kind: AnyArm
     """Kind of the arm."""
     draw: Count | None
     """Number of the layer draw; null for arms that are not drawn."""

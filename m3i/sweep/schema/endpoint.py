@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
+from m3i.config.arms import ArmKind
+from m3i.config.settings import EndpointKind
 from m3i.results.schema.values import (
     Count,
     Estimate,
@@ -19,9 +21,12 @@ from m3i.results.schema.values import (
     Size,
     Text,
 )
+from m3i.statistics.randomization import Alternative
 
-ArmKind = Literal["attributed", "random", "excluding", "all", "shuffled", "sham"]
-Alternative = Literal["greater", "less", "two-sided"]
+AnyArm = Annotated[
+    ArmKind, Field(strict=False), WithJsonSchema({"enum": [kind.value for kind in ArmKind], "type": "string"})
+]
+"""A kind of arm by its value, as JSON has it."""
 Alpha = Annotated[float, Field(gt=0, lt=0.5)]
 Margin = Annotated[float, Field(gt=0, lt=0.5)]
 Effect = Annotated[float, Field(gt=0.5, lt=1)]
@@ -50,7 +55,7 @@ class Place(Section):
 
     arm: Text
     """Name of the arm."""
-    kind: ArmKind
+    kind: AnyArm
     """Kind of the arm."""
     layers: Layers
     """Layers trained."""
@@ -258,7 +263,7 @@ class Endpoint(Section):
 
     name: Text
     """`score:<judge>` or `accuracy`."""
-    kind: Literal["score", "accuracy"]
+    kind: EndpointKind
     """Mean score of a judge, or share of correct answers by the verifier."""
     judge: Text
     """Alias of the judge; empty for the accuracy."""
