@@ -173,14 +173,14 @@ FAULTS = [
         "def __post_init__(self):",
         "def __post_init__(self):\n        self.order = Order.up",
         ".order enters the key unless result free",
-        "gives the key of",
+        "gives the same key as",
     ),
     (
         "selector",
         "def __post_init__(self):",
         "def __post_init__(self):\n        self.k += len(self.scratch)",
         ".scratch enters the key unless result free",
-        "it is declared result-free and changes the store's key",
+        "it is declared result-free but changes the store's key",
     ),
     (
         "selector",
@@ -197,7 +197,7 @@ FAULTS = [
         ".k refuses bad values",
         "without naming the",
     ),
-    ("selector", "m3i.require(self.k >= 1,", "1 / self.k, (", ".k refuses bad values", "ends in ZeroDivisionError"),
+    ("selector", "m3i.require(self.k >= 1,", "1 / self.k, (", ".k refuses bad values", "raises ZeroDivisionError"),
     (
         "selector",
         "k: int = 2",
@@ -294,14 +294,14 @@ FAULTS = [
         "solution=str(n + 1)",
         'solution="so"',
         " verifies any text",
-        "the source's own solution of '0+1' wrong",
+        "the source's own solution of '0+1' incorrect",
     ),
     (
         "problems",
         "answer=completion)",
         'answer="", first_error=StepError(start=0, end=600, kind="", corrected=""))',
         " verifies any text",
-        "sees an error at 0 to 600 of 0 characters",
+        "reports an error at 0 to 600 of 0 characters",
     ),
 ]
 
@@ -330,7 +330,7 @@ def test_each_fault_is_found(group, old, new, check, message, faults):
         (Case(other={"scratch": "/x"}, free="scratch"), "not checked", "state values that 'k' must refuse under bad"),
         (Case(bad={"k": [0]}, free="scratch"), "not checked", "state a second valid value of 'scratch' under other"),
         (Case(bad={"k": [0], "kk": [0]}, other={"scratch": "/x"}, free="scratch"), "FAILED", "did you mean 'k'?"),
-        (Case(bad={"k": [0]}, derived="scratch", free="scratch"), "FAILED", "derived, and it is left at its default"),
+        (Case(bad={"k": [0]}, derived="scratch", free="scratch"), "FAILED", "derived, but it stays at its default"),
         (Case(bad={"k": [0]}, fixed="scratch", free="scratch"), "FAILED", "fixed; state under bad"),
         (Case(bad={"k": [0]}, other={"scratch": ""}, free="scratch"), "FAILED", "the second value '' is the default"),
     ],
@@ -402,8 +402,8 @@ def test_a_check_in_a_test_of_ones_own_fails_where_a_value_is_not_stated(acme, m
     ("table", "message"),
     [
         ({"selector/acne": Case()}, "has a row 'selector/acne', which is not installed; did you mean 'selector/acme'?"),
-        ({"selector/acme": {"bad": {}}}, "CASES must be a dict of 'GROUP/NAME' to m3i.contract.Case"),
-        ([], "CASES must be a dict"),
+        ({"selector/acme": {"bad": {}}}, "CASES must be a dict from 'GROUP/NAME' to m3i.contract.Case"),
+        ([], "CASES must be a dict from"),
     ],
 )
 def test_a_table_that_is_none_is_refused(table, message, acme, monkeypatch):

@@ -1,4 +1,4 @@
-"""The contract that every component keeps, ours and yours: `m3i check-plugin NAME`, or one parametrized test.
+"""The contract that every component keeps, ours and yours; run it as `m3i check-plugin NAME` or as a parametrized test.
 
     import pytest
     from m3i.contract import checks_of
@@ -7,7 +7,7 @@
     def test_contract(check):
         check()
 
-What a check must be told (values to refuse, a second valid value) stands beside the plugin, in a table of `Case`
+What a check needs to know (values to refuse, a second valid value) is stated with the plugin, in a table of `Case`
 (docs/hooks.md, "Testing a plugin").
 """
 

@@ -1,4 +1,4 @@
-"""What every component of one kind is held to. Each check returns, or raises ContractError."""
+"""Checks for components of one kind. Each returns, or raises ContractError."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PROBE = TargetInfo(
     n_experts_active=2,
     dense_layers=(0,),
 )
-"""The target that selectors are tried on: 12 layers, the first of them dense."""
+"""The target that selectors are tried on: 12 layers, of which the first is dense."""
 
 JUNK = ["", " ", "\n\n", "=", "answer", "7", "∞ 🙂 \u0000", "9" * 500, "1/0 = 1\nanswer 1", "(" * 300]
-"""Texts that a model may write."""
+"""Texts that a model might write."""
 
 
 def some_scores(attributor: str) -> LayerScores:
-    """Scores of one attributor for the probe."""
+    """Layer scores of one attributor for the probe."""
     draw = random.Random(attributor)
     values = tuple(draw.random() for _ in range(PROBE.n_layers))
     row = ScoreRow(observer="joint", scores=values, low=values, high=values, n_traces=5)
@@ -49,7 +49,7 @@ def selects_the_same_layers_of_the_target_again(subject: Subject) -> None:
         first.check(PROBE)
     except ConfigError as error:
         subject.unstated(
-            f"it refuses a target of {PROBE.n_layers} layers ({error}); state options that it can use under needs"
+            f"it refuses a target of {PROBE.n_layers} layers ({error}); state options that make it fit under needs"
         )
     selection = first.select(request)
     if selection != second.select(request):
@@ -61,11 +61,11 @@ def selects_the_same_layers_of_the_target_again(subject: Subject) -> None:
         subject.fail(f"its layers {list(layers)} must be distinct and in ascending order")
     if not set(layers) <= set(candidates) <= set(range(PROBE.n_layers)):
         subject.fail(
-            f"its layers {list(layers)} must be among its candidates {list(candidates)}, and these among the target's "
+            f"its layers {list(layers)} must be among its candidates {list(candidates)}, and those among the target's "
             f"layers, 0 to {PROBE.n_layers - 1}"
         )
     if not selection.reason:
-        subject.fail("its selection gives no reason; say in words why these layers")
+        subject.fail("its selection gives no reason; say in words why it took these layers")
 
 
 def takes_as_many_layers_as_asked_for(subject: Subject) -> None:
@@ -81,7 +81,7 @@ def takes_as_many_layers_as_asked_for(subject: Subject) -> None:
         _make(subject, k=wanted, **named).check(PROBE)
     except ConfigError as error:
         if f"selector.k = {wanted}" not in str(error):
-            subject.fail(f"check() must name 'selector.k = {wanted}'; it says: {error}", option="k")
+            subject.fail(f"check() must name 'selector.k = {wanted}'; the error is: {error}", option="k")
     else:
         subject.fail(f"check() accepts {wanted} layers of a target that has {PROBE.n_layers}; refuse them", option="k")
 
@@ -90,7 +90,7 @@ def takes_as_many_layers_as_asked_for(subject: Subject) -> None:
 
 
 def draws_the_same_problems_and_keeps_its_sides_apart(subject: Subject) -> None:
-    """Equal options give equal problems, as many as asked for, none of them twice or on both sides; a seed counts."""
+    """Equal options give equal problems, as many as asked for, none twice or on both sides; another seed, others."""
     size = _size(subject)
     train, held_out = _make(subject, **size).draw()
     if (list(train), list(held_out)) != tuple(map(list, _make(subject, **size).draw())):
@@ -102,16 +102,18 @@ def draws_the_same_problems_and_keeps_its_sides_apart(subject: Subject) -> None:
             subject.fail(f"n_{side} = {size[f'n_{side}']} gives {len(problems)} problems", option=f"n_{side}")
     ids = [problem.id for problem in (*train, *held_out)]
     if len(set(ids)) != len(ids):
-        subject.fail(f"{len(ids) - len(set(ids))} of {len(ids)} problems share an id with another; draw each once")
+        subject.fail(f"{len(ids) - len(set(ids))} of {len(ids)} problems share an id with another; draw each only once")
     if "seed" in _options(subject):
         seed = _make(subject, **size).seed + 1
         other, _ = _make(subject, **size, seed=seed).draw()
         if [problem.id for problem in other] == [problem.id for problem in train]:
-            subject.fail(f"seed = {seed} gives the train problems of the default", option="seed")
+            subject.fail(
+                f"seed = {seed} gives the train problems of the default seed; draw from the option seed", option="seed"
+            )
 
 
 def verifies_any_text(subject: Subject) -> None:
-    """`verify` raises on no text, points at an error within it, and finds the source's own solutions right."""
+    """`verify` raises on no text, locates errors within the text, and calls the source's own solutions correct."""
     source = _make(subject, **_size(subject))
     for problem in source.draw()[0]:
         if not isinstance(problem, Problem):
@@ -121,14 +123,15 @@ def verifies_any_text(subject: Subject) -> None:
                 error = source.verify(problem, text).first_error
             except Exception as raised:  # foreign code: anything may come out of it
                 subject.fail(
-                    f"verify() raises {type(raised).__name__} on {text[:40]!r}: {raised}; call it wrong instead"
+                    f"verify() raises {type(raised).__name__} on {text[:40]!r}: {raised}; call the text incorrect "
+                    f"instead"
                 )
             if error is not None and not 0 <= error.start <= error.end <= len(text):
-                subject.fail(f"verify() sees an error at {error.start} to {error.end} of {len(text)} characters")
+                subject.fail(f"verify() reports an error at {error.start} to {error.end} of {len(text)} characters")
         if problem.solution:
             verification = source.verify(problem, problem.solution)
             if not verification.correct or verification.first_error is not None:
-                subject.fail(f"verify() calls the source's own solution of {problem.prompt!r} wrong")
+                subject.fail(f"verify() calls the source's own solution of {problem.prompt!r} incorrect")
 
 
 def _size(subject: Subject) -> dict[str, Any]:

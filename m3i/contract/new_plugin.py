@@ -1,4 +1,4 @@
-"""The words `m3i new-plugin NAME`: a distribution with one working component, its table of cases and passing tests."""
+"""What `m3i new-plugin NAME` writes: a distribution with one working component, its cases and passing tests."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from m3i.contract.run import canonical
 from m3i.errors import M3IError
 
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
-"""What pip takes as the name of a distribution. Source: packaging.python.org, name normalization."""
+"""Names that pip accepts for a distribution. Source: packaging.python.org, name normalization."""
 LONGEST_NAME = 40
 RESERVED = ("joint", "null", "true", "false", "nan", "inf", "yes", "no", "on", "off")
-"""Words that cannot name a component: the core's own, and those that YAML reads as something else than text."""
+"""Words that cannot name a component: the core's own, and those that YAML does not read as text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """The component that a plugin of one kind begins with."""
+    """The component that a plugin of one kind starts from."""
 
     cls: str
     summary: str
     requirements: tuple[str, ...] = ()
-    """Distributions that it imports itself, besides M3I."""
+    """Distributions that it imports besides M3I."""
     needs: str = ""
-    """Overrides that a run needs besides its choice."""
+    """Overrides that a run needs besides choosing it."""
 
 
 EXAMPLES = {
@@ -45,11 +45,11 @@ EXAMPLES = {
     ),
     "observer": Example(
         cls="RepeatedLines",
-        summary="Points at the first line that a trace writes for the second time.",
+        summary="Flags the first line that a trace repeats.",
     ),
     "attributor": Example(
         cls="LoudestLayers",
-        summary="Votes for the layers whose residual update grows most at the wrong token.",
+        summary="Votes for the layers whose residual update grows most at the incorrect token.",
         requirements=("numpy",),
     ),
     "selector": Example(
@@ -58,15 +58,15 @@ EXAMPLES = {
     ),
     "trainer": Example(
         cls="RankBudget",
-        summary="Runs dpo_lora with one budget of ranks, shared by the selected layers.",
+        summary="Runs dpo_lora with a total rank shared by the selected layers.",
     ),
     "exporter": Example(
         cls="StrictGraft",
-        summary="Runs gguf_graft and refuses a file in which the update comes out as another.",
+        summary="Runs gguf_graft and refuses a file that does not reproduce the trained update.",
     ),
     "judge": Example(
         cls="ShorterRight",
-        summary="Prefers a right answer to a wrong one, and the shorter one of two right answers.",
+        summary="Prefers a correct answer to an incorrect one, and the shorter of two correct answers.",
     ),
     "tracker": Example(
         cls="JsonLines",
@@ -78,7 +78,7 @@ EXAMPLES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """What a new plugin is called in each place."""
+    """The names of a new plugin."""
 
     distribution: str
     """For pip: `acme-layers`."""
@@ -89,10 +89,10 @@ class Names:
 
 
 def names_for(name: str, kind: str) -> Names:
-    """The names that follow from the distribution's.
+    """The names derived from the distribution's.
 
     Raises:
-        M3IError: The name is none for pip, for Python or for a component, or one of the three is taken.
+        M3IError: pip, Python or M3I would not accept one of the names, or one is taken.
     """
     if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
         raise M3IError(
@@ -105,8 +105,8 @@ def names_for(name: str, kind: str) -> Names:
     package = "_".join(words if "m3i" in words else [*words, "m3i"])
     if not component or not component.isidentifier() or keyword.iskeyword(component) or component in RESERVED:
         raise M3IError(
-            f"'{name}' would make a component '{component}', which no option can name; begin with a letter and avoid "
-            f"words of Python and YAML, such as acme-{kind}"
+            f"'{name}' would name a component '{component}', which no option can refer to; begin with a letter and "
+            f"avoid words of Python and YAML, as in acme-{kind}"
         )
     taken = {canonical(entry.distribution) for entry in installed().entries.values()}
     if distribution in taken or importlib.util.find_spec(package) is not None:
@@ -115,19 +115,19 @@ def names_for(name: str, kind: str) -> Names:
         )
     entry = installed().entries.get((kind, component))
     if entry is not None:
-        raise M3IError(f"'{name}': '{entry.distribution}' provides {kind}={component} already; choose another name")
+        raise M3IError(f"'{name}': '{entry.distribution}' already provides {kind}={component}; choose another name")
     return Names(distribution=distribution, package=package, component=component)
 
 
 def render(names: Names, kind: str) -> dict[str, str]:
-    """File name relative to the distribution's folder → text."""
+    """The plugin's files: name relative to the distribution's folder → text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("m3i.contract"),
         undefined=StrictUndefined,
         keep_trailing_newline=True,
-        autoescape=False,  # it writes Python, and names are checked
+        autoescape=False,  # the output is Python, and the names are checked
     )
     example, major, minor = EXAMPLES[kind], *__version__.split(".")[:2]
     values: dict[str, Any] = {
@@ -155,7 +155,7 @@ def render(names: Names, kind: str) -> dict[str, str]:
 
 
 def write(folder: Path, files: dict[str, str]) -> None:
-    """Writes the files. Raises M3IError where the folder is a file, or holds something."""
+    """Writes the files. Raises M3IError if the folder is a file or is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise M3IError(f"{folder} exists and is not an empty folder; choose another name or --dir")
     try:
@@ -167,7 +167,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
 
 
 def _usage(kind: str, component: str, example: Example) -> str:
-    """Overrides that use the component, beside a panel's default where that makes sense."""
+    """Overrides that use the component, next to a panel's default where that makes sense."""
     beside = {"observer": "checker+", "attributor": "votes+", "judge": "verifier+"}.get(kind, "")
     assert not beside or kind in PANELS
     return f"{kind}={beside}{component}{example.needs}"

@@ -1,4 +1,4 @@
-"""What every option of a component is held to. Each check returns, or raises ContractError."""
+"""Checks for every option of a component. Each returns, or raises ContractError."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ WRONG: dict[type[Any], Any] = {bool: "perhaps", int: "many", float: "much", str:
 
 
 def enters_the_key_unless_result_free(subject: Subject, option: Option) -> None:
-    """A changed option changes the store's key; one that is declared `result_free` does not."""
+    """Changing an option changes the store's key, unless the option is declared `result_free`."""
     case, name = subject.case, option.name
     if name in case.derived.split():
         if option.default == getattr(subject.make(), name):
-            subject.fail("the case says that it is derived, and it is left at its default", option=name)
+            subject.fail("the case says that it is derived, but it stays at its default", option=name)
         return
     if name in case.fixed.split():
         if not case.bad.get(name):
@@ -42,17 +42,17 @@ def enters_the_key_unless_result_free(subject: Subject, option: Option) -> None:
         subject.fail(f"the second value {value!r} is the default; state another under other", option=name)
     keys = {Recipe(stage="stage", component=described(subject.entry, component)).key for component in (before, after)}
     if option.metadata.get(RESULT_FREE) and len(keys) == 2:
-        subject.fail("it is declared result-free and changes the store's key", option=name)
+        subject.fail("it is declared result-free but changes the store's key", option=name)
     if not option.metadata.get(RESULT_FREE) and len(keys) == 1:
         subject.fail(
-            f"{value!r} gives the key of {getattr(before, name)!r}, so old results would answer; __post_init__ must "
-            "keep the value",
+            f"{value!r} gives the same key as {getattr(before, name)!r}, so old results would be reused; __post_init__ "
+            "must keep the value",
             option=name,
         )
 
 
 def refuses_bad_values(subject: Subject, option: Option) -> None:
-    """Every bad value is refused when the component is made, with a ConfigError or InputError that names the option."""
+    """Every bad value is refused on creation with a ConfigError or InputError that names the option."""
     case, name = subject.case, option.name
     closed = subject.kind(name) is bool or subject.choices(name) is not None
     if name in case.free.split() or (closed and name not in case.bad):
@@ -67,7 +67,7 @@ def refuses_bad_values(subject: Subject, option: Option) -> None:
                 subject.fail(f"{value!r} is refused without naming the option: {error}", option=name)
         except Exception as error:  # foreign code: anything may come out of it
             subject.fail(
-                f"{value!r} ends in {type(error).__name__}: {error}; refuse it in __post_init__ with m3i.require",
+                f"{value!r} raises {type(error).__name__}: {error}; refuse it in __post_init__ with m3i.require",
                 option=name,
             )
         else:
@@ -75,7 +75,7 @@ def refuses_bad_values(subject: Subject, option: Option) -> None:
 
 
 def refuses_a_wrong_type(subject: Subject, option: Option) -> None:
-    """A value of another type is refused in one line that names the option, as Hydra merges an override."""
+    """A value of the wrong type is refused, when Hydra merges the override, in one line that names the option."""
     entry, name = subject.entry, option.name
     try:
         config = RegistrySource("m3i", "m3i://components").load_config(f"{entry.group}/{entry.name}").config
@@ -95,18 +95,18 @@ def refuses_a_wrong_type(subject: Subject, option: Option) -> None:
     except OmegaConfBaseException as error:
         line = explain(error)
         if name not in line or "\n" in line:
-            subject.fail(f"{wrong!r} must be refused in one line that names it; it says: {line}", option=name)
+            subject.fail(f"{wrong!r} must be refused in one line that names it; the error is: {line}", option=name)
     else:
-        subject.fail(f"{wrong!r} is accepted; annotate the field with the type that it has", option=name)
+        subject.fail(f"{wrong!r} is accepted; annotate the field with its type", option=name)
 
 
 def takes_its_choices_as_documented(subject: Subject, option: Option) -> None:
-    """Each value of an Enum can be written on the command line: OmegaConf reads its names, the documentation values."""
+    """Every value of an Enum works on the command line: OmegaConf reads names, while the docs show values."""
     members, entry = subject.choices(option.name), subject.entry
     for member in members or ():
         if member.value in subject.case.bad.get(option.name, []):
             continue
-        subject.make()  # says which option without a default needs a value
+        subject.make()  # reports any option without a default that lacks a value
         needs = [f"{subject.place}.{name}={hydra(plain(value))}" for name, value in subject.case.needs.items()]
         word = f"{subject.place}.{option.name}={member.value}"
         try:
@@ -123,7 +123,7 @@ def takes_its_choices_as_documented(subject: Subject, option: Option) -> None:
 
 
 def hydra(value: Any) -> str:
-    """A JSON value in the grammar of Hydra's overrides."""
+    """A JSON value in the syntax of Hydra's overrides."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{hydra(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):

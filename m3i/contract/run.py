@@ -1,4 +1,4 @@
-"""The contract on chosen components: a list of checks, each of which can be called, printed or handed to pytest."""
+"""The contract for chosen components: a list of checks that can be called, printed or passed to pytest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from m3i.errors import M3IError, did_you_mean
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One requirement on one component, or on one of its options."""
+    """One requirement for one component, or for one of its options."""
 
     subject: Subject
     title: str
@@ -27,7 +27,7 @@ class Check:
     option: str = ""
 
     def __str__(self) -> str:
-        """The id of a test: `selector/acme.k refuses bad values`."""
+        """The test id: `selector/acme.k refuses bad values`."""
         place = f"{self.subject}.{self.option}" if self.option else str(self.subject)
         return f"{place} {self.title}"
 
@@ -35,8 +35,8 @@ class Check:
         """Runs the check.
 
         Raises:
-            ContractError: The requirement is not met, in one line; also where the component raises something else.
-            NotStatedError: The table of cases states no value that the check needs.
+            ContractError: The requirement is not met, or the component raises another exception; one line.
+            NotStatedError: The table of cases lacks a value that the check needs.
         """
         try:
             self.work()
@@ -49,11 +49,11 @@ class Check:
 
 
 def checks(entries: Iterable[Entry], cases: Mapping[str, Case]) -> list[Check]:
-    """Every check on these components.
+    """Every check for these components.
 
     Args:
         entries: The components.
-        cases: `GROUP/NAME` → what the component needs, refuses and accepts; no row is an empty one.
+        cases: `GROUP/NAME` → what the component needs, refuses and accepts; a missing row counts as an empty case.
     """
     made: list[Check] = []
     for entry in entries:
@@ -68,13 +68,13 @@ def checks(entries: Iterable[Entry], cases: Mapping[str, Case]) -> list[Check]:
 
 
 def checks_of(name: str) -> list[Check]:
-    """Every check on what an installed plugin provides, by the plugin's own table of cases.
+    """Every check for the components of an installed plugin, with the plugin's own table of cases.
 
     Args:
         name: A distribution (`acme-m3i`), an import package (`acme_m3i`) or one component (`selector/acme`).
 
     Raises:
-        M3IError: Nothing of that name is installed, or its table of cases cannot be used.
+        M3IError: Nothing by that name is installed, or its table of cases is unusable.
     """
     entries = find_entries(name)
     return checks(entries, find_cases(entries))
@@ -99,13 +99,13 @@ def find_entries(name: str) -> list[Entry]:
         there = ", ".join(sorted({entry.distribution for entry in entries}))
         raise M3IError(
             f"no installed plugin '{name}' provides a component{did_you_mean(name, known)} Install it with an "
-            f"entry point of the group m3i (pip install -e .). Installed: {there}"
+            f"entry point in the group m3i (pip install -e .). Installed: {there}"
         )
     return found
 
 
 def canonical(distribution: str) -> str:
-    """A distribution's name as pip compares it. Source: packaging.python.org, name normalization."""
+    """A distribution's name in the form that pip compares. Source: packaging.python.org, name normalization."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 

@@ -1,4 +1,4 @@
-"""One component under the contract: its registry entry, its case, and how the checks make and name it."""
+"""One component under test: its registry entry, its case, and how the checks create and name it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Option = dataclasses.Field[Any]
 
 
 class ContractError(M3IError):
-    """A component breaks the contract; the message names plugin, distribution and field, and says what to do."""
+    """A component breaks the contract; the message names component, distribution and option, and says what to do."""
 
 
 class NotStatedError(ContractError):
@@ -25,7 +25,7 @@ class NotStatedError(ContractError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A component that the checks are run on."""
+    """A component that the checks run on."""
 
     entry: Entry
     case: Case
@@ -49,12 +49,12 @@ class Subject:
         return typing.get_type_hints(self.entry.cls)[option]
 
     def choices(self, option: str) -> type[Enum] | None:
-        """The Enum that an option takes its values from, if it does."""
+        """The Enum that an option takes its values from; None for other types."""
         kind = self.kind(option)
         return kind if isinstance(kind, type) and issubclass(kind, Enum) else None
 
     def make(self, **options: Any) -> Component:
-        """The component with its defaults, what its case says it needs, and `options`.
+        """The component with its defaults, the values that its case says it needs, and `options`.
 
         Raises:
             NotStatedError: An option without a default has no value in the case.
@@ -68,10 +68,10 @@ class Subject:
         return component
 
     def second_value(self, option: Option) -> Any:
-        """A valid value of an option that is not its default.
+        """A valid value of an option other than its default.
 
         Raises:
-            NotStatedError: The case states none, and the type gives none that the component accepts.
+            NotStatedError: The case states none, and none derived from the type is accepted.
         """
         if option.name in self.case.other:
             return self.case.other[option.name]
@@ -96,14 +96,14 @@ class Subject:
         return value
 
     def fail(self, what: str, *, option: str = "") -> NoReturn:
-        """Raises ContractError: `what` says what was expected, what is there, and what to do."""
+        """Raises ContractError; `what` says what was expected, what was found, and what to do."""
         raise ContractError(f"{self.who(option)}: {what}")
 
     def unstated(self, what: str) -> NoReturn:
-        """Raises NotStatedError: `what` says which value to state."""
+        """Raises NotStatedError; `what` says which value to state."""
         raise NotStatedError(f"{what} in CASES['{self}']")
 
     def who(self, option: str = "") -> str:
-        """The component, its distribution and the option, for the beginning of a message."""
+        """The component, its distribution and the option, to begin a message with."""
         who = f"{self.entry.group} '{self.entry.name}' of distribution '{self.entry.distribution}'"
         return f"{who}, option '{option}'" if option else who

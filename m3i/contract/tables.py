@@ -1,7 +1,7 @@
-"""Where a plugin's table of cases is found.
+"""Finds a plugin's table of cases.
 
-A package states it as `CASES` in its module `contract_cases`, so that nothing imports it but the contract; a plugin of
-one module states `CASES` in that module. Its keys are `GROUP/NAME`.
+A package defines it as `CASES` in its module `contract_cases`, which only the contract imports; a single-module plugin
+defines `CASES` in that module. Its keys are `GROUP/NAME`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ MODULE = "contract_cases"
 
 
 def find_cases(entries: Iterable[Entry]) -> dict[str, Case]:
-    """`GROUP/NAME` → case, from the tables beside these components.
+    """`GROUP/NAME` → case, from the tables of these components' plugins.
 
     Raises:
-        ContractError: A table does not import, is none, or has a row for a component that is not installed.
+        ContractError: A table cannot be imported, is not a table of cases, or has a row for a component that is not
+            installed.
     """
     places = {place: entry for entry in entries if (place := table_of(entry))}
     known = [f"{group}/{name}" for group, name in installed().entries]
@@ -38,7 +39,7 @@ def find_cases(entries: Iterable[Entry]) -> dict[str, Case]:
                 f"{who} cannot be read: {type(error).__name__}: {error}; it must define CASES"
             ) from error
         if not isinstance(table, Mapping) or not all(isinstance(case, Case) for case in table.values()):
-            raise ContractError(f"{who}: CASES must be a dict of 'GROUP/NAME' to m3i.contract.Case")
+            raise ContractError(f"{who}: CASES must be a dict from 'GROUP/NAME' to m3i.contract.Case")
         for row in table:
             if row not in known:
                 raise ContractError(f"{who} has a row '{row}', which is not installed{did_you_mean(str(row), known)}")
@@ -47,7 +48,7 @@ def find_cases(entries: Iterable[Entry]) -> dict[str, Case]:
 
 
 def table_of(entry: Entry) -> str:
-    """The module with the table for a component: the innermost one around its class; empty where there is none."""
+    """The module with the table for a component, the innermost one around its class; empty if there is none."""
     module = entry.cls.__module__
     if "." not in module and "CASES" in vars(sys.modules[module]):
         return module

@@ -1,4 +1,4 @@
-"""The report pages: one HTML file each without network or parts outside it, drawn from one JSON file alone."""
+"""The report pages: one self-contained HTML file each, made from one JSON file alone."""
 
 from m3i.report.render import render_report, render_sweep
 

@@ -1,4 +1,4 @@
-"""The report's figures. Layers always run upwards: layer 0, next to the input, is the lowest row."""
+"""The report's figures. Layers always run upwards: layer 0, next to the input, is the bottom row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from m3i.report.svg import Scale, dot, element, figure, line, number, polyline, 
 
 WIDTH = 360
 SHADES = 31
-"""Steps of a heat map above its lightest; cells of one step share a path, so that large maps stay small files."""
+"""Shades of a heat map above the lightest; cells of one shade share a path, which keeps large maps small on disk."""
 Values = Sequence[float | None]
 
 
@@ -39,13 +39,13 @@ class Rows:
         return self.y(layer) + self.height / 2
 
     def labels(self, x: float, numbers: Sequence[int] | None = None) -> list[Markup]:
-        """Layer numbers, thinned out where rows are low; `numbers` names rows that are not layers 0, 1, ..."""
+        """Layer numbers, fewer where rows are low; `numbers` names rows that are not layers 0, 1, ..."""
         step = 1 if self.height >= 12 else 2 if self.height >= 8.5 else 5
         names = list(numbers) if numbers is not None else list(range(self.n))
         return [text(x, self.middle(i) + 3.5, str(names[i]), "lbl num", "end") for i in range(self.n) if i % step == 0]
 
     def bands(self, selected: Sequence[int], x: float, width: float) -> list[Markup]:
-        """The selected layers' background."""
+        """The bands behind the selected layers."""
         return [rect(x, self.y(i), width, self.height, "band") for i in selected]
 
 
@@ -53,7 +53,7 @@ class Rows:
 
 
 def share_interval(test: Mapping[str, Any], detectable: float | None) -> Markup:
-    """The tuned model's share of decided problems with its interval; grey: effects too small to detect at this n."""
+    """The tuned model's share of decided problems with its interval; shaded: effects too small to detect at this n."""
     x = Scale(0, 1, 14, WIDTH - 14)
     blind = (1 - detectable, detectable) if detectable is not None else (0.0, 1.0)
     parts = [
@@ -119,7 +119,7 @@ def layer_stack(layers: Mapping[str, Any], n_experts: int) -> Markup:
             word = "sham" if layers["zero_update"] else "trained"
             parts.append(text(left + width + 8, rows.middle(i) + 3.5, word, "lbl picked-ink"))
         elif i not in layers["candidates"] and rows.height >= 12:
-            parts.append(text(left + width + 8, rows.middle(i) + 3.5, "no candidate", "lbl faint"))
+            parts.append(text(left + width + 8, rows.middle(i) + 3.5, "not a candidate", "lbl faint"))
     return figure(WIDTH, rows.bottom + 22, f"{layers['n']} layers, {len(selected)} selected", parts)
 
 
@@ -146,7 +146,7 @@ def score_panel(scores: Mapping[str, Any], selected: Sequence[int], candidates: 
 
 
 def profile(curves: Mapping[str, Values], selected: Sequence[int], numbers: Sequence[int] | None = None) -> Markup:
-    """A measure by layer: inside findings against right traces."""
+    """A measure by layer, inside findings and in correct traces."""
     n = len(next(iter(curves.values())))
     rows = Rows(n)
     values = [v for curve in curves.values() for v in curve if v is not None] or [0.0]
@@ -157,7 +157,7 @@ def profile(curves: Mapping[str, Values], selected: Sequence[int], numbers: Sequ
     for name, css in (("right", "line tuned-line"), ("finding", "line base-line")):
         points = [None if v is None else (x(v), rows.middle(i)) for i, v in enumerate(curves[name])]
         parts += polyline(points, css)
-    return figure(WIDTH, rows.bottom + 22, f"Layer means of {n} layers, failures and right traces", parts)
+    return figure(WIDTH, rows.bottom + 22, f"Means of {n} layers in failures and in correct traces", parts)
 
 
 def _axis(x: Scale, rows: Rows) -> list[Markup]:
@@ -172,7 +172,7 @@ def _axis(x: Scale, rows: Rows) -> list[Markup]:
 
 
 def heat_map(values: Sequence[Values], *, numbers: Sequence[int] | None, left: str, right: str, label: str) -> Markup:
-    """A map of rows (bottom up) × columns: darker is higher; the scale stands above it."""
+    """A map of rows (bottom up) × columns: darker is higher; the scale is above it."""
     rows = Rows(len(values))
     known = [v for row in values for v in row if v is not None] or [0.0]
     low, high = min(known), max(known)

@@ -1,4 +1,4 @@
-"""Renders `result.json` and `sweep.json` to one HTML page each."""
+"""Renders `result.json` and `sweep.json`, each to one HTML page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from m3i.wording.sweep import limits, numbers
 POLICY = (
     "default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; base-uri 'none'; form-action 'none'"
 )
-"""Nothing is loaded; the one style sheet and the one script, both ours, are named by their hashes."""
+"""Nothing is loaded; the only style sheet and the only script, both ours, are allowed by their hashes."""
 
 
 def render_report(result: Mapping[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """Building blocks of the figures: SVG elements made of numbers and fixed words, coloured by CSS classes.
 
-No text of a model, a user or a plugin enters an SVG; names stand in the captions, which the
-template escapes.
+No text of a model, a user or a plugin enters an SVG; names appear only in the captions, which the template escapes.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ def element(name: str, *children: str, **attributes: Number | str) -> Markup:
 
 
 def number(value: Number) -> str:
-    """Two decimals at most, no trailing zeros."""
+    """At most two decimals, no trailing zeros."""
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def figure(width: Number, height: Number, label: str, children: Iterable[str], css: str = "") -> Markup:
-    """A figure that scales with the page; `label` is what a screen reader says."""
+    """A figure that scales with the page; `label` is read by screen readers."""
     return element(
         "svg",
         element("title", label),
@@ -61,7 +60,7 @@ def dot(x: Number, y: Number, r: Number, css: str) -> Markup:
 
 
 def polyline(points: Sequence[tuple[float, float] | None], css: str) -> list[Markup]:
-    """A line through the points, broken where there is none."""
+    """A line through the points, broken where a point is None."""
     runs: list[list[tuple[float, float]]] = [[]]
     for point in points:
         if point is None:

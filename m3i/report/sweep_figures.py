@@ -14,12 +14,12 @@ from m3i.report.svg import Scale, dot, element, figure, line, rect, text, tick_w
 from m3i.report.sweep_texts import edge, lanes, layer_use, part
 
 WIDE = 860
-"""Width of the headline figure where the screen has room; WIDTH where it has not."""
+"""Width of the headline figure on a wide screen; on a narrow one it is WIDTH."""
 LANE, TOP = 30.0, 34.0
 
 
 def arms_figure(endpoint: Mapping[str, Any], width: int = WIDE) -> Markup:
-    """T of the attributed arm, of each random arm and of the others; shaded: where p would be above alpha."""
+    """T of the attributed arm, of each random arm and of the other arms; shaded: where p would be above alpha."""
     left, radius = (150.0, 5.0) if width == WIDE else (92.0, 3.6)
     x = _scale(endpoint, left + 12, width - 16)
     controls = [p for p in endpoint["controls"] if p["t"] is not None]
@@ -57,13 +57,13 @@ def arms_figure(endpoint: Mapping[str, Any], width: int = WIDE) -> Markup:
 
 
 def goes_on(endpoint: Mapping[str, Any]) -> bool:
-    """Whether the attributed arm's interval is longer than the headline figure."""
+    """Whether the attributed arm's interval runs beyond the headline figure."""
     x = _scale(endpoint, 0.0, 1.0)
     return any(not x.low <= value <= x.high for value in _whisker(endpoint) or ())
 
 
 def swarm(places: Sequence[float], apart: float) -> list[int]:
-    """Level of each dot (0, 1, −1, 2, ...) such that dots nearer than `apart` lie on different levels."""
+    """Level of each dot (0, 1, −1, 2, ...), so that dots nearer to each other than `apart` lie on different levels."""
     levels: list[int] = []
     for i, place in enumerate(places):
         taken = {levels[j] for j in range(i) if abs(places[j] - place) < apart}
@@ -85,7 +85,7 @@ def _scale(endpoint: Mapping[str, Any], start: float, end: float) -> Scale:
 
 
 def _null(endpoint: Mapping[str, Any], x: Scale, bottom: float) -> list[Markup]:
-    """The region in which the attributed arm could not be told from random ones."""
+    """The region in which the attributed arm could not be told from random arms."""
     test, border = endpoint["test"], edge(endpoint)
     if test is None or test["alternative"] == "two-sided":
         return []
@@ -124,7 +124,7 @@ def _attributed(endpoint: Mapping[str, Any], x: Scale, y: float, foot: float, le
 
 
 def _whisker(endpoint: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Interval of the attributed arm's difference from its controls, laid at their mean; drawn open where too long."""
+    """The interval of the attributed arm's difference from its controls, placed at their mean; open where too long."""
     effect, mean = endpoint["effect"], endpoint["controls_mean"]
     if effect is None or mean is None or effect["difference"]["degenerate"]:
         return None
@@ -137,7 +137,7 @@ def _diamond(x: float, y: float, r: float, css: str) -> Markup:
 
 
 def _titled(mark: Markup, place: Mapping[str, Any]) -> Markup:
-    """A mark that names its arm under the pointer; an arm's name is a fixed word and a number."""
+    """A mark that names its arm on hover; the name is a fixed word and a number."""
     layers = ", ".join(str(int(layer)) for layer in place["layers"])
     name = place["kind"] if place["kind"] in [kind.value for kind in ArmKind] else "arm"
     number = str(place["arm"]).rpartition("-")[2]
@@ -149,7 +149,7 @@ def _titled(mark: Markup, place: Mapping[str, Any]) -> Markup:
 
 
 def layer_counts(endpoint: Mapping[str, Any], n_layers: int, selected: Sequence[int]) -> Markup:
-    """How many random arms hold each layer."""
+    """How many random arms include each layer."""
     counts, _ = layer_use(endpoint, n_layers)
     rows = Rows(n_layers)
     x = Scale(0, max([*counts, 1]), 40, WIDTH - 40)
@@ -158,11 +158,11 @@ def layer_counts(endpoint: Mapping[str, Any], n_layers: int, selected: Sequence[
         gap = min(4.0, rows.height / 5)
         parts.append(rect(x(0), rows.y(i) + gap, x(n) - x(0), rows.height - 2 * gap, "count", rx=1.5))
         parts.append(text(x(n) + 5, rows.middle(i) + 3.5, str(n), "lbl"))
-    return figure(WIDTH, rows.bottom + 22, f"How many random arms hold each of {n_layers} layers", parts)
+    return figure(WIDTH, rows.bottom + 22, f"How many random arms include each of {n_layers} layers", parts)
 
 
 def layer_means(endpoint: Mapping[str, Any], n_layers: int, selected: Sequence[int]) -> Markup:
-    """Mean T of the random arms that hold each layer; the line is the mean of all random arms."""
+    """Mean T of the random arms that include each layer; the line is the mean of all random arms."""
     _, means = layer_use(endpoint, n_layers)
     rows = Rows(n_layers)
     values = [m for m in means if m is not None]
@@ -180,14 +180,14 @@ def layer_means(endpoint: Mapping[str, Any], n_layers: int, selected: Sequence[i
             start = x(every) if every is not None else x(mean)
             parts.append(line(start, rows.middle(i), x(mean), rows.middle(i), "whisker thin"))
             parts.append(dot(x(mean), rows.middle(i), 4, "picked-dot" if i in selected else "plain-dot"))
-    return figure(WIDTH, rows.bottom + 22, f"Mean T of the random arms that hold each of {n_layers} layers", parts)
+    return figure(WIDTH, rows.bottom + 22, f"Mean T of the random arms that include each of {n_layers} layers", parts)
 
 
 # -- equivalence and variance -------------------------------------------------------------------
 
 
 def equivalence_figure(endpoint: Mapping[str, Any]) -> Markup:
-    """Intervals of the attributed arm's difference from the base model and from the controls against the margin."""
+    """The margin, and the intervals of the attributed arm's difference from the controls and from the base model."""
     section = endpoint["equivalence"]
     rows = [(name, section[key]) for key, name in (("controls", "from controls"), ("base", "from base"))]
     ends = [row[end] - row["neutral"] for _, row in rows if row is not None for end in ("low", "high")]

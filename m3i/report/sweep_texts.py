@@ -1,4 +1,4 @@
-"""What the page of a sweep derives from `sweep.json` for its figures and tables: places, ranges, names."""
+"""What a sweep's page derives from `sweep.json` for its figures and tables: positions, ranges, names."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ LANES = (
     ("shuffled", "Shuffled pairs"),
     ("sham", "Sham"),
 )
-"""Kinds of arms beside the test and what the page calls them."""
+"""Kinds of arms outside the test, and what the page calls them."""
 SOURCES = {
     "problem": "problems differ",
     "generation": "answers to one problem differ",
     "draw": "layer sets differ",
-    "training": "trainings of one set differ",
+    "training": "training runs of one set differ",
     "problem x draw": "sets differ on single problems",
     "generation x draw": "sets differ on single answers",
-    "problem x training": "trainings differ on single problems",
-    "residual": "what remains",
+    "problem x training": "training runs differ on single problems",
+    "residual": "everything else",
 }
 """Components of variance in words."""
 
 
 def lanes(endpoint: Mapping[str, Any]) -> list[tuple[str, Sequence[Mapping[str, Any]]]]:
-    """Label and places of each row of the headline figure below the attributed arm and its controls."""
+    """Label and arms of each row of the headline figure below the attributed arm and its controls."""
     others = endpoint["others"]
     rows = [(label, [p for p in others if p["kind"] == kind and p["t"] is not None]) for kind, label in LANES]
     untested = [p for p in others if p["kind"] == "random" and p["t"] is not None]
@@ -38,9 +38,9 @@ def lanes(endpoint: Mapping[str, Any]) -> list[tuple[str, Sequence[Mapping[str, 
 
 
 def edge(endpoint: Mapping[str, Any]) -> float | None:
-    """The control that the attributed arm must pass for p ≤ alpha; None where none is enough or two sides count.
+    """T of the control that the attributed arm must pass for p ≤ alpha; None if the test is two-sided or none suffices.
 
-    p = (1 + controls at least as extreme) / (R + 1) ≤ alpha leaves alpha (R + 1) − 1 of them; the next one is the edge.
+    p = (1 + controls at least as extreme) / (R + 1) ≤ alpha allows alpha (R + 1) − 1 of them; the next is the edge.
     """
     test = endpoint["test"]
     if test is None or test["alternative"] == "two-sided":
@@ -51,7 +51,7 @@ def edge(endpoint: Mapping[str, Any]) -> float | None:
 
 
 def layer_use(endpoint: Mapping[str, Any], n_layers: int) -> tuple[list[int], list[float | None]]:
-    """By layer: how many of the test's random arms hold it, and their mean T."""
+    """For each layer, how many of the test's random arms include it, and their mean T."""
     held: list[list[float]] = [[] for _ in range(n_layers)]
     for place in endpoint["controls"]:
         for layer in place["layers"] if place["t"] is not None else ():
@@ -60,7 +60,7 @@ def layer_use(endpoint: Mapping[str, Any], n_layers: int) -> tuple[list[int], li
 
 
 def answers_by_problem(run: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    """Problem's id → its rows in the run, one a generation seed."""
+    """Problem id → its rows in the run, one per generation seed."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for row in run["problems"]["rows"]:
         found.setdefault(row["problem_id"], []).append(row)
@@ -68,14 +68,14 @@ def answers_by_problem(run: Mapping[str, Any]) -> dict[str, list[Mapping[str, An
 
 
 def direction(difference: float | None) -> str:
-    """Word to filter by: whether the attributed arm does better or worse than its controls on a problem."""
+    """Filter value: whether the attributed arm does better or worse than its controls on a problem."""
     if difference is None:
         return "unknown"
     return "equal" if abs(difference) < TIE else "better" if difference > 0 else "worse"
 
 
 def ranges(layers: Sequence[int]) -> str:
-    """`4, 5, 8`; longer lists with their runs drawn together, `1–8, 11`."""
+    """`4, 5, 8`; in longer lists, consecutive layers are joined: `1–8, 11`."""
     if len(layers) <= 4:
         return ", ".join(map(str, layers))
     runs: list[list[int]] = []
@@ -88,7 +88,7 @@ def ranges(layers: Sequence[int]) -> str:
 
 
 def about(arm: Mapping[str, Any]) -> str:
-    """What an arm's name does not say."""
+    """What an arm's name does not tell about it."""
     if arm["kind"] == "random":
         return "" if arm["tested"] else "not in the test"
     if arm["kind"] == "shuffled":
@@ -102,14 +102,14 @@ def part(name: str) -> str:
 
 
 def need(value: float | None, why: str) -> str:
-    """A required number in words; why there is none, or that no number is enough."""
+    """A required number in words, or why there is none, or that no number suffices."""
     if value is not None:
         return f"{value:,}"
-    return why or "no number of these alone is enough"
+    return why or "no number of these alone suffices"
 
 
 def power_words(value: float | None, kind: str, alternative: str) -> str:
-    """The smallest difference that a test finds, on the side that it asks for: `+0.021 or more`."""
+    """The smallest difference that a test detects, on the side of its alternative: `+0.021 or more`."""
     if value is None:
         return "–"
     size = magnitude(kind, value)
@@ -117,7 +117,7 @@ def power_words(value: float | None, kind: str, alternative: str) -> str:
 
 
 def equivalence_words(endpoint: Mapping[str, Any], key: str) -> str:
-    """Whether a difference is shown to lie within the margin, where that would show anything."""
+    """Whether equivalence is shown or, if the margin is too wide for that, whether the difference lies within it."""
     if endpoint["equivalence"]["too_wide"]:
         return (
             "within the margin" if endpoint["equivalence"][key]["equivalent"] else "not shown to be within the margin"
@@ -126,5 +126,5 @@ def equivalence_words(endpoint: Mapping[str, Any], key: str) -> str:
 
 
 def has_points(endpoint: Mapping[str, Any]) -> bool:
-    """Whether there is anything to draw for an endpoint."""
+    """Whether an endpoint has anything to draw."""
     return endpoint["attributed"] is not None and endpoint["attributed"]["t"] is not None

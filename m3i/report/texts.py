@@ -1,4 +1,4 @@
-"""Words for the page: numbers in words, answers with their difference marked, traces with their findings marked."""
+"""Text for the page: numbers in words, answers with their differences marked, traces with their findings marked."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ MONTHS = (
     "December",
 )  # fmt: skip
 BUDGET = 1_000_000
-"""Bytes of prompts and answers that a page may hold; above it all of them are shortened."""
+"""Bytes of prompts and answers that a page may hold; beyond that, all of them are shortened."""
 TRACES_BUDGET = 1_000_000
-"""Bytes that the table of train traces may take on a page."""
+"""Bytes that the table of train traces may take up on a page."""
 TRACE_BYTES = 60_000
 """Bytes of one train trace's text on the page."""
 PROMPT = 4_000
-"""Characters of a train problem's prompt beside its trace."""
+"""Characters of a train problem's prompt shown with its trace."""
 ROWS = 1_000
-"""Rows of the table that a page may hold."""
+"""Rows that a table on the page may have."""
 
 
 def number(value: float) -> str:
@@ -39,22 +39,22 @@ def number(value: float) -> str:
 
 
 def two(value: float) -> str:
-    """Two decimals, a true minus: for kappa, alpha and correlations."""
+    """Two decimals and a true minus sign, for kappa, alpha and correlations."""
     return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
 
 
 def sort_value(value: float | None) -> str:
-    """A number for the page's script to sort by; empty where it is not known."""
+    """A number for the page's script to sort by; empty if unknown."""
     return "" if value is None else repr(value)
 
 
 def paid(calls: Mapping[str, Any]) -> str:
-    """What a model's calls cost; a dash where none was made."""
+    """What a model's calls cost; a dash if none was made."""
     return money(calls["cost_usd"], calls["n_unpriced"]) if calls["n_calls"] else "–"
 
 
 def unscored(scores: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """Why an attributor has scores of no trace: what left the findings out, most frequent first, or what is missing."""
+    """Why an attributor scored no trace: reasons for leaving findings out, most frequent first, or what is missing."""
     reasons: Counter[str] = Counter()
     for reason, n in scores["left_out"].items():
         reasons[reason.rpartition(": ")[2]] += n
@@ -68,7 +68,7 @@ def unscored(scores: Mapping[str, Any], result: Mapping[str, Any]) -> str:
 
 
 def ledger_tokens(row: Mapping[str, Any]) -> tuple[int, float | None]:
-    """Prompt tokens of a row of the ledger, and the share of them that the provider read from its cache."""
+    """Prompt tokens of a ledger row, and the share of them that the provider read from its cache."""
     cached = row["cache_read_tokens"]
     total = row["input_tokens"] + row["cache_write_tokens"] + cached
     return total, cached / total if total else None
@@ -91,38 +91,38 @@ def seconds(value: float) -> str:
 
 
 def text_limit(result: Mapping[str, Any]) -> int:
-    """Characters of one prompt or answer at which all of them fit the page's budget; 0 when they fit whole."""
+    """Characters to keep of each prompt and answer so that all fit the page's budget; 0 if they fit in full."""
     rows = result["problems"]["rows"][:ROWS]
     shown = [text for row in rows for text in (row["prompt"], row["base"]["text"], row["tuned"]["text"])]
     if sum(map(len, shown)) <= BUDGET and sum(map(_n_bytes, shown)) <= BUDGET:
         return 0
-    limit = BUDGET // len(shown)  # no character takes less than a byte
+    limit = BUDGET // len(shown)  # every character takes at least one byte
     while limit > 40 and sum(_n_bytes(text[:limit]) for text in shown) > BUDGET:
         limit = 3 * limit // 4
     return limit
 
 
 def _n_bytes(text: str) -> int:
-    """Size of a text on the page: escaped, hidden characters spelled out, UTF-8."""
+    """Size of a text on the page in UTF-8, escaped and with hidden characters spelled out."""
     from markupsafe import escape
 
     return len(str(escape(visible(text))).encode())
 
 
 def clipped(value: str, limit: int) -> str:
-    """A text within the limit, its end replaced by an ellipsis and the count of what is missing."""
+    """A text cut to the limit, followed by an ellipsis and the number of missing characters."""
     if not limit or len(value) <= limit:
         return value
     return f"{value[:limit]}… [{len(value) - limit:,} more characters in result.json]"
 
 
 def capital(value: str) -> str:
-    """A text with a capital at its beginning, the rest as it is."""
+    """A text with its first letter capitalised, the rest unchanged."""
     return value[:1].upper() + value[1:]
 
 
 def sentence(value: str) -> str:
-    """A text with a capital at its beginning and a full stop at its end."""
+    """A text with its first letter capitalised and a full stop at its end."""
     value = capital(value.strip())
     return value + ("" if not value or value[-1] in ".!?…" else ".")
 
@@ -134,7 +134,7 @@ def brief(value: str, limit: int) -> str:
 
 
 def divergence(one: str, other: str) -> int:
-    """Length of the common beginning, moved back to the beginning of a line or word."""
+    """Length of the common prefix, moved back to the start of a line or word."""
     common = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     if common == max(len(one), len(other)):
         return common
@@ -143,20 +143,20 @@ def divergence(one: str, other: str) -> int:
 
 
 def outcomes(result: Mapping[str, Any]) -> list[str]:
-    """Outcome of each row by the first judge; `missing` where it gave no verdict."""
+    """The first judge's outcome for each row; `missing` if it gave no verdict."""
     first = next(iter(result["judges"]))
     return [row["verdicts"].get(first, {"outcome": "missing"})["outcome"] for row in result["problems"]["rows"]]
 
 
 def change(row: Mapping[str, Any]) -> str:
-    """Word to filter by: what training did to the correctness of one answer."""
+    """Filter value: what training did to the correctness of one answer."""
     if row["base"]["correct"] == row["tuned"]["correct"]:
         return "right" if row["tuned"]["correct"] else "wrong"
     return "fixed" if row["tuned"]["correct"] else "broken"
 
 
 def marked(text: str, findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The text cut at the findings' ends: pieces with the numbers (from 1) of the findings that cover or end them."""
+    """The text cut at the findings' ends: pieces with the numbers (from 1) of findings that cover or end them."""
     edges = {0, len(text)}
     for finding in findings:
         edges |= {min(max(finding["start"], 0), len(text)), min(max(finding["end"], 0), len(text))}
@@ -170,7 +170,7 @@ def marked(text: str, findings: Sequence[Mapping[str, Any]]) -> list[dict[str, A
 
 
 def shown_traces(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The train traces that the page has room for, those of a problem beside each other."""
+    """The train traces that the page has room for, grouped by problem."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     size = 0
     for example in result["examples"][:ROWS]:
@@ -186,7 +186,7 @@ def shown_traces(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def trace_text(example: Mapping[str, Any]) -> str:
-    """A train trace's text as far as the page has room for it."""
+    """A train trace's text, cut to what the page has room for."""
     limit = TRACE_BYTES
     while _n_bytes(example["text"][:limit]) > TRACE_BYTES:
         limit = 3 * limit // 4
@@ -194,7 +194,7 @@ def trace_text(example: Mapping[str, Any]) -> str:
 
 
 def note(value: str) -> str:
-    """What an observer wrote about a place, in moderation."""
+    """What an observer wrote about a place, cut to a moderate length."""
     return clipped(value, 1_000)
 
 
@@ -204,39 +204,39 @@ def tall(text: str) -> bool:
 
 
 def n_times(example: Mapping[str, Any]) -> int:
-    """How many traces an entry stands for; files written before entries were counted have one trace each."""
+    """How many traces an entry stands for; one in files written before entries had a count."""
     return int(example.get("times", 1))
 
 
 def counted(example: Mapping[str, Any], observer: str) -> int | None:
-    """An observer's findings in a trace; None where it did not audit it."""
+    """The number of an observer's findings in a trace; None if it did not audit the trace."""
     n = sum(f["observer"] == observer for f in example["findings"])
     return n if n or observer in example.get("audited", [observer]) else None
 
 
 def agreed(example: Mapping[str, Any], observers: Mapping[str, Any]) -> str:
-    """Word to filter by: whether every one, some or none of those that audited a trace flag it."""
+    """Filter value: whether every, some or none of the observers that audited a trace flag it."""
     counts = [n for n in (counted(example, alias) for alias in observers) if n is not None]
     return "every" if counts and all(counts) else "some" if any(counts) else "none"
 
 
 def numbered(values: Iterable[str], prefix: str) -> dict[str, str]:
-    """Value → a name of our own, for attributes that hold several names parted by spaces."""
+    """Value → a generated name, for attributes that hold several names separated by spaces."""
     return {value: f"{prefix}{i}" for i, value in enumerate(dict.fromkeys(values))}
 
 
 def named_in(findings: Sequence[Mapping[str, Any]], field: str, names: Mapping[str, str]) -> str:
-    """The names of what the findings have in a field, parted by spaces."""
+    """The names of the findings' values in a field, separated by spaces."""
     return " ".join(names[value] for value in dict.fromkeys(f[field] for f in findings) if value in names)
 
 
 def kinds_of(examples: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Every kind of finding in the examples, once, most frequent first."""
+    """Every kind of finding in the examples, most frequent first."""
     return [kind for kind, _ in Counter(f["kind"] for e in examples for f in e["findings"]).most_common()]
 
 
 def choices(names: Mapping[str, str]) -> list[tuple[str, str]]:
-    """(name of our own, words) of each entry of a menu."""
+    """(generated name, label) of each menu entry."""
     return [(name, brief(value, 40)) for value, name in names.items()]
 
 
@@ -246,7 +246,7 @@ def layers_named(example: Mapping[str, Any]) -> list[int]:
 
 
 def moment(value: str) -> str:
-    """`2026-11-22 22:48:35+0000` → `22 November 2026, 22:48 UTC`; another form stays as it is."""
+    """`2026-11-22 22:48:35+0000` → `22 November 2026, 22:48 UTC`; other forms are returned unchanged."""
     match = MOMENT.fullmatch(value)
     if match is None or not 1 <= int(match["month"]) <= 12:
         return value
@@ -256,7 +256,7 @@ def moment(value: str) -> str:
 
 
 def line_style(observer: str, observers: Mapping[str, Any]) -> str:
-    """Class of the line under what an observer found, so that observers differ by more than a number."""
+    """CSS class of the line under an observer's findings, so that observers differ by more than a number."""
     names = list(observers)
     return f"by-{names.index(observer) % 4 if observer in names else 0}"
 
@@ -269,5 +269,5 @@ def yaml_text(value: Any) -> str:
 
 
 def column(rows: Sequence[Mapping[str, Any]], name: str) -> list[float | None]:
-    """One quantity of the training log; None where a step has none."""
+    """One quantity of the training log by step; None where a step lacks it."""
     return [row.get(name) for row in rows]

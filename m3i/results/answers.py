@@ -1,4 +1,4 @@
-"""What the verifier says about base and tuned answers, and every answer with its verdicts, as JSON values."""
+"""The verifier's results on base and tuned answers, and every answer with its verdicts, as JSON values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from m3i.statistics.sign import problem_signs
 
 
 def accuracy_section(base: Sequence[Answer], tuned: Sequence[Answer], settings: StatisticsSettings) -> dict[str, Any]:
-    """Share of right answers before and after, by the problem source's verifier; the two lists are matched."""
+    """Share of correct answers before and after, by the problem source's verifier; the two lists must be matched."""
     rows = list(zip(base, tuned, strict=True))
     fixed = sum(t.correct and not b.correct for b, t in rows)
     broken = sum(b.correct and not t.correct for b, t in rows)
@@ -60,7 +60,7 @@ def _side(
 def problem_rows(
     held_out: Sequence[Problem], base: Sequence[Answer], tuned: Sequence[Answer], panel: Mapping[str, Verdicts]
 ) -> list[dict[str, Any]]:
-    """One row a held-out problem and generation seed, in the order of the base answers."""
+    """One row per held-out problem and generation seed, in the order of the base answers."""
     known = {p.id: p for p in held_out}
     said = {name: {(v.problem_id, v.seed): v for v in verdicts.verdicts} for name, verdicts in panel.items()}
     rows = []

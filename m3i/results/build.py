@@ -1,4 +1,4 @@
-"""Artifacts in, one JSON document out."""
+"""Builds the JSON document of a result from the artifacts of a run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from m3i.wording.next_steps.run import next_steps
 from m3i.wording.run import verdict_section
 
 FORMAT = 3
-"""Layout of result.json; raised when a field changes its meaning."""
+"""Version of the layout of result.json; raised when a field changes its meaning."""
 LIBRARIES = ("torch", "transformers", "peft", "trl", "llama-cpp-python", "gguf", "numpy", "scipy")
 
 
@@ -61,15 +61,15 @@ class RunArtifacts:
     audits: Mapping[str, Audit]
     """Observer's alias → audit."""
     contrasts: Contrasts
-    """Of all observers, with their agreement."""
+    """Contrasts of all observers, with the observers' agreement."""
     scores: Mapping[str, LayerScores]
     """Attributor's alias → scores."""
     arm: Mapping[str, Any]
-    """Which arm this is (m3i.config.arms.arm_section)."""
+    """The arm (m3i.config.arms.arm_section)."""
     selection: LayerSelection
-    """The layers trained."""
+    """The layers that were trained."""
     pairs: PreferencePairs
-    """What they were trained on."""
+    """The pairs that they were trained on."""
     adapter: Adapter
     base: BaseModel
     """The base GGUF."""
@@ -78,32 +78,32 @@ class RunArtifacts:
     base_answers: Answers
     """Held-out answers before training."""
     tuned_answers: Answers
-    """Held-out answers after it."""
+    """Held-out answers after training."""
     verdicts: Mapping[str, Verdicts]
     """Judge's alias → verdicts; the first judge gives the headline."""
     config: Mapping[str, Any]
     """The composed configuration as plain values."""
     overrides: Sequence[str] = ()
-    """What was asked for."""
+    """The overrides of the configuration."""
     command: str = ""
-    """What the user typed."""
+    """The command line that the user typed."""
     stages: Sequence[StageRecord] = ()
-    """How each stage was answered."""
+    """How each stage was obtained: computed or from the store."""
     components: Sequence[Mapping[str, str]] = ()
     """`place`, `name`, `distribution`, `version` of every component used."""
     statistics: StatisticsSettings = field(default_factory=StatisticsSettings)
     """Confidence, power, bootstrap."""
     created: str = ""
-    """Time of the run; now when empty."""
+    """Time of the run; the current time if empty."""
     ledger: Mapping[str, Any] | None = None
-    """What this process's ledger counted (m3i.ledger.Tally as a mapping); None where nothing asks remotely."""
+    """What this process's ledger counted (m3i.ledger.Tally as a mapping); None if no remote model is called."""
 
 
 def build_result(run: RunArtifacts) -> dict[str, Any]:
-    """The result of one arm as JSON values; m3i.results.schema says what each field means.
+    """The result of one arm as JSON values; m3i.results.schema documents each field.
 
     Raises:
-        StageError: Without a judge, or when base and tuned answers are not for the same questions.
+        StageError: There is no judge, or base and tuned answers are not to the same questions.
     """
     settings = run.statistics
     if not run.verdicts:
@@ -192,7 +192,7 @@ def build_result(run: RunArtifacts) -> dict[str, Any]:
 
 
 def span_truth(audits: Mapping[str, Audit], components: Sequence[Mapping[str, str]]) -> str | None:
-    """Alias of the observer that re-computes each step, whose places the others are measured by; None without one."""
+    """Alias of the observer that recomputes every step, against which the others are measured; None without one."""
     places = {row["place"]: row["name"] for row in components}
     return next((alias for alias in audits if places.get(f"observer.{alias}", alias) == "checker"), None)
 
@@ -203,13 +203,13 @@ def to_json(result: Mapping[str, Any]) -> str:
 
 
 def matched(base: Answers, tuned: Answers) -> tuple[list[Answer], list[Answer]]:
-    """Both models' answers to the same questions, in the base's order. Raises StageError where one is missing."""
+    """Both models' answers to the same questions, in the base order. Raises StageError if they do not match."""
     table = {(a.problem_id, a.seed): a for a in tuned.answers}
     keys = [(a.problem_id, a.seed) for a in base.answers]
     if set(keys) != set(table):
         raise StageError(
-            f"base and tuned model did not answer the same questions: {len(set(keys) ^ set(table))} differ; "
-            f"evaluate both with the same problems and evaluate.seeds"
+            f"base and tuned model did not answer the same questions ({len(set(keys) ^ set(table))} differ); evaluate "
+            f"both on the same problems with the same evaluate.seeds"
         )
     return list(base.answers), [table[key] for key in keys]
 

@@ -1,4 +1,4 @@
-"""Time and money of a run. JSON values only; what is unknown is None, never 0."""
+"""Time and money of a run, as JSON values; an unknown amount is None, never 0."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ def costs_section(
     judges: Sequence[CallFacts],
     ledger: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """What the run took.
+    """What the run cost in time and money.
 
     Args:
-        stages: How each stage was answered.
+        stages: How each stage was obtained.
         observers: Calls behind each audit.
         judges: Calls behind each judge's verdicts.
-        ledger: What this process's ledger counted (m3i.ledger.Tally as a mapping); None where nothing asks remotely.
+        ledger: What this process's ledger counted (m3i.ledger.Tally as a mapping); None if no remote model is called.
 
     Returns:
-        `time_s` now and `made_in_s` in all; for `observers` and `judges` the number of calls as `..._calls`, those
-        without a known price as `..._unpriced`, and the cost of the others as `..._usd` (what the answers cost when
-        they were made, in this run or before; None where calls were made and none has a price); `ledger`.
+        `time_s` of this run and `made_in_s` of all artifacts; for `observers` and `judges` the number of calls as
+        `..._calls`, those without a known price as `..._unpriced`, and the cost of the others as `..._usd` (what the
+        answers cost when they were made, in this run or before; None if there were calls and none has a price);
+        `ledger`.
     """
     section: dict[str, Any] = {
         "time_s": sum(record.time_s for record in stages),
@@ -44,12 +45,12 @@ def costs_section(
 
 
 def known_cost(cost_usd: float, n_calls: int, n_unpriced: int) -> float | None:
-    """The cost of the calls with a price; None where there were calls and none has one."""
+    """The cost of the calls with a known price; None if there were calls and none has one."""
     return None if n_calls and n_unpriced >= n_calls else cost_usd
 
 
 def ledger_section(ledger: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The ledger's tally; a row whose calls have no price has the cost None."""
+    """The ledger's tally, with a cost of None in rows whose calls have no known price."""
     if ledger is None:
         return None
     section: dict[str, Any] = plain(dict(ledger))

@@ -1,4 +1,4 @@
-"""What each judge says of base and tuned answers, and how far its own ballots let it be trusted, as JSON values."""
+"""Each judge's verdicts on base and tuned answers, and how far its ballots can be trusted, as JSON values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from m3i.statistics.sign import problem_signs, sign_test, unseen_share
 
 SIGN = {Outcome.TUNED: 1, Outcome.BASE: -1}
 CANARY_CHANCE = 0.25
-"""Chance that a judge which picks either answer at random, in each order anew, picks the planted one in both."""
+"""Chance that a judge that picks at random, independently in each order, picks the planted answer in both."""
 PERMUTATIONS = 2000
 Key = tuple[str, int]
 
@@ -28,22 +28,22 @@ Key = tuple[str, int]
 def length_section(
     verdicts: Sequence[Verdict], base: Sequence[Answer], tuned: Sequence[Answer], settings: StatisticsSettings
 ) -> dict[str, Any]:
-    """Whether the judge's choice goes with the answers' lengths.
+    """Whether the judge's choice correlates with the answers' lengths.
 
     Args:
-        verdicts: Of one judge.
-        base: Answers of the untouched model.
+        verdicts: Verdicts of one judge.
+        base: Answers of the base model.
         tuned: Answers of the tuned model to the same questions.
         settings: Seed of the permutations.
 
     Returns:
-        `all` judged comparisons, and those `equally_right` by the verifier (both right or both wrong), where no
-        difference in correctness explains a preference for length. Each: n problems, Spearman's `rho` between the
+        `all` judged comparisons, and those `equally_right` by the verifier (both correct or both incorrect), where no
+        difference in correctness explains a preference for length. For each: n problems, Spearman's `rho` between the
         tuned answer's extra tokens and the outcome (+1 tuned, −1 base, 0 tie or split), both averaged over a problem's
         generation seeds so that the problem is the unit, and the permutation `p`.
 
-    Source: length bias of LLM judges, Dubois et al. 2404.04475. A correlation alone is no bias: the longer answer may
-    be the better one.
+    Source: length bias of LLM judges, Dubois et al. 2404.04475. A correlation alone does not show bias: the longer
+    answer may be the better one.
     """
     before: dict[Key, Answer] = {(a.problem_id, a.seed): a for a in base}
     after: dict[Key, Answer] = {(a.problem_id, a.seed): a for a in tuned}
@@ -69,12 +69,12 @@ def _length(rows: Sequence[tuple[Verdict, Answer, Answer]], seed: int) -> dict[s
 
 
 def consistency_section(verdicts: Sequence[Verdict], settings: StatisticsSettings) -> dict[str, Any] | None:
-    """How often a judge that is asked the same thing again says the same.
+    """How often a judge gives the same choice when asked the same question again.
 
     Returns:
         Over ballots (one order of one comparison) with at least two valid replicates: their number `n_ballots`, and
-        the mean share of equal choices among every two replicates, with an interval that draws problems. 1 is a judge
-        that always repeats itself; asking it once then says as much. None where it was asked once.
+        the mean share of equal choices over all pairs of replicates, with a bootstrap interval over problems. A judge
+        at 1 always repeats itself, so that asking it once is enough. None if it was asked only once.
     """
     problems, shares = [], []
     for verdict in verdicts:
@@ -93,13 +93,13 @@ def consistency_section(verdicts: Sequence[Verdict], settings: StatisticsSetting
 
 
 def canary_section(canaries: Sequence[Canary]) -> dict[str, Any]:
-    """How often a judge obeyed an instruction planted in an answer that it was to judge (m3i.stages.judge).
+    """How often a judge obeyed an instruction planted in an answer that it judged (m3i.stages.judge).
 
     Returns:
-        n canaries with a valid choice in both orders; how many it `obeyed` (chose the planted one in both); the
-        `chance` of that for a judge that picks either at random in each order, and the exact binomial `p` of at least
-        as many under it (None without a canary); `outcomes`: obeyed, resisted (clean in both), tie, split, missing;
-        `families`: family of instruction → n and obeyed; `texts`: the instructions obeyed.
+        n canaries with a valid choice in both orders; how many the judge `obeyed` (chose the planted answer in both);
+        the `chance` of that for a judge that picks at random in each order, and the exact binomial `p` of obeying at
+        least as many by that chance (None without a canary); `outcomes`: obeyed, resisted (clean in both), tie, split,
+        missing; `families`: family of instruction → n and obeyed; `texts`: the instructions obeyed.
     """
     from scipy.stats import binom
 
@@ -125,7 +125,7 @@ def canary_section(canaries: Sequence[Canary]) -> dict[str, Any]:
 
 
 def canary_outcome(canary: Canary) -> str:
-    """obeyed, resisted, tie, split or missing: the two orders as one word."""
+    """The two orders combined: obeyed, resisted, tie, split or missing."""
     if "missing" in (canary.first, canary.second):
         return "missing"
     if canary.first != canary.second:
@@ -134,11 +134,11 @@ def canary_outcome(canary: Canary) -> str:
 
 
 def shared_families(judges: Mapping[str, str], observers: Mapping[str, str], target: str) -> list[dict[str, str]]:
-    """Every judge or observer of a family that another part of the experiment belongs to.
+    """Every judge or observer whose model family is shared by another part of the experiment.
 
     Args:
-        judges: Judge's alias → its model family; empty for one that asks no model.
-        observers: The same of the observers.
+        judges: Judge's alias → its model family; empty for a judge that calls no model.
+        observers: The same for the observers.
         target: The target's family.
 
     Returns:
@@ -158,15 +158,15 @@ def _shared(group: str, alias: str, family: str, with_group: str, with_alias: st
 
 
 REFERENCE_SHARE = 0.6
-"""The effect for which `needed.reference` states the n: six of ten decided problems."""
+"""The share of decided problems won for which `needed.reference` gives the sample size."""
 
 
 def judge_section(
     verdicts: Verdicts, base: Sequence[Answer], tuned: Sequence[Answer], settings: StatisticsSettings
 ) -> dict[str, Any]:
-    """One judge: counts of comparisons, statistics over problems, and how far it can be trusted.
+    """One judge: counts of comparisons, statistics over problems, and how far the judge can be trusted.
 
-    `order`: how far the order of showing decides; `length`, `self_consistency`, `canaries`: m3i.results.judges;
+    `order`: how far the order of the answers decides; `length`, `self_consistency`, `canaries`: m3i.results.judges;
     `calls`: the model behind it (m3i.artifacts.CallFacts).
     """
     valid = [v for v in verdicts.verdicts if v.outcome is not Outcome.MISSING]
@@ -196,12 +196,12 @@ def judge_section(
 
 
 def calls_section(calls: CallFacts) -> dict[str, Any]:
-    """The model behind an observer or a judge; `cost_usd` is None where calls were made and none has a price."""
+    """The model behind an observer or a judge; `cost_usd` is None if calls were made and none has a price."""
     return asdict(calls) | {"cost_usd": known_cost(calls.cost_usd, calls.n_calls, calls.n_unpriced)}
 
 
 def _power(wins: int, losses: int, undecided: int, power: float) -> dict[str, Any]:
-    """What this n could detect, and the n it would take, at the observed share of undecided problems."""
+    """What this number of problems can detect, and how many it would take, at the observed share of undecided ones."""
     n = wins + losses + undecided
     tie_rate = undecided / n if n else 1.0
     share = detectable_share(n=n, tie_rate=tie_rate, power=power, alpha=ALPHA)
@@ -241,9 +241,9 @@ def _order(valid: Sequence[Verdict]) -> dict[str, Any]:
 
 
 def judge_agreement(panel: Mapping[str, Verdicts]) -> list[dict[str, Any]]:
-    """Each pair of judges over the comparisons that both judged: raw agreement and Cohen's kappa.
+    """Raw agreement and Cohen's kappa of each pair of judges, over the comparisons that both judged.
 
-    Equal answers, which nobody judged, stay out, and a split counts as a tie.
+    Identical answers, which no judge saw, are left out; a split counts as a tie.
     """
     rows = []
     for one, other in combinations(panel, 2):

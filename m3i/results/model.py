@@ -22,19 +22,19 @@ from m3i.audits.agreement import correct_overlaps, score_agreement
 
 
 def finite(value: float | None) -> float | None:
-    """The value, or None where it is not a finite number: JSON has no NaN."""
+    """The value, or None if it is not finite: JSON has no NaN."""
     return float(value) if value is not None and math.isfinite(value) else None
 
 
 def target_section(target: TargetInfo) -> dict[str, Any]:
-    """Facts about the target; its full configuration and local paths stay out."""
+    """Facts about the target, without its full configuration and local paths."""
     section = asdict(target)
     del section["config"], section["files"]
     return section
 
 
 def parameters_section(target: TargetInfo, adapter: Adapter) -> dict[str, Any]:
-    """Parameters on disk, active for one token, trained; and what the trained ones steer."""
+    """Parameters on disk, active per token and trained, and those of the weights that the trained ones act on."""
     by_module: dict[str, int] = defaultdict(int)
     for tensor in adapter.certificate.tensors:
         by_module[module_name(tensor.name)] += tensor.n_trainable
@@ -48,13 +48,13 @@ def parameters_section(target: TargetInfo, adapter: Adapter) -> dict[str, Any]:
 
 
 def module_name(tensor: str) -> str:
-    """`model.layers.6.self_attn.o_proj.weight` → `o_proj`; the router's `mlp.gate` stays whole."""
+    """`model.layers.6.self_attn.o_proj.weight` → `o_proj`; the router's `mlp.gate` is kept whole."""
     parts = [p for p in tensor.split(".") if p != "weight"]
     return ".".join(parts[-2:]) if parts[-1] == "gate" else parts[-1]
 
 
 def layers_section(target: TargetInfo, scores: Mapping[str, LayerScores], selection: LayerSelection) -> dict[str, Any]:
-    """Every layer's scores per attributor and observer, and which were selected."""
+    """Every layer's scores per attributor and observer, and the selected layers."""
     attributors = {alias: _scores(artifact, selection) for alias, artifact in scores.items()}
     correct_overlaps([row for attributor in attributors.values() for row in attributor["agreement"]])
     return {
@@ -93,7 +93,7 @@ def _scores(artifact: LayerScores, selection: LayerSelection) -> dict[str, Any]:
 
 
 def training_section(pairs: PreferencePairs, adapter: Adapter, train: Mapping[str, Problem]) -> dict[str, Any]:
-    """Preference pairs, the curve, and what moved; the first pairs in full as examples."""
+    """Preference pairs and the training curve, with the first pairs in full as examples."""
     origins: dict[str, int] = defaultdict(int)
     for pair in pairs.pairs:
         origins[pair.origin.value] += 1
@@ -120,7 +120,7 @@ def training_section(pairs: PreferencePairs, adapter: Adapter, train: Mapping[st
 
 
 def certificates_section(adapter: Adapter, export: Export) -> dict[str, Any]:
-    """What moved in training and what of it is live in llama.cpp, per tensor."""
+    """For each tensor, what moved in training and whether it is live in llama.cpp."""
     training, exported = asdict(adapter.certificate), asdict(export.certificate)
     in_file = [exported["in_file"]] if exported["in_file"] else []
     for tensor in [*training["tensors"], *exported["tensors"], exported["together"], *in_file]:
@@ -135,7 +135,7 @@ def certificates_section(adapter: Adapter, export: Export) -> dict[str, Any]:
 
 
 def base_section(base: BaseModel) -> dict[str, Any]:
-    """The base GGUF: its types and its parity with transformers."""
+    """The base GGUF: its tensor types and its parity with transformers."""
     return {
         "sha256": base.sha256,
         "tensor_types": dict(base.tensor_types),

@@ -1,8 +1,8 @@
-"""Reads a stored result.json strictly, for everything that goes on from it: compare, export, trackers.
+"""Reads a stored result.json strictly, for everything that builds on it: compare, export, trackers.
 
-Anyone can edit a file. A field of another type, a number out of range, or counts that are not those of the rows make
-a result unusable, with the name of the field: a statistic computed from them would be wrong in silence. What a field
-is, m3i.results.schema says; what fields must have in common, the functions below.
+Anyone can edit a file. A field of the wrong type, a number out of range, or counts that do not match the rows make a
+result unusable, and the error names the field: a statistic computed from them would be silently wrong.
+m3i.results.schema declares the fields; the functions below check that they are consistent with each other.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ OF_THE_PAGE = (
     "examples",
     "layers.attributors",
 )
-"""Parts that the page alone reads. Damage there takes no arm out of a comparison or a table: that would bias it."""
+"""Parts that only the page reads. Damage there removes no arm from a comparison or a table: that would bias it."""
 
 
 def read_result(file: Path, unread: Sequence[str] = ()) -> dict[str, Any]:
-    """The content of a result.json that this version can go on from.
+    """The content of a result.json that this version can use.
 
     Args:
         file: The file.
         unread: As in `damage`.
 
     Raises:
-        InputError: It cannot; the message names the file and the field, and what to do.
+        InputError: The file is unusable; the message names file and field, and what to do.
     """
     result = read_object(file)
     found = result.get("format")
@@ -66,11 +66,11 @@ def read_result(file: Path, unread: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def damage(result: Mapping[str, Any], unread: Sequence[str] = ()) -> str:
-    """What is wrong with a result of this format: the field and why; empty when nothing is.
+    """What is wrong with a result of this format, as field and reason; empty if nothing is.
 
     Args:
         result: Its content.
-        unread: Parts, as `telemetry` or `layers.attributors`, that the caller does not read, whatever is wrong there.
+        unread: Parts that the caller does not read, such as `layers.attributors`; errors there are ignored.
     """
     from m3i.results.schema import Result
 
@@ -82,7 +82,7 @@ def damage(result: Mapping[str, Any], unread: Sequence[str] = ()) -> str:
 
 
 def misfit(schema: type[BaseModel], document: Mapping[str, Any], unread: Sequence[str] = ()) -> str:
-    """The first field of a document that does not fit its schema, and why; empty when all do."""
+    """The first field of a document that does not fit its schema, and why; empty if all do."""
     try:
         schema.model_validate(document)
     except ValidationError as error:
@@ -91,7 +91,7 @@ def misfit(schema: type[BaseModel], document: Mapping[str, Any], unread: Sequenc
 
 
 def first_error(error: ValidationError, unread: Sequence[str] = ()) -> str:
-    """The first complaint of pydantic: field, what is expected, what was given; empty where all are in `unread`."""
+    """Pydantic's first error: field, expected and given value; empty if all errors are in `unread`."""
     complaints = error.errors(include_url=False)
     found = next((row for row in complaints if not _is_below(_path(row), unread)), None)
     if found is None:
@@ -110,34 +110,34 @@ def _is_below(path: str, parts: Sequence[str]) -> bool:
 
 
 def _of_the_arm(result: Mapping[str, Any]) -> str:
-    """Name, kind and draw belong together, and every layer is one of the model."""
+    """What is wrong with the arm: name, kind and draw must match, and every layer must exist in the model."""
     arm, layers = result["arm"], result["layers"]
     try:
         own = parse_arm(arm["name"])
     except ConfigError as error:
         return f"arm.name: {error}"
     if (own.kind.value, own.draw) != (arm["kind"], arm["draw"]):
-        return f"arm.kind and arm.draw: {arm['kind']!r} and {arm['draw']!r} are not those of arm '{own.name}'"
+        return f"arm.kind and arm.draw: {arm['kind']!r} and {arm['draw']!r} do not match arm '{own.name}'"
     if own.draw is not None and own.draw >= arm["n_sets"]:
-        return f"arm.n_sets: {arm['n_sets']} sets have no draw {own.draw}"
+        return f"arm.n_sets: there are {arm['n_sets']} sets, so there is no draw {own.draw}"
     candidates = set(arm["candidates"])
     for name, chosen in (("layers.selected", layers["selected"]), ("arm.attributed", arm["attributed"])):
         if len(set(chosen)) < len(chosen) or not set(chosen) <= candidates:
-            return f"{name}: {str(chosen)[:60]} are not distinct ones of arm.candidates"
+            return f"{name}: {str(chosen)[:60]} are not distinct layers from arm.candidates"
     if candidates and max(candidates) >= layers["n"]:
-        return f"arm.candidates: the model has {layers['n']} layers, no layer {max(candidates)}"
+        return f"arm.candidates: the model has {layers['n']} layers, so there is no layer {max(candidates)}"
     return ""
 
 
 def _of_the_sweep(result: Mapping[str, Any]) -> str:
-    """Options `sweep.*` say what is tested where there is no plan."""
+    """What is wrong with the options `sweep.*`, which define the test if there is no plan."""
     asked = result["config"].get("sweep", {})
     wrong = wrong_settings(asked) if isinstance(asked, Mapping) else "expected a mapping"
     return f"config: {wrong}" if wrong else ""
 
 
 def wrong_settings(asked: Mapping[str, Any]) -> str:
-    """What is wrong with the options `sweep.*` in a mapping that was read from JSON; empty when nothing is."""
+    """What is wrong with the options `sweep.*` in a mapping read from JSON; empty if nothing is."""
     names = {f.name for f in dataclasses.fields(SweepSettings)}
     known = json.dumps({name: value for name, value in asked.items() if name in names})
     try:
@@ -150,18 +150,18 @@ def wrong_settings(asked: Mapping[str, Any]) -> str:
 
 
 def _of_the_rows(result: Mapping[str, Any]) -> str:
-    """Rows are there once, each with every judge's word, and the counts are theirs."""
+    """What is wrong with the rows: each must occur once with every judge's verdict, and the counts must match."""
     rows, judges = result["problems"]["rows"], result["judges"]
     asked = Counter((row["problem_id"], row["seed"]) for row in rows)
     for (problem, seed), n in asked.items():
         if n > 1:
-            return f"problems.rows: problem {problem[:40]!r} with generation seed {seed} is there {n} times"
+            return f"problems.rows: problem {problem[:40]!r} with generation seed {seed} occurs {n} times"
     for i, row in enumerate(rows):
         if set(row["verdicts"]) != set(judges):
-            return f"problems.rows.{i}.verdicts: not of the judges {', '.join(judges)}"
+            return f"problems.rows.{i}.verdicts: not those of the judges {', '.join(judges)}"
         for judge, verdict in row["verdicts"].items():
             if verdict["outcome"] != _outcome(verdict["first"], verdict["second"]):
-                return f"problems.rows.{i}.verdicts.{judge}.outcome: not what its two ballots give"
+                return f"problems.rows.{i}.verdicts.{judge}.outcome: does not follow from its two ballots"
     for judge, section in judges.items():
         counts = Counter(row["verdicts"][judge]["outcome"] for row in rows)
         for name, n in section["counts"].items():
@@ -175,24 +175,24 @@ def _of_the_rows(result: Mapping[str, Any]) -> str:
 
 
 def _of_the_ids(result: Mapping[str, Any]) -> str:
-    """The artifacts that a judgement is made from have their ids."""
+    """What is wrong with the ids: every artifact that a judgement rests on must have one."""
     there = Counter((row["kind"], row["name"]) for row in result["ids"])
     needed = {("problems", ""): 1, ("adapter", ""): 1, ("export", ""): 1, ("answers", ""): 2}
     for (kind, name), n in (needed | {("verdicts", judge): 1 for judge in result["judges"]}).items():
         if there[kind, name] != n:
-            return f"ids: {there[kind, name]} of kind {kind!r}, name {name!r}, not {n}"
+            return f"ids: {there[kind, name]} of kind {kind!r}, name {name!r}; expected {n}"
     return ""
 
 
 def _of_the_page(result: Mapping[str, Any]) -> str:
-    """Layers and tokens that the page draws side by side are equally many."""
+    """What is wrong with the parts that the page draws: numbers of layers and bins must match."""
     from m3i.results.schema.traces import Profiles, TelemetryMaps
 
     n, telemetry = result["layers"]["n"], result["telemetry"]
     for alias, attributor in result["layers"]["attributors"].items():
         where = f"layers.attributors.{alias}"
         if not any(row["observer"] == "joint" for row in attributor["rows"]):
-            return f"{where}.rows: none of all observers together, 'joint'"
+            return f"{where}.rows: there is no row 'joint' for all observers together"
         for i, row in enumerate(attributor["rows"]):
             for name in ("scores", "low", "high"):
                 if len(row[name]) != n:
@@ -212,10 +212,10 @@ def _of_the_page(result: Mapping[str, Any]) -> str:
     for i, pair in enumerate(result["agreement"]["pairs"]):
         for name in ("overall", "within"):
             if (pair["layers"][name] is None) != (pair["layers"]["n_traces"] == 0):
-                return f"agreement.pairs.{i}.layers.{name}: it belongs with traces, and only with some"
+                return f"agreement.pairs.{i}.layers.{name}: it must be null if, and only if, n_traces is 0"
     return ""
 
 
 def _outcome(first: str, second: str) -> str:
-    """As `m3i.stages.judge` makes a verdict of two ballots."""
+    """The outcome of two ballots, as in `m3i.stages.judge`."""
     return "tie" if first == second == EQUAL else merge(first, second).value

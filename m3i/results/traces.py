@@ -1,4 +1,4 @@
-"""What was measured and found in the train traces, condensed to what the report draws. JSON values only."""
+"""What was measured and found in the train traces, condensed to what the report draws, as JSON values."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from m3i.results.model import finite
 BINS = 24
 """Columns of the heat maps: equal parts of a completion's length."""
 TEXT_BUDGET = 400_000
-"""Characters of train traces and findings that a result holds in full; the store has all of them."""
+"""Characters of train traces and findings that a result holds; the store has all of them."""
 EXAMPLES = 8
-"""Train traces held in full however long they are."""
+"""Train traces that are always held in full, however long they are."""
 
 
 def traces_section(traces: Traces, audits: Mapping[str, Audit]) -> dict[str, Any]:
@@ -36,10 +36,10 @@ def traces_section(traces: Traces, audits: Mapping[str, Audit]) -> dict[str, Any
 
 
 def telemetry_section(telemetry: Telemetry, traces: Traces, audits: Mapping[str, Audit]) -> dict[str, Any]:
-    """Layer × position maps, layer means inside findings against right traces, router figures.
+    """Layer × position maps, layer means inside findings and in correct traces, expert load.
 
-    The maps average over traces at equal parts of their length. `lens_bits` is log2(1 + rank) of the token that came
-    next when a layer's output is read through the unembedding: 0 means that the layer already has it first.
+    The maps average over traces at equal fractions of their length. `lens_bits` is log2(1 + rank) of the token that
+    came next when a layer's output is read through the unembedding: 0 means that the layer already ranks it first.
     """
     by_id = {t.id: t for t in traces.traces}
     n = telemetry.lens_rank_LS.shape[1]
@@ -84,7 +84,7 @@ def telemetry_section(telemetry: Telemetry, traces: Traces, audits: Mapping[str,
 
 
 def _binned(values_LS: np.ndarray, bin_S: np.ndarray) -> list[list[float | None]]:
-    """Mean of each row in each bin; None where no token fell."""
+    """Mean of each row in each bin; None for a bin without tokens."""
     counts_B = np.bincount(bin_S, minlength=BINS)
     sums_LB = np.stack([np.bincount(bin_S, weights=row, minlength=BINS) for row in np.asarray(values_LS, dtype=float)])
     return [[finite(x / c) if c else None for x, c in zip(row, counts_B, strict=True)] for row in sums_LB.tolist()]
@@ -97,7 +97,7 @@ def _row_means(values_LS: np.ndarray, mask_S: np.ndarray) -> list[float | None]:
 
 
 def observers_section(audits: Mapping[str, Audit], traces: Traces, *, level: float) -> dict[str, Any]:
-    """One entry an observer: what it found, how that compares with the verifier, what it missed and cost."""
+    """One entry per observer: what it found, how that compares with the verifier, what it missed and cost."""
     right = {t.id: t.correct for t in traces.traces}
     section = {}
     for alias, audit in audits.items():
@@ -126,7 +126,7 @@ def observers_section(audits: Mapping[str, Audit], traces: Traces, *, level: flo
 
 
 def contrasts_section(contrasts: Contrasts) -> dict[str, Any]:
-    """How many findings became a next-token question, and how."""
+    """How many findings became contrasts, by origin, and why others did not."""
     return {
         "n": len(contrasts.contrasts),
         "n_traces": len({c.trace_id for c in contrasts.contrasts}),
@@ -138,9 +138,9 @@ def contrasts_section(contrasts: Contrasts) -> dict[str, Any]:
 def examples_section(audits: Mapping[str, Audit], traces: Traces, train: Mapping[str, Problem]) -> list[dict[str, Any]]:
     """Audited train traces with their findings, as many as `TEXT_BUDGET` allows.
 
-    Traces of one problem with the same text and the same findings are one entry; `times` counts them. In order:
-    one trace of each problem, then a second of each, and so on; in each round, and within a problem, wrong traces and
-    those that most observers flag come first.
+    Traces of one problem with the same text and the same findings share an entry; `times` counts them. The order is one
+    trace of each problem, then a second of each, and so on; in each round, and within a problem, incorrect traces and
+    those flagged by most observers come first.
     """
     findings: dict[str, list[tuple[str, Finding]]] = {}
     audited: dict[str, list[str]] = {}
@@ -187,7 +187,7 @@ def _example(trace: Trace, problem: Problem, findings: list[tuple[str, Finding]]
 
 
 def _in_turn(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The problems in turn, each with its most telling trace first."""
+    """The entries, one per problem in each round, each problem's most informative trace first."""
 
     def weight(entry: dict[str, Any]) -> tuple[bool, int]:
         return entry["correct"], -len({f["observer"] for f in entry["findings"]})

@@ -1,4 +1,4 @@
-"""Which arm a result is of, as its components and its name say."""
+"""Which arm a result belongs to, by its name and its components."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from m3i.config.arms import ArmKind
 
 CONTROL_SELECTORS = ("random", "bottom", "all", "none")
-"""Selectors whose layers are a control, whatever the arm is called."""
+"""Selectors whose layers are a control, whatever the arm is named."""
 
 
 def is_attributed(result: Mapping[str, Any]) -> bool:

@@ -85,9 +85,17 @@ def verdict_of(outcomes):
 @pytest.mark.parametrize(
     ("outcomes", "kind", "words"),
     [
-        ([Outcome.TUNED] * 3 + [Outcome.TIE] * 9, "undecided", "no effect of any size"),
-        ([Outcome.TUNED] * 30 + [Outcome.BASE] * 8, "improved", "chance is an unlikely explanation"),
-        ([Outcome.BASE] * 30 + [Outcome.TUNED] * 8, "worse", "one arm cannot say"),
+        (
+            [Outcome.TUNED] * 3 + [Outcome.TIE] * 9,
+            "undecided",
+            "even a large effect would be missed: none reaches 80\xa0% power",
+        ),
+        ([Outcome.TUNED] * 30 + [Outcome.BASE] * 8, "improved", "Chance is therefore an unlikely explanation"),
+        (
+            [Outcome.BASE] * 30 + [Outcome.TUNED] * 8,
+            "worse",
+            "one arm cannot show whether the choice of layers matters",
+        ),
         ([Outcome.TIE] * 10, "undecided", "No problem was decided"),
         ([Outcome.MISSING] * 4, "none", "no valid verdict"),
         ([Outcome.TUNED], "undecided", "1 to 0"),
@@ -144,7 +152,7 @@ def test_caveats_come_from_the_runs_own_facts():
     control = build_result(
         RunArtifacts(**synthetic_run() | {"arm": synthetic_run()["arm"] | {"name": "random-3", "kind": "random"}})
     )
-    assert "A control arm by itself" in [c["title"] for c in control["caveats"]]
+    assert "A control arm alone" in [c["title"] for c in control["caveats"]]
     assert "Random-layer control" not in [step["title"] for step in control["next"]]
 
 
@@ -154,7 +162,7 @@ def test_a_control_arm_asks_for_the_attributed_one_with_this_runs_overrides():
     }
     arguments["components"] = [{"place": "selector", "name": "random", "distribution": "m3i", "version": "0.1.0"}]
     result = build_result(RunArtifacts(**arguments))
-    assert "A control arm by itself" in [c["title"] for c in result["caveats"]]
+    assert "A control arm alone" in [c["title"] for c in result["caveats"]]
     commands = {step["title"]: step["command"] for step in result["next"]}
     assert commands["The attributed arm"] == (
         "python -m m3i problems.n_held_out=300 seed=2 selector=attribution selector.k=3 arm=attributed"
@@ -191,7 +199,9 @@ def test_what_narrow_kernels_make_of_the_update_is_said():
     caveats = {c["name"]: c for c in result["caveats"]}
     assert caveats["narrow_kernels"]["weight"] == "major"
     assert "0.23 nats, 97\xa0% away from PEFT's 0.15" in caveats["narrow_kernels"]["text"]
-    assert any("by 97\xa0% in the quantised file that answered" in line for line in summary_lines(result, report="x"))
+    assert any(
+        "by 97\xa0% in the quantised file used for the answers" in line for line in summary_lines(result, report="x")
+    )
 
 
 def test_a_sham_arm_is_called_one_and_a_leak_is_alarming():
@@ -314,7 +324,7 @@ def test_a_judge_of_an_observers_family_limits_the_headline():
     related = headed_by("gpt", arguments, calls=call_facts("claude"))
     (found,) = by_name(related)["judge_observer_family"]
     assert found["weight"] == "major"
-    assert found["title"] == "Judge 'gpt' is of the same model family as observer 'claude' (claude)"
+    assert found["title"] == "Judge 'gpt' belongs to the same model family as observer 'claude' (claude)"
     limits = next(line for line in summary_lines(build_result(RunArtifacts(**related))) if line.startswith("Limits"))
     assert found["title"] in limits
     aside = arguments | {"verdicts": arguments["verdicts"] | {"gpt": related["verdicts"]["gpt"]}}
@@ -325,7 +335,7 @@ def test_the_targets_own_family_judging_or_observing():
     arguments = synthetic_run(models=True)
     assert "same_family" not in by_name(arguments)
     (judge,) = by_name(headed_by("gpt", arguments, calls=call_facts("m3i")))["same_family"]
-    assert (judge["weight"], judge["title"]) == ("major", "Judge 'gpt' is of the target's own family (m3i)")
+    assert (judge["weight"], judge["title"]) == ("major", "Judge 'gpt' belongs to the target's own family (m3i)")
     claude = replaced(arguments["audits"]["claude"], calls=call_facts("m3i"))
     (observer,) = by_name(arguments | {"audits": arguments["audits"] | {"claude": claude}})["same_family"]
     assert (observer["weight"], observer["title"][:17]) == ("minor", "Observer 'claude'")
@@ -333,9 +343,9 @@ def test_the_targets_own_family_judging_or_observing():
 
 @pytest.mark.parametrize(
     ("obeyed", "n", "weight", "words"),
-    [(0, 8, None, ""), (1, 8, "minor", "Chance could explain it"), (5, 8, "major", "decides its verdicts"),
-     (2, 3, "minor", "p\u00a0=\u00a00.16. Chance"), (2, 2, "minor", "Chance"), (3, 3, "major", "decides"),
-     (8, 19, "minor", "Chance"), (9, 19, "major", "decides")],
+    [(0, 8, None, ""), (1, 8, "minor", "Chance could explain it"), (5, 8, "major", "influences its verdicts"),
+     (2, 3, "minor", "p\u00a0=\u00a00.16. Chance"), (2, 2, "minor", "Chance"), (3, 3, "major", "influences"),
+     (8, 19, "minor", "Chance"), (9, 19, "major", "influences")],
 )  # fmt: skip
 def test_obedience_is_a_major_caveat_when_chance_does_not_explain_it(obeyed, n, weight, words):
     rows = tuple(canary("planted", "planted") if i < obeyed else canary("clean", "clean") for i in range(n))
@@ -389,7 +399,7 @@ def test_a_taste_for_length_is_said_once():
     found = by_name(changed)
     assert "length_all" not in found
     (said,) = found["length_equally_right"]
-    assert "tends to choose the longer of two equally right answers" in said["title"]
+    assert "tends to choose the longer of two equally correct answers" in said["title"]
     right = tuple(replaced(a, correct=False) for a in arguments["base_answers"].answers)
     unequal = changed | {"base_answers": replaced(arguments["base_answers"], answers=right)}
     assert "The longer answer may be the better one" in by_name(unequal)["length_all"][0]["text"]
@@ -419,7 +429,7 @@ def test_a_panel_that_errs_together_is_said_to_be_smaller():
     page = render_report(json.loads(to_json(build_result(RunArtifacts(**arguments)))))
     assert "2 observers are worth 1.0 independent ones" in page
     assert "0 <small>– of" not in page
-    assert "an observer that is itself the verifier" in page
+    assert "an observer that repeats the verifier" in page
 
 
 def test_a_panel_with_many_errors_that_are_its_members_own_is_no_matter():
@@ -527,7 +537,7 @@ def test_an_interval_without_a_width_is_not_printed():
 def test_an_accuracy_that_changes_alike_everywhere_has_no_interval():
     arguments = synthetic_run(seeds=(0, 1), n_held_out=30, zero_update=True)
     found = build_result(RunArtifacts(**arguments))["verdict"]["found"]
-    assert "+0.0\xa0points, the same for every problem, so without an interval." in found
+    assert "+0.0\xa0points, the same for every problem, so there is no interval)." in found
     assert "interval +0.0" not in page_of(arguments)
 
 
@@ -583,17 +593,17 @@ def test_the_summary_ends_with_what_was_paid():
 
     assert cost(synthetic_run()) is None
     arguments = synthetic_run(models=True)
-    paid = ", $0.37 of it paid in this run, and 40 calls of unknown price made"
+    paid = ", $0.37 paid in this run, plus 40 calls of unknown price"
     assert cost(arguments) == f"Cost:    $1.11 for 120 calls{paid}"
     partly = headed_by("gpt", arguments, calls=call_facts("gpt", cost_usd=0.0, n_unpriced=40))
-    assert cost(partly) == f"Cost:    $0.74 for 120 calls (40 of them of unknown price, not counted){paid}"
+    assert cost(partly) == f"Cost:    $0.74 for 120 calls (not counting 40 of unknown price){paid}"
     unknown = {
         name: replaced(a, calls=call_facts("x", cost_usd=0.0, n_unpriced=40)) for name, a in arguments["audits"].items()
     }
     replay = partly | {"audits": unknown, "ledger": arguments["ledger"] | {"rows": ()}}
-    assert cost(replay) == "Cost:    an unknown price for 160 calls, nothing of it paid in this run"
+    assert cost(replay) == "Cost:    unknown for 160 calls, nothing paid in this run"
     known = arguments | {"ledger": arguments["ledger"] | {"rows": arguments["ledger"]["rows"][:1]}}
-    assert cost(known) == "Cost:    $1.11 for 120 calls, $0.37 of it paid in this run"
+    assert cost(known) == "Cost:    $1.11 for 120 calls, $0.37 paid in this run"
 
 
 def test_an_unknown_cost_is_never_nothing():
@@ -606,7 +616,7 @@ def test_an_unknown_cost_is_never_nothing():
     result = json.loads(to_json(build_result(RunArtifacts(**unpriced))))
     assert result["costs"]["judges_usd"] is None
     assert result["judges"]["gpt"]["calls"]["cost_usd"] is None
-    assert "The cost of 40 model calls is not known" in [c["title"] for c in result["caveats"]]
+    assert "The cost of 40 model calls is unknown" in [c["title"] for c in result["caveats"]]
     assert "40 calls, unknown" in render_report(result)
     partly = headed_by("gpt", arguments, calls=call_facts("gpt", cost_usd=0.2, n_unpriced=3))
     assert "$0.20 + 3 calls of unknown price" in render_report(
@@ -627,7 +637,9 @@ def test_the_ledgers_tally_is_a_table():
     assert "Calls and costs" not in render_report(result_of())
     replayed = synthetic_run(models=True)
     replayed["ledger"] = replayed["ledger"] | {"rows": ()}
-    assert "asked nothing anew" in render_report(json.loads(to_json(build_result(RunArtifacts(**replayed)))))
+    assert "This run made no calls: every answer was in the store." in render_report(
+        json.loads(to_json(build_result(RunArtifacts(**replayed))))
+    )
 
 
 def test_a_component_that_asks_no_model_has_no_row_and_no_price():

@@ -167,10 +167,10 @@ def test_traces_are_filtered_by_observer_kind_agreement_and_answer(page, written
     for kind in (k for k in kinds if len(k) < 30 and k.isprintable()):
         assert shown("Kind of finding", kind) == sum(any(f["kind"] == kind for f in e["findings"]) for e in examples)
     flags = [len({f["observer"] for f in e["findings"]}) for e in examples]
-    assert shown("Observers that flag it", "each that audited it") == flags.count(2)
-    assert shown("Observers that flag it", "some, not each") == flags.count(1)
+    assert shown("Observers that flag it", "all that audited it") == flags.count(2)
+    assert shown("Observers that flag it", "some, not all") == flags.count(1)
     assert shown("Observers that flag it", "none") == flags.count(0)
-    assert shown("Answer", "wrong") == sum(not e["correct"] for e in examples)
+    assert shown("Answer", "incorrect") == sum(not e["correct"] for e in examples)
 
 
 @pytest.mark.browser

@@ -95,8 +95,8 @@ def test_verdict_by_hand(small: Results, tmp_path: Path) -> None:
     assert primary["effect"]["difference"]["value"] == pytest.approx(0.725 - (0.625 + 0.725 + 0.575) / 3)
     assert primary["tie_rate"] == pytest.approx(1 - 9 / 20)
     assert sweep["verdict"]["kind"] == "not_better"
-    assert "1 of 3 random picks" in sweep["verdict"]["sentence"]
-    assert "no result whatever could have reached 0.05" in sweep["verdict"]["sure"]
+    assert "1 of 3 random sets" in sweep["verdict"]["sentence"]
+    assert "no result could have reached p = 0.05" in sweep["verdict"]["sure"]
     assert sweep["design"]["n_sets"] == math.comb(11, 3) - 1
     assert {place["arm"] for place in primary["others"]} == {"all", "shuffled", "sham"}
 
@@ -138,7 +138,7 @@ def test_accuracy_as_primary(tmp_path: Path) -> None:
     assert primary["attributed"]["t"] == pytest.approx(0.7)
     assert primary["test"]["p"] == 0.25
     assert sweep["verdict"]["kind"] == "better"
-    assert "none of 3 random picks" in sweep["verdict"]["sentence"]
+    assert "none of 3 random sets" in sweep["verdict"]["sentence"]
     assert "+36.7" in sweep["verdict"]["found"]  # 0.7 − (0.3 + 0.5 + 0.2) / 3
     # The verifier's score is (1 + tuned − base) / 2 of the accuracy: the same test, which Holm does not count again.
     assert (other["name"], other["same_as"], other["adjusted"]) == ("score:verifier", "accuracy", None)
@@ -670,7 +670,7 @@ def test_a_claim_of_worse(tmp_path: Path) -> None:
     )
     sweep = compared(tmp_path, results)
     assert sweep["verdict"]["kind"] == "worse"
-    assert "none of 3 random picks of as many layers did as badly" in sweep["verdict"]["sentence"]
+    assert "none of 3 random sets of the same size did as badly" in sweep["verdict"]["sentence"]
     assert sweep["verdict"]["null"] == ""
     assert any(step["title"] == "Repeat it on fresh problems" for step in sweep["next"])
 
@@ -680,7 +680,7 @@ def test_power_and_next_steps_agree(tmp_path: Path) -> None:
     sweep = compared(tmp_path, synthetic_results(jobs=jobs, rule=random_world(effect=0.0), n_held_out=30))
     steps = {step["title"]: step for step in sweep["next"]}
     assert steps["More random arms"]["command"] == ""  # these problems have no seed that would give others
-    assert "19 are the least for 0.05" in steps["More random arms"]["text"]
+    assert "reaching 0.05 takes at least 19" in steps["More random arms"]["text"]
     seeded = sweep | {"run": sweep["run"] | {"config": {"problems": {"seed": 3}}}}
     steps = {step["title"]: step for step in next_steps(seeded)}
     assert steps["More random arms"]["command"].endswith("+sweep=control sweep.n_random=19 problems.seed=4 draw_seed=1")
@@ -772,7 +772,7 @@ def test_means_below_the_base_model_need_not_mean_harm(tmp_path: Path) -> None:
     assert mean["value"] == pytest.approx(-0.5 / 40)
     assert mean["low"] < 0 < mean["high"]
     assert sweep["primary"]["training"]["n_below"] == 3
-    assert "not shown that training itself hurts" in sweep["verdict"]["harm"]
+    assert "does not show that training itself hurts" in sweep["verdict"]["harm"]
     assert "did worse" not in sweep["verdict"]["sentence"]
     assert "harm" not in {c["name"] for c in sweep["caveats"]}
     assert "Train more gently" not in {step["title"] for step in sweep["next"]}
@@ -870,7 +870,7 @@ def test_a_failed_check_leaves_nothing_tested(
     assert words in sweep["verdict"]["sentence"]
     assert all(section["test"] is None for section in sweep["secondary"])
     assert summary_lines(sweep)
-    assert any(step["title"] == "Mend what a check found" for step in sweep["next"])
+    assert any(step["title"] == "Fix what a check found" for step in sweep["next"])
 
 
 def test_a_control_of_another_attributed_set_leaves_the_test(small: Results, tmp_path: Path) -> None:
@@ -924,11 +924,11 @@ def test_found_counts_what_the_test_counts(small: Results, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("alternative", "words", "unlike", "page"),
     [
-        ("less", "picks worse layers than chance: 3 of 3 random picks of as many layers did at least as badly",
+        ("less", "picks worse layers than chance: 3 of 3 random sets of the same size did at least as badly",
          "better layers", "or less"),
-        ("two-sided", "do anything else than random ones: 3 of 3 random picks of as many layers lie at least as far",
+        ("two-sided", "perform differently from random ones: 3 of 3 random sets of the same size lie at least as far",
          "better layers", "or more either way"),
-        ("greater", "picks better layers than chance: 2 of 3 random picks of as many layers did at least as well",
+        ("greater", "picks better layers than chance: 2 of 3 random sets of the same size did at least as well",
          "worse layers", "or more"),
     ],
 )  # fmt: skip
@@ -1107,7 +1107,7 @@ def test_equivalence_speaks_of_the_sets_that_were_drawn(tmp_path: Path) -> None:
     wins = {"attributed": 30, "random-0": 30, "random-1": 31, "random-2": 29}
     sweep = compared(tmp_path, world_of(wins, dict.fromkeys(wins, 28), 100, margin=0.03, effect=0.7))
     assert sweep["primary"]["equivalence"]["controls"]["equivalent"]
-    assert "from the average of these 3 random picks can be ruled out" in sweep["verdict"]["sentence"]
+    assert "from the average of these 3 random sets can be ruled out" in sweep["verdict"]["sentence"]
     assert "the random sets of this sweep are equivalent" in sweep["verdict"]["null"]
 
 

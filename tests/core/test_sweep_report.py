@@ -107,7 +107,7 @@ def test_layers_in_words(layers, words):
 
 
 def test_words_for_what_is_not_known():
-    assert need(None, "") == "no number of these alone is enough"
+    assert need(None, "") == "no number of these alone suffices"
     assert need(None, "one training seed") == "one training seed"
     assert need(1364, "") == "1,364"
     assert [direction(d) for d in (None, 0.0, 0.1, -0.1)] == ["unknown", "equal", "better", "worse"]

@@ -1,7 +1,7 @@
 """The schema of result.json: every field with its type, range and meaning.
 
-docs/schema.md and `m3i schema result` print it, and `m3i.results.stored` validates with it what it reads. m3i/result
-builds the document as plain values; a test compares the fields of what it builds with those declared here.
+docs/schema.md and `m3i schema result` print it, and `m3i.results.stored` validates what it reads against it.
+m3i.results builds the document as plain values; a test compares the fields it builds with those declared here.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class StatisticsSection(Section):
     n_bootstrap: Annotated[int, Field(ge=1, le=10**7)]
     """Bootstrap draws of problems."""
     seed: Count
-    """Seed of the bootstrap and of permutations."""
+    """Seed of the bootstrap and of the permutation tests."""
     confidence: Level
     """Confidence level of the intervals."""
     power: Level
-    """Power at which detectable effects are stated."""
+    """Power for which detectable effects are given."""
 
 
 class ArmSection(Section):
@@ -57,26 +57,26 @@ class ArmSection(Section):
     draw: Count | None
     """Number of the layer draw, from 0; null for arms that are not drawn."""
     draw_seed: Count | None = None
-    """Order in which the draw counts; null for arms that are not drawn. Where it is absent, 0 is meant."""
+    """Seed of the order in which draws are numbered; null for arms that are not drawn. If absent, 0."""
     seed: Integer
     """Training seed."""
     attributed: Layers
-    """The attributed layers, which every arm is derived from."""
+    """The attributed layers, from which every arm is derived."""
     candidates: Layers
     """Layers that could have been selected."""
     n_sets: Annotated[int, Field(ge=-1)]
-    """Other sets that the arm's layers could have been drawn from."""
+    """Number of other sets that the arm could have drawn."""
     n_excluding_sets: Annotated[int, Field(ge=-1)] | None = None
-    """Those of them without an attributed layer; absent in results of early versions."""
+    """Number of those sets without an attributed layer; absent in results of early versions."""
 
 
 class Evaluation(Section):
     """Answering the held-out problems in llama.cpp."""
 
     base_time_s: Seconds
-    """Seconds of the base model."""
+    """Seconds for the base model."""
     tuned_time_s: Seconds
-    """Seconds of the tuned model."""
+    """Seconds for the tuned model."""
     n_threads: Count
     """Threads per model."""
 
@@ -93,7 +93,7 @@ class ComponentRow(Section):
     version: Text
     """The distribution's version."""
     source: Text = ""
-    """Hash of its source; empty where it is not known."""
+    """Hash of its source; empty if unknown."""
 
 
 class ArtifactId(Section):
@@ -111,7 +111,7 @@ class RunVerdict(Section):
     """The headline, from the first judge of the panel."""
 
     kind: Literal["improved", "worse", "undecided", "sham", "leak", "none"]
-    """`improved` or `worse` (p < 0.05), `undecided`; `sham` or `leak` (a sham arm that changed nothing, or something);
+    """`improved` or `worse` (p < 0.05), `undecided`; `sham` or `leak` (a sham arm that changed nothing, or did);
     `none` without a valid verdict."""
     title: Text
     """The kind in words."""
@@ -122,7 +122,7 @@ class RunVerdict(Section):
     found: Text
     """The answer in numbers."""
     sure: Text
-    """How far chance could explain it."""
+    """How easily chance could explain it."""
     sentence: Text
     """All of it in a paragraph."""
 
@@ -131,25 +131,25 @@ class Result(Section):
     """The result of one arm at one training seed. The report page and the terminal summary read nothing else."""
 
     format: Literal[3]
-    """Layout of the file; it rises when a field changes its meaning."""
+    """Version of the file's layout; raised when a field changes its meaning."""
     m3i: Text
     """Version of M3I."""
     created: Created
     """When the run ended, as 2026-11-22 20:16:38+0000."""
     command: Text
-    """The command line; empty for a run that Python code started."""
+    """The command line; empty for a run started from Python."""
     overrides: list[Text]
     """The overrides of the config."""
     config: dict[str, Any]
     """The composed config."""
     statistics: StatisticsSection
-    """How statistics were computed."""
+    """The settings of the statistics."""
     arm: ArmSection
-    """Which arm this is."""
+    """The arm."""
     judges: Annotated[dict[str, Judge], Field(min_length=1)]
-    """Judge's alias → what it says; the first one gives the headline."""
+    """Judge's alias → its results; the first one gives the headline."""
     judge_agreement: list[JudgePair]
-    """Every two judges."""
+    """Agreement of every pair of judges."""
     accuracy: Accuracy
     """Correct answers before and after."""
     problems: Problems
@@ -157,11 +157,11 @@ class Result(Section):
     target: Target
     """The model."""
     parameters: Parameters
-    """On disk, active, trained."""
+    """Numbers of parameters: on disk, active, trained."""
     layers: LayersSection
     """Scores and selection."""
     training: Training
-    """Pairs and curve."""
+    """Preference pairs and training curve."""
     certificates: Certificates
     """What moved, and what arrived in llama.cpp."""
     base_model: BaseFile
@@ -169,23 +169,23 @@ class Result(Section):
     traces: TracesSection
     """The train traces."""
     telemetry: TelemetrySection
-    """What was measured in them."""
+    """What was measured in the train traces."""
     observers: dict[str, Observer]
-    """Observer's alias → what it found in them."""
+    """Observer's alias → what it found in the train traces."""
     agreement: Agreement
-    """Every two observers."""
+    """Agreement of every pair of observers."""
     errors: SharedErrors
     """Mistakes that observers share."""
     places: Places
-    """Where observers see a failure."""
+    """Where observers locate failures."""
     contrasts: ContrastsSection
-    """Next-token questions made of findings."""
+    """Next-token questions made from findings."""
     examples: list[TraceExample]
     """Audited train traces in full, as many as a result has room for."""
     evaluation: Evaluation
     """Time to answer the held-out problems."""
     stages: list[Stage]
-    """How each stage was answered, in order."""
+    """How each stage was obtained, in order."""
     costs: Costs
     """Time and money."""
     families: list[SharedFamily]

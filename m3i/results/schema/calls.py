@@ -1,4 +1,4 @@
-"""Calls of models, and how each stage was answered: time and money."""
+"""Model calls, and how each stage was obtained: time and money."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from m3i.results.schema.values import Count, MadeAt, Money, Seconds, Section, Te
 
 
 class Calls(Section):
-    """The model calls behind an observer or a judge; empty and 0 for a component that asks no model.
+    """The model calls behind an observer or a judge; empty and 0 for a component that calls no model.
 
-    Answers reused from the ledger count with the tokens and the price that they had when they were made.
+    Answers reused from the ledger count with their original tokens and price.
     """
 
     provider: Text
     """The provider's name."""
     model: Text
-    """The model as asked for."""
+    """The model as requested."""
     answered_by: dict[str, Count]
-    """Model by the provider's word → calls."""
+    """Model that answered, according to the provider → calls."""
     family: Text
     """Who made the model."""
     prompt: Text
@@ -26,11 +26,11 @@ class Calls(Section):
     n_calls: Count
     """Replies received, repair turns included."""
     n_repairs: Count
-    """Invalid replies that were asked for once more."""
+    """Repair turns, one per invalid reply."""
     n_invalid: Count
     """Items still without a valid reply after that."""
     n_refused: Count
-    """Replies that refuse."""
+    """Replies that refuse the request."""
     n_truncated: Count
     """Replies that the length limit ended."""
     input_tokens: Count
@@ -42,32 +42,32 @@ class Calls(Section):
     output_tokens: Count
     """Tokens of the replies."""
     cost_usd: Money | None
-    """Cost of the calls with a known price; null where calls were made and none has one."""
+    """Cost of the calls with a known price; null if calls were made and none has one."""
     n_unpriced: Count
     """Calls without a known price, whose cost is not in `cost_usd`."""
 
 
 class Stage(Section):
-    """How one stage of the run was answered."""
+    """How one stage of the run was obtained."""
 
     stage: Text
     """Name of the stage."""
     label: Text
-    """What tells several of one stage apart: the component's alias, or `base` and `tuned`; empty otherwise."""
+    """What distinguishes records of the same stage: the component's alias, or `base` and `tuned`; otherwise empty."""
     key: Text
     """The stage's key in the store."""
     hit: bool
     """Whether the store had the artifact."""
     why: Text
-    """What is new where it had not; empty for a hit."""
+    """If it had not, what has changed; empty for a hit."""
     time_s: Seconds
     """Seconds that this run spent on the stage."""
     made_in_s: Seconds
-    """Seconds that the artifact took when it was made."""
+    """Seconds that it took to make the artifact."""
     made_at: MadeAt = ""
-    """When the artifact was made, in UTC, as 2026-11-22T20:16:38Z; empty where unknown."""
+    """When the artifact was made, in UTC, as 2026-11-22T20:16:38Z; empty if unknown."""
     peak_memory_bytes: Count
-    """Peak resident memory of the process that made it; 0 where it cannot be measured."""
+    """Peak resident memory of the process that made it; 0 if it cannot be measured."""
 
 
 class LedgerRow(Section):
@@ -76,13 +76,13 @@ class LedgerRow(Section):
     provider: Text
     """The provider's name."""
     model: Text
-    """The model as asked for."""
+    """The model as requested."""
     made: Count
-    """Answers that this run called for."""
+    """Answers from calls made by this run."""
     reused: Count
-    """Answers that the ledger had."""
+    """Answers that were already in the ledger."""
     waited: Count
-    """Answers that another task or process got while this one waited."""
+    """Answers that another task or process obtained while this one waited."""
     input_tokens: Count
     """Uncached prompt tokens of the calls made."""
     cache_read_tokens: Count
@@ -92,9 +92,9 @@ class LedgerRow(Section):
     output_tokens: Count
     """Tokens of the replies."""
     cost_usd: Money | None
-    """Cost of the calls made; null where calls were made and none has a known price."""
+    """Cost of the calls made; null if calls were made and none has a known price."""
     saved_usd: Money | None
-    """What the reused answers cost when they were made; null where that is unknown."""
+    """What the reused answers cost when they were made; null if unknown."""
     unpriced: Count
     """Calls made without a known price."""
     too_long: Count
@@ -113,7 +113,7 @@ class LedgerTally(Section):
     rows: list[LedgerRow]
     """One row per provider and model."""
     uncertain_usd: Money
-    """Most that this run can have spent on attempts without an answer, which may have been billed."""
+    """Most that this run can have spent on attempts without an answer that may have been billed."""
     price_source: Text
     """Where the prices come from."""
     recording: Text
@@ -123,9 +123,9 @@ class LedgerTally(Section):
     account: Text
     """The account that paid."""
     spent_in_account_usd: Money
-    """All that the account has paid for in this ledger, this run included, uncertain spending excluded."""
+    """Total that the account has spent in this ledger, including this run but not uncertain spending."""
     uncertain_in_account_usd: Money
-    """Most that the account can have spent on attempts that may have been billed."""
+    """Most that the account can have spent on attempts without an answer that may have been billed."""
 
 
 class Costs(Section):
@@ -134,18 +134,18 @@ class Costs(Section):
     time_s: Seconds
     """Seconds that this run spent on all stages."""
     made_in_s: Seconds
-    """Seconds that all artifacts took when they were made."""
+    """Seconds that it took to make all artifacts."""
     observers_calls: Count
     """Model calls behind the audits, whenever they were made."""
     observers_unpriced: Count
-    """Those of them without a known price."""
+    """Number of those without a known price."""
     observers_usd: Money | None
-    """Cost of the others; null where calls were made and none has a known price."""
+    """Cost of the others; null if calls were made and none has a known price."""
     judges_calls: Count
     """Model calls behind the verdicts, whenever they were made."""
     judges_unpriced: Count
-    """Those of them without a known price."""
+    """Number of those without a known price."""
     judges_usd: Money | None
-    """Cost of the others; null where calls were made and none has a known price."""
+    """Cost of the others; null if calls were made and none has a known price."""
     ledger: LedgerTally | None
-    """What this run itself called and paid; null where no component asks a remote model."""
+    """What this run itself called and paid; null if no component calls a remote model."""

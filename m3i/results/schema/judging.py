@@ -1,4 +1,4 @@
-"""What judges and the verifier say of the held-out answers."""
+"""What judges and the verifier say about the held-out answers."""
 
 from __future__ import annotations
 
@@ -31,83 +31,83 @@ class RunSignTest(SignTest):
 
 
 class NeededProblems(Section):
-    """Held-out problems that would give the registered power at the observed share of ties."""
+    """Held-out problems needed for the chosen power at the observed share of ties."""
 
     observed_share: Share | None
-    """Wins among decided problems in this run; null where nothing is decided."""
+    """Share of wins among decided problems in this run; null if nothing is decided."""
     observed: Count | None
-    """Problems needed to find that share; null where no number up to a million is enough."""
+    """Problems needed to detect that share; null if no number up to a million is enough."""
     reference_share: Share
-    """A share to compare with: six of ten decided problems."""
+    """A share for reference: six of ten decided problems."""
     reference: Count | None
-    """Problems needed to find the reference share; null where no number up to a million is enough."""
+    """Problems needed to detect the reference share; null if no number up to a million is enough."""
 
 
 class SignPower(Section):
-    """What the sign test could have found with these problems."""
+    """What the sign test could have detected with these problems."""
 
     power: Level
-    """Power at which effects and sample sizes are stated."""
+    """Power for which effects and sample sizes are given."""
     alpha: Level
     """Level of the test."""
     n_problems: Count
     """Problems with a valid verdict, ties included."""
     tie_rate: Share
-    """Share of them that is undecided; 1 without a problem."""
+    """Share of undecided problems; 1 if there is no problem."""
     decided_at_most: Share | None
-    """Upper 95 % bound of the share of decided problems; null unless none is decided."""
+    """Upper 95 % bound on the share of decided problems; null unless none is decided."""
     detectable_share: Share | None
-    """Smallest share of wins among decided problems that would be found; null where not even 1 would be."""
+    """Smallest share of wins among decided problems that would be detected; null if not even 1 would be."""
     detectable_net: Bounded | None
-    """The same as wins minus losses per problem; null where `detectable_share` is."""
+    """The same as wins minus losses per problem; null if `detectable_share` is."""
     needed: NeededProblems
-    """How many problems it would take."""
+    """How many problems would be needed."""
 
 
 class OrderEffect(Section):
-    """How far the order of showing decides, over the comparisons that were judged in both orders."""
+    """How much the order of the answers matters, over the comparisons judged in both orders."""
 
     n_judged: Count
-    """Comparisons with a valid answer in both orders; equal answers are not judged."""
+    """Comparisons with a valid answer in both orders; identical answers are not judged."""
     n_split: Count
     """Comparisons whose two orders disagree."""
     flip_rate: Share | None
     """`n_split` / `n_judged`; null without a judged comparison."""
     n_decided_ballots: Count
-    """Ballots (one order of one comparison) that choose a side."""
+    """Ballots (one order of one comparison each) that choose a side."""
     first_shown_share: Share | None
     """Share of those that choose the answer shown first; null without a decided ballot."""
 
 
 class LengthCorrelation(Section):
-    """Spearman's correlation of a problem's extra tokens (tuned minus base) and its outcome."""
+    """Spearman's correlation between a problem's extra tokens (tuned minus base) and its outcome."""
 
     n: Count
-    """Problems."""
+    """Number of problems."""
     rho: Bounded | None
-    """The correlation; null where lengths or outcomes never vary, or with fewer than three problems."""
+    """The correlation; null if lengths or outcomes never vary, or with fewer than three problems."""
     p: Share | None
-    """Two-sided permutation p; null where `rho` is."""
+    """Two-sided permutation p; null if `rho` is."""
 
 
 class LengthBias(Section):
-    """Whether the judge's choice goes with the answers' lengths; equal answers are left out."""
+    """Whether the judge's choice correlates with the answers' lengths; identical answers are left out."""
 
     all: LengthCorrelation
     """Over all judged comparisons."""
     equally_right: LengthCorrelation
-    """Over those in which both answers are correct or both are wrong."""
+    """Over those in which both answers are correct or both incorrect."""
 
 
 class SelfConsistency(Estimate):
-    """How often a judge that is asked the same thing again says the same."""
+    """How often a judge gives the same choice when asked the same question again."""
 
     n_ballots: Count
-    """Ballots with at least two valid replicates; `value` is the mean share of equal choices among their pairs."""
+    """Ballots with at least two valid replicates; `value` is the mean share of equal choices over their pairs."""
 
 
 class CanaryOutcomes(Section):
-    """Canaries by the judge's word in both orders."""
+    """Canaries by the judge's choices in both orders."""
 
     obeyed: Count
     """Canaries whose planted answer is chosen in both orders."""
@@ -134,9 +134,9 @@ class Canaries(CanaryCounts):
     """Whether a judge obeys instructions planted in an answer: the same answer is shown with and without one."""
 
     chance: Share
-    """Chance that a judge which picks at random obeys a canary."""
+    """Probability that a judge that picks at random obeys a canary."""
     p: Share | None
-    """Exact binomial p of at least as many obeyed at that chance; null without a canary."""
+    """Exact binomial p of obeying at least as many with that probability; null without a canary."""
     outcomes: CanaryOutcomes
     """All canaries by outcome."""
     families: dict[str, CanaryCounts]
@@ -151,13 +151,13 @@ class Judge(Section):
     judge: Text
     """Its alias."""
     n: Count
-    """Comparisons."""
+    """Number of comparisons."""
     n_valid: Count
     """Comparisons with a verdict: all but the missing ones."""
     n_problems: Count
     """Problems with a valid verdict; a problem goes to the side that wins most of its comparisons."""
     n_equal: Count
-    """Comparisons of two answers with the same text, which count as ties without being judged."""
+    """Comparisons of identical answers, which count as ties without being judged."""
     counts: OutcomeCounts
     """Comparisons by outcome."""
     sign_test: RunSignTest
@@ -165,13 +165,13 @@ class Judge(Section):
     mean_score: Estimate
     """Mean score of the tuned model over problems: 1 for a win, ½ for a tie or split, 0 for a loss."""
     power: SignPower
-    """What the sign test could have found."""
+    """What the sign test could have detected."""
     order: OrderEffect
-    """How far the order of showing decides."""
+    """How much the order of the answers matters."""
     length: LengthBias
-    """Whether the choice goes with length."""
+    """Whether the choice correlates with length."""
     self_consistency: SelfConsistency | None
-    """How often the judge repeats itself; null where it was asked once."""
+    """How often the judge repeats its choice; null if it was asked only once."""
     canaries: Canaries
     """Planted instructions."""
     calls: Calls
@@ -184,7 +184,7 @@ class SideAccuracy(Estimate):
     right: Count
     """Correct answers."""
     answers: Count
-    """Answers."""
+    """Number of answers."""
     truncated: Count
     """Answers that the length limit ended."""
 
@@ -205,9 +205,9 @@ class Accuracy(Section):
     difference: Estimate
     """Share after minus share before, paired."""
     fixed: Count
-    """Answers that are wrong before and correct after."""
+    """Answers that are incorrect before and correct after."""
     broken: Count
-    """Answers that are correct before and wrong after."""
+    """Answers that are correct before and incorrect after."""
     mcnemar: McNemar
     """The exact test of the change."""
 
@@ -220,7 +220,7 @@ class HeldOutAnswer(Section):
     correct: bool
     """Whether the problem source's verifier accepts it."""
     answer: Text | None
-    """What the verifier read as the answer; null where nothing."""
+    """What the verifier read as the answer; null if it found none."""
     n_tokens: Annotated[int, Field(ge=0, le=10**9)]
     """Length in tokens of the target."""
     truncated: bool
@@ -231,15 +231,15 @@ class RowVerdict(Section):
     """One judge's verdict on one comparison."""
 
     outcome: Literal["base", "tuned", "tie", "split", "missing"]
-    """What the two ballots give together."""
+    """What the two ballots together amount to."""
     first: Choice
-    """Choice with the base answer shown first; `equal` where both answers are the same text."""
+    """Choice with the base answer shown first; `equal` if both answers are the same text."""
     second: Choice
     """Choice with the tuned answer shown first."""
     reason: Text
     """The judge's words."""
     replicates_first: list[Text] = Field(default_factory=list)
-    """The single choices behind `first`; empty where the judge was asked once."""
+    """The single choices behind `first`; empty if the judge was asked only once."""
     replicates_second: list[Text] = Field(default_factory=list)
     """The single choices behind `second`."""
 
@@ -266,11 +266,11 @@ class ProblemRow(Section):
 
 
 class Problems(Section):
-    """The problems and what became of the held-out ones."""
+    """The problems, and the results on the held-out ones."""
 
     n_train: Count
-    """Problems to train on."""
+    """Number of train problems."""
     n_held_out: Count
-    """Problems held out."""
+    """Number of held-out problems."""
     rows: list[ProblemRow]
     """One row per held-out problem and generation seed."""

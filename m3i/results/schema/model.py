@@ -21,7 +21,7 @@ class Target(Section):
     family: Text
     """Who made it."""
     n_layers: Positive
-    """Layers."""
+    """Number of layers."""
     n_parameters: Count
     """Parameters on disk, tied embeddings once."""
     n_active: Count
@@ -33,7 +33,7 @@ class Target(Section):
     dense_layers: Layers
     """Layers without a router in a model that has routers elsewhere."""
     device: Text
-    """Kind of device that ran it: `cpu`, `cuda`, ..."""
+    """Kind of device that it ran on: `cpu`, `cuda`, ..."""
     dtype: Text
     """Data type of the weights in memory."""
 
@@ -48,13 +48,13 @@ class Parameters(Section):
     trained: Count
     """Parameters of the adapter."""
     steered: Count
-    """Parameters of the weights that the adapter changes."""
+    """Parameters of the weights that the adapter acts on."""
     trained_by_module: dict[str, Count]
     """Module → parameters trained in it."""
 
 
 class LayerOverlap(Section):
-    """Layers that one attributor selects from the findings of two observers."""
+    """Layers that one attributor selects from the findings of each of two observers."""
 
     observers: Pair
     """Aliases of the two observers."""
@@ -67,9 +67,9 @@ class LayerOverlap(Section):
     expected: Size
     """Layers that random picks would share on average."""
     p: Share
-    """Chance that random picks share as many or more (hypergeometric)."""
+    """Probability that random picks share as many or more (hypergeometric)."""
     p_holm: Share
-    """`p`, corrected by Holm over all rows of all attributors."""
+    """`p`, Holm-corrected over all rows of all attributors."""
 
 
 class ScoreRow(Section):
@@ -78,7 +78,7 @@ class ScoreRow(Section):
     observer: Text
     """Alias of the observer; `joint` for all observers together."""
     scores: list[Number | None]
-    """Score of each layer; null where it is not finite."""
+    """Score of each layer; null if not finite."""
     low: list[Number | None]
     """Lower end of the 95 % bootstrap interval over traces."""
     high: list[Number | None]
@@ -93,11 +93,11 @@ class Attributor(Section):
     attributor: Text
     """Its alias."""
     rows: list[ScoreRow]
-    """One row per observer, and one of all together."""
+    """One row per observer, and one for all together."""
     order: Layers
     """Candidate layers from the highest to the lowest joint score."""
     left_out: dict[str, Count]
-    """Reason → findings or traces that gave no score."""
+    """Reason → findings or traces that yielded no score."""
     agreement: list[LayerOverlap]
     """Whether the findings of every two observers lead to the same layers."""
 
@@ -116,7 +116,7 @@ class LayersSection(Section):
     selected: Layers
     """Layers that this arm trained."""
     reason: Text
-    """Why these, in words."""
+    """Why these layers, in words."""
     zero_update: bool
     """Whether the update is zero by construction, as in the sham arm."""
     attributors: dict[str, Attributor]
@@ -131,7 +131,7 @@ class PairExample(Section):
     chosen: Text
     """The preferred completion."""
     rejected: Text
-    """The other one."""
+    """The rejected completion."""
     origin: Text
     """Where the preferred completion comes from: `sampled` or `corrected`."""
 
@@ -146,7 +146,7 @@ class Training(Section):
     origins: dict[str, Count]
     """Origin of the preferred completion → pairs."""
     counts: dict[str, Count]
-    """What became of problems and pairs, by reason; `pairs: swapped` counts swapped pairs of the shuffled arm."""
+    """What became of problems and pairs, by reason; `pairs: swapped` counts the swapped pairs of the shuffled arm."""
     lengths: dict[str, Number | None]
     """Means and maxima of lengths, in tokens."""
     examples: list[PairExample]
@@ -164,7 +164,7 @@ class TrainedTensor(Section):
     """One pair of LoRA factors."""
 
     name: Text
-    """The base model's parameter that it updates."""
+    """Name of the base model's parameter that they update."""
     layer: Count
     """The layer."""
     shape: Annotated[list[Count], Field(min_length=2, max_length=2)]
@@ -174,13 +174,13 @@ class TrainedTensor(Section):
     update_norm: Number | None
     """Frobenius norm of the update after training; null where it is not finite."""
     first_moved_a: Count | None
-    """Optimizer step after which factor A differs from its start; null where it never moved."""
+    """Optimizer step after which factor A differs from its initial value; null if it never moved."""
     first_moved_b: Count | None
-    """The same of factor B."""
+    """The same for factor B."""
 
 
 class TrainingCertificate(Section):
-    """What training moved, and what it left alone."""
+    """What training moved, and what it left unchanged."""
 
     tensors: list[TrainedTensor]
     """The trained tensors."""
@@ -189,7 +189,7 @@ class TrainingCertificate(Section):
     n_frozen_tensors: Count
     """Tensors outside the adapter."""
     frozen_identical: bool
-    """Whether each of those is bit-identical before and after training."""
+    """Whether all of those are bit-identical before and after training."""
     frozen_without_gradient: bool
     """Whether none of those had a gradient."""
     vacuous: bool
@@ -199,14 +199,14 @@ class TrainingCertificate(Section):
 
 
 class TensorLiveness(Section):
-    """The difference that one trained tensor makes by itself, in PEFT and in llama.cpp."""
+    """The difference that one trained tensor alone makes, in PEFT and in llama.cpp."""
 
     name: Text
-    """The base model's parameter."""
+    """Name of the base model's parameter."""
     n_trainable: Count
     """Parameters of the update."""
     ggml_type: Text
-    """Types of the tensors in the file."""
+    """Types of its tensors in the file."""
     peft_norm: Number | None
     """Root mean square of the log-probability difference (tuned − base) in PEFT, in nats, over probe tokens."""
     llama_norm: Number | None
@@ -218,15 +218,15 @@ class TensorLiveness(Section):
     note: Text
     """Remark; may be empty."""
     factor: Number | None
-    """What the update was multiplied by for the measurement."""
+    """Factor by which the update was multiplied for the measurement."""
     erased_share: Number | None
-    """Share of the update's elements under half a step of the stored type, which change nothing in the file."""
+    """Share of the update's elements below half a step of the stored type, which change nothing in the file."""
     storage_error: Number | None
     """|stored update − update| / |update|, Frobenius norms."""
 
 
 class FileEffect(Section):
-    """What the whole update does in the file that answers."""
+    """The effect of the whole update in the file used for the answers."""
 
     peft_norm: Number | None
     """Root mean square of the log-probability difference (tuned − base) in PEFT, in nats, over probe tokens."""
@@ -237,10 +237,10 @@ class FileEffect(Section):
 
 
 class ExportCertificate(Section):
-    """Evidence that the update evaluated in llama.cpp is the update trained."""
+    """Evidence that the update evaluated in llama.cpp is the trained one."""
 
     tensors: list[TensorLiveness]
-    """Each trained tensor by itself."""
+    """Each trained tensor alone."""
     together: TensorLiveness
     """All of them together."""
     n_probe_tokens: Count
@@ -248,11 +248,11 @@ class ExportCertificate(Section):
     base_parity_rms: Number | None
     """Root mean square of llama.cpp − transformers for the base model, in nats: the floor of the measurement."""
     routing_flips: Count
-    """Probe tokens whose experts differ between the two runtimes, which are left out."""
+    """Probe tokens left out because their experts differ between the two runtimes."""
     live_share: Share
-    """Share of the adapter's parameters that is live in llama.cpp."""
+    """Share of the adapter's parameters that are live in llama.cpp."""
     identical_tensors: Count
-    """Tensors of the tuned file that equal the base file's byte for byte."""
+    """Tensors of the tuned file that are byte-identical to the base file's."""
     n_tensors: Count
     """Tensors of the tuned file."""
     vacuous: bool
@@ -262,13 +262,13 @@ class ExportCertificate(Section):
     note: Text
     """Remark; may be empty."""
     in_file: FileEffect | None
-    """The whole in the file that answers; null where `together` was measured on that very file."""
+    """The whole update in the file used for the answers; null if `together` was measured on that very file."""
     how: Literal["graft", "adapter"]
-    """How the update reaches llama.cpp: merged into the file, or as an adapter beside it."""
+    """How the update reaches llama.cpp: merged into the file, or as a separate adapter."""
 
 
 class Certificates(Section):
-    """What was trained, and what of it arrived in llama.cpp."""
+    """What was trained, and how much of it arrived in llama.cpp."""
 
     training: TrainingCertificate
     """What training moved."""

@@ -1,4 +1,4 @@
-"""What observers found in the train traces, against the verifier and against each other."""
+"""What observers found in the train traces, compared with the verifier and with each other."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from m3i.results.schema.values import (
 
 
 class Citations(Section):
-    """How often an observer quotes what is not in the trace."""
+    """How often an observer quotes text that is not in the trace."""
 
     accepted: Count
-    """Findings whose quote stands in the trace."""
+    """Findings whose quote is in the trace."""
     hallucinated: Count
-    """Findings dropped because their quote does not."""
+    """Findings dropped because their quote is not in the trace."""
     ambiguous: Count
-    """Findings dropped because their quote stands there more than once and no step says which is meant."""
+    """Findings dropped because their quote occurs there more than once and no step tells which is meant."""
     rate: Estimate
     """`hallucinated` as a share of all three."""
 
 
 class CallAccuracy(Section):
-    """An observer's calls, failing or not, against the verifier's; unanswered traces are left out."""
+    """An observer's calls (failing or not) against the verifier's; traces without a valid audit are left out."""
 
     n: Count
     """Audited traces."""
     true_positive: Count
-    """Wrong traces that are flagged."""
+    """Incorrect traces that are flagged."""
     false_positive: Count
     """Correct traces that are flagged."""
     false_negative: Count
-    """Wrong traces that are not flagged."""
+    """Incorrect traces that are not flagged."""
     true_negative: Count
     """Correct traces that are not flagged."""
     precision: Estimate
-    """Share of flagged traces that are wrong."""
+    """Share of flagged traces that are incorrect."""
     recall: Estimate
-    """Share of wrong traces that are flagged."""
+    """Share of incorrect traces that are flagged."""
     specificity: Estimate
     """Share of correct traces that are not flagged."""
 
@@ -58,25 +58,25 @@ class Observer(Section):
     observer: Text
     """Its alias."""
     n_audited: Count
-    """Traces with a valid answer."""
+    """Traces with a valid audit."""
     n_missing: Count
     """Traces without one."""
     missing_reasons: dict[str, Count]
     """The most frequent reasons → traces."""
     n_findings: Count
-    """Findings."""
+    """Number of findings."""
     n_flagged: Count
     """Traces with a finding."""
     kinds: dict[str, Count]
     """Kind of failure → findings."""
     wrong_audited: Count
-    """Wrong traces audited."""
+    """Incorrect traces audited."""
     wrong_flagged: Count
-    """Those of them with a finding."""
+    """Incorrect traces with a finding."""
     right_audited: Count
     """Correct traces audited."""
     right_flagged: Count
-    """Those of them with a finding."""
+    """Correct traces with a finding."""
     layers_named: dict[str, Count]
     """Layer that the observer suspects → findings."""
     citations: Citations
@@ -105,15 +105,15 @@ class CallAgreement(Section):
     observed: Share | None
     """Share of equal calls; null without a trace."""
     expected: Share | None
-    """That of two independent observers with these margins; null without a trace."""
+    """The same for two independent observers with these margins; null without a trace."""
     kappa: Bounded | None
-    """Cohen's kappa; null without a trace, or where both always say the same one thing."""
+    """Cohen's kappa; null without a trace, or if both always make the same single call."""
     p: Share | None
-    """Permutation p of at least as many texts flagged by both, one-sided; null without a trace."""
+    """One-sided permutation p of at least as many texts flagged by both; null without a trace."""
 
 
 class SpanAgreement(Section):
-    """Whether two observers point at the same tokens."""
+    """Whether two observers point to the same tokens."""
 
     n_traces: Count
     """Traces that both flag."""
@@ -124,7 +124,7 @@ class SpanAgreement(Section):
     p: Share | None
     """Permutation p of an F1 as high; null without a trace."""
     alpha: Number | None
-    """Krippendorff's alpha of the labels of all tokens; null where all tokens have one label."""
+    """Krippendorff's alpha of the labels of all tokens; null if all tokens have the same label."""
     n_tokens: Count
     """Tokens behind `alpha`."""
 
@@ -133,7 +133,7 @@ class OverallLayers(Section):
     """Two observers' most-named layers."""
 
     first: Layers
-    """The first observer's: as many as it names per trace on average."""
+    """The first observer's, as many as it names per trace on average."""
     second: Layers
     """The second observer's."""
     shared: Count
@@ -143,7 +143,7 @@ class OverallLayers(Section):
     p: Share
     """Hypergeometric p."""
     p_holm: Share
-    """`p`, corrected by Holm over all pairs of observers."""
+    """`p`, Holm-corrected over all pairs of observers."""
 
 
 class LayersWithinTraces(Section):
@@ -158,7 +158,7 @@ class LayersWithinTraces(Section):
     p: Share
     """Permutation p against shuffled traces."""
     p_holm: Share
-    """`p`, corrected by Holm over all pairs of observers."""
+    """`p`, Holm-corrected over all pairs of observers."""
 
 
 class NamedLayerAgreement(Section):
@@ -178,22 +178,22 @@ class ObserverPair(Section):
     observers: Pair
     """Their aliases."""
     traces: CallAgreement
-    """On which traces fail."""
+    """Agreement on which traces fail."""
     spans: SpanAgreement
-    """On tokens."""
+    """Agreement on tokens."""
     layers: NamedLayerAgreement
-    """On layers."""
+    """Agreement on layers."""
 
 
 class Agreement(Section):
-    """Every two observers, each figure beside what chance gives."""
+    """Agreement of every pair of observers, each figure with its value by chance."""
 
     pairs: list[ObserverPair]
     """One row per pair of observers."""
 
 
 class PairErrors(Section):
-    """How far two observers err on the same traces."""
+    """How often two observers err on the same traces."""
 
     observers: Pair
     """Their aliases."""
@@ -206,49 +206,49 @@ class PairErrors(Section):
     shared_errors: Count
     """Traces on which both err."""
     expected_errors: Size
-    """The same for observers that err independently at equal truth."""
+    """The same for observers that err independently given the truth."""
     shared_share: Share | None
-    """`shared_errors` among traces on which either errs; null where neither does."""
+    """`shared_errors` as a share of the traces on which either errs; null if neither does."""
     expected_share: Size | None
-    """The same for independent observers; null where neither errs."""
+    """The same for independent observers; null if neither errs."""
     phi_marginal: Bounded | None
-    """Correlation of the two error vectors; null where `reason` says why."""
+    """Correlation of the two error vectors; if null, `reason` says why."""
     phi_given_truth: Bounded | None
-    """The same at equal truth: among wrong and among correct traces; null where `reason` says why."""
+    """The same given the truth, that is within incorrect and within correct traces; if null, `reason` says why."""
     p: Share | None
-    """Permutation p of so many shared errors at equal truth; null where `reason` says why."""
+    """Permutation p of at least as many shared errors given the truth; if null, `reason` says why."""
     reason: Text
     """Why a number is null; empty otherwise."""
     p_holm: Share | None
-    """`p`, corrected by Holm over the pairs; null where `p` is."""
+    """`p`, Holm-corrected over the pairs; null if `p` is."""
 
 
 class Range(Section):
     """A number with an interval over problems."""
 
     value: Number | None
-    """The number; null where it cannot be computed."""
+    """The number; null if it cannot be computed."""
     low: Number | None
-    """Lower end of the interval; null where none can be given."""
+    """Lower end of the interval; null if none can be given."""
     high: Number | None
-    """Upper end of the interval; null where none can be given."""
+    """Upper end of the interval; null if none can be given."""
 
 
 class PanelErrors(Section):
     """How many independent observers the panel is worth."""
 
     observers: list[Text]
-    """Aliases of the observers that count."""
+    """Aliases of the observers that are counted."""
     left_out: dict[str, Text]
-    """Alias of an observer that does not count → why."""
+    """Alias of an observer that is not counted → why."""
     n_traces: Count
     """Traces that all of them audited."""
     n_problems: Count
-    """Problems of those traces."""
+    """Problems that those traces answer."""
     level: Level
     """Confidence level of the intervals."""
     mean_phi: Range
-    """Mean of `phi_given_truth` over every two observers."""
+    """Mean of `phi_given_truth` over all pairs of observers."""
     n_eff: Range
     """Effective number of independent observers, n / (1 + (n − 1) `mean_phi`)."""
     degenerate: bool
@@ -267,24 +267,24 @@ class SharedErrors(Section):
 
 
 class PlaceAccuracy(Section):
-    """An observer's findings against the first wrong step of each trace, as the checker quotes it."""
+    """An observer's findings against the first incorrect step of each trace, as the checker quotes it."""
 
     n_traces: Count
     """Traces that both flag."""
     hit: Estimate
-    """Share of them in which the findings touch."""
+    """Share of those traces in which the findings overlap."""
     precision: Share | None
-    """Share of the observer's tokens that are the checker's; null without a trace."""
+    """Share of the observer's tokens that the checker marks too; null without a trace."""
     recall: Share | None
-    """Share of the checker's tokens that are the observer's; null without a trace."""
+    """Share of the checker's tokens that the observer marks too; null without a trace."""
     f1: Share | None
-    """Their harmonic mean; null without a trace."""
+    """Harmonic mean of the two; null without a trace."""
 
 
 class Places(Section):
-    """Where observers see a failure, against the checker."""
+    """Where observers locate failures, compared with the checker."""
 
     truth: Text
-    """Alias of the observer that re-computes each step; empty where the panel has none."""
+    """Alias of the observer that recomputes every step; empty if the panel has none."""
     observers: dict[str, PlaceAccuracy]
     """Alias of every other observer → its accuracy."""

@@ -20,7 +20,7 @@ class TracesSection(Section):
     """The sampled train traces."""
 
     n: Count
-    """Traces."""
+    """Number of traces."""
     n_problems: Count
     """Problems that they answer."""
     audited: Count = 0
@@ -36,7 +36,7 @@ class TracesSection(Section):
 
 
 class TelemetryMaps(Section):
-    """Layer × position means over traces; one list per layer, one entry per bin, null where no token fell."""
+    """Layer × position means over traces; one list per layer, one entry per bin, null in bins without tokens."""
 
     lens_bits: list[list[Number | None]]
     """log2(1 + rank) of the token that came next when the layer's output is read through the unembedding."""
@@ -45,7 +45,7 @@ class TelemetryMaps(Section):
 
 
 class TokenGroups(Section):
-    """Tokens by where they stand."""
+    """Tokens by location."""
 
     finding: Count
     """Tokens inside a finding."""
@@ -63,14 +63,14 @@ class Profile(Section):
 
 
 class Profiles(Section):
-    """Layer means inside findings against those in correct traces."""
+    """Layer means inside findings and in correct traces."""
 
     lens_bits: Profile
     """log2(1 + rank) of the next token, read from the layer's output."""
     lens_entropy: Profile
     """Entropy of that reading, in nats."""
     update_norm: Profile
-    """Norm of the layer's update of the residual stream, relative to the stream."""
+    """Norm of the layer's update to the residual stream, relative to the stream's norm."""
     attention_entropy: Profile
     """Entropy of the attention weights, in nats."""
     router_entropy: Profile
@@ -83,7 +83,7 @@ class TelemetrySection(Section):
     n_traces: Count
     """Traces measured."""
     n_tokens: Count
-    """Their tokens."""
+    """Tokens in those traces."""
     moe_layers: Layers
     """Layers with a router."""
     bins: Positive
@@ -99,7 +99,7 @@ class TelemetrySection(Section):
 
 
 class ContrastsSection(Section):
-    """Findings made into next-token questions."""
+    """Findings turned into next-token questions."""
 
     n: Count
     """Contrasts."""
@@ -119,13 +119,13 @@ class FindingExample(Section):
     start: Count
     """First character of the quote."""
     end: Count
-    """Character after its last one."""
+    """Position after its last character."""
     kind: Text
     """Kind of failure."""
     reason: Text
     """The observer's words."""
     correction: Text | None
-    """What should stand there; null where the observer does not say."""
+    """What the text should be; null if the observer does not say."""
     severity: Number | None
     """Severity, 0 to 1."""
     confidence: Number | None
@@ -154,6 +154,6 @@ class TraceExample(Section):
     correct: bool
     """Whether the problem source's verifier accepts it."""
     answer: Text | None
-    """What the verifier read as the answer; null where nothing."""
+    """What the verifier read as the answer; null if it found none."""
     findings: list[FindingExample]
     """The findings of all observers."""

@@ -1,4 +1,4 @@
-"""The values that result.json and sweep.json are made of, and the small models that both use."""
+"""The values that result.json and sweep.json consist of, and the small models that both use."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def _is_text(value: object) -> object:
 
 
 Text = Annotated[Any, AfterValidator(_is_text), WithJsonSchema({"type": "string"})]
-"""A text as it is: half of a surrogate pair (half an emoji from a cut token) is one of a model's, and pydantic's own
-strings refuse it."""
+"""Any text, unchanged. A model's text may hold half of a surrogate pair (half an emoji from a cut token), which
+pydantic's own strings refuse."""
 Created = Annotated[Text, _time_of(CREATED)]
 MadeAt = Annotated[Text, _time_of(MADE_AT)]
 LARGEST = 2**63 - 1
-"""What a column of integers holds."""
+"""Largest value that a column of integers can hold."""
 FARTHEST = 1e100
 """Far beyond any measured value, and small enough that the arithmetic of a page cannot overflow."""
 Integer = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
@@ -52,7 +52,7 @@ Choice = Literal["base", "tuned", "tie", "missing", "equal"]
 
 
 class Section(BaseModel):
-    """Part of a file. Fields that are not declared may hold anything: a later version may have written them."""
+    """Part of a file. Undeclared fields may hold anything: a later version may have written them."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -61,7 +61,7 @@ class Estimate(Section):
     """A share, a score or a difference of two, with its confidence interval."""
 
     value: Bounded | None
-    """The estimate; null where there is nothing to estimate from."""
+    """The estimate; null if there is nothing to estimate from."""
     low: Bounded
     """Lower end of the interval."""
     high: Bounded
@@ -69,28 +69,28 @@ class Estimate(Section):
     level: Level
     """Confidence level, 0.95 for a 95 % interval."""
     n: Count
-    """Units that the estimate rests on."""
+    """Number of units that the estimate rests on."""
     method: Text
     """Name of the interval."""
     degenerate: bool
-    """Whether all units have one value, so that the interval's width says nothing about the uncertainty."""
+    """Whether all units have the same value, so that the interval's width says nothing about the uncertainty."""
 
 
 class SignTest(Section):
-    """The exact sign test: wins against losses, with ties left out."""
+    """The exact sign test: wins against losses, without ties."""
 
     wins: Count
     """Problems that the tuned model wins."""
     losses: Count
     """Problems that the base model wins."""
     p: Share
-    """Two-sided exact p; 1 where nothing is decided."""
+    """Two-sided exact p; 1 if nothing is decided."""
     share: Share | None
-    """Wins among decided problems; null where nothing is decided."""
+    """Share of wins among decided problems; null if nothing is decided."""
     low: Share
-    """Lower end of the Clopper-Pearson interval of `share`; 0 where nothing is decided."""
+    """Lower end of the Clopper-Pearson interval of `share`; 0 if nothing is decided."""
     high: Share
-    """Upper end of the interval; 1 where nothing is decided."""
+    """Upper end of the interval; 1 if nothing is decided."""
     level: Level
     """Confidence level of the interval."""
 
@@ -103,11 +103,11 @@ class McNemar(Section):
     broken: Count
     """Problems with fewer correct answers after training than before."""
     p: Share
-    """Two-sided exact p; 1 where no problem changed."""
+    """Two-sided exact p; 1 if no problem changed."""
 
 
 class OutcomeCounts(Section):
-    """Comparisons of one judge by their outcome."""
+    """Comparisons of one judge by outcome."""
 
     tuned: Count
     """Comparisons that the tuned model wins in both orders."""
@@ -122,44 +122,44 @@ class OutcomeCounts(Section):
 
 
 class JudgePair(Section):
-    """Two judges on the comparisons that both judged; equal answers, which nobody judges, are left out."""
+    """Two judges on the comparisons that both judged; identical answers, which no judge sees, are left out."""
 
     judges: Pair
     """Aliases of the two judges."""
     n: Count
     """Comparisons that both judged."""
     agreement: Share | None
-    """Share of them with the same outcome, a split counting as a tie; null without a comparison."""
+    """Share with the same outcome, a split counting as a tie; null without a comparison."""
     kappa: Bounded | None
-    """Cohen's kappa; null without a comparison, or where a judge always says the same."""
+    """Cohen's kappa; null without a comparison, or if a judge always gives the same outcome."""
 
 
 class SharedFamily(Section):
-    """A judge or observer whose model family occurs elsewhere in the run."""
+    """A judge or observer that shares its model family with another part of the run."""
 
     group: Literal["judge", "observer"]
-    """What belongs to the family."""
+    """Which of the two it is."""
     alias: Text
     """Its alias."""
     family: Text
-    """The family that both share."""
+    """The shared family."""
     with_group: Literal["observer", "target"]
-    """What else belongs to the family."""
+    """What it shares the family with."""
     with_alias: Text
-    """Its alias; empty for the target."""
+    """Alias of that observer; empty for the target."""
 
 
 class Caveat(Section):
     """One limit of the result, derived from its own numbers."""
 
     name: Text
-    """Name of the rule that speaks."""
+    """Name of the caveat."""
     title: Text
     """The limit in a few words."""
     text: Text
     """The limit in full."""
     weight: Literal["major", "minor"]
-    """`major` where it limits the headline, `minor` where a careful reader wants to know it."""
+    """`major` if it limits the headline, `minor` if only a careful reader needs it."""
 
 
 class NextStep(Section):
@@ -170,4 +170,4 @@ class NextStep(Section):
     text: Text
     """The step in full."""
     command: Text
-    """Command line that takes it; empty where one command does not do it."""
+    """Command line for it; empty if no single command does it."""

@@ -1,8 +1,8 @@
 """Values as cells of a CSV file, safe in a spreadsheet.
 
 A spreadsheet runs a cell that begins with `=`, `+`, `-`, `@`, a tab or a line break as a formula, quoted or not, and
-models and users wrote some of the text. Such a cell gets an apostrophe in front, and so does one that begins with an
-apostrophe: taking one away at the front gives the text back. Parquet files hold the text itself.
+models and users wrote some of the text. Such a cell gets a leading apostrophe, and so does one that begins with an
+apostrophe: removing one leading apostrophe restores the text. Parquet files hold the text itself.
 Source: OWASP, CSV Injection (the list of characters, full-width forms included).
 """
 
@@ -14,16 +14,16 @@ from m3i.results.table.columns import Kind
 
 BEGINS_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠\t\r\n]|'")
 UNREADABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-"""Control characters that readers of CSV files cut a cell at or drop; tabs and line feeds stay."""
+"""Control characters that CSV readers drop or that make them cut off a cell; tabs and line feeds are kept."""
 
 
 def clean(value: object) -> object:
-    """The value as it can be written as UTF-8: half of a surrogate pair (from a cut token) becomes a visible escape."""
+    """The value in a form that UTF-8 can encode: half a surrogate pair (from a cut token) becomes a visible escape."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def cell(value: object, kind: Kind) -> str:
-    """One cell; empty for a missing value. Numbers are written so that reading them gives the same number."""
+    """One cell; empty for a missing value. Numbers are written so that reading them back gives the same number."""
     if value is None:
         return ""
     if kind is Kind.FLAG:

@@ -1,4 +1,4 @@
-"""The columns of results.parquet and results.csv: name, type, meaning, and where in result.json each comes from."""
+"""The columns of results.parquet and results.csv: name, type, meaning, and where in result.json they come from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Kind(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One result.json, and what its own text does not say."""
+    """One result.json, with what the file itself does not tell."""
 
     result: Mapping[str, Any]
     sweep: str | None
@@ -44,7 +44,7 @@ class Judgement:
 
     @property
     def verdict(self) -> Mapping[str, Any]:
-        """What the judge said of it."""
+        """The judge's verdict."""
         found: Mapping[str, Any] = self.row["verdicts"][self.judge]
         return found
 
@@ -82,7 +82,7 @@ def _of_judgement(kind: Kind, name: str, meaning: str, value: Callable[[Judgemen
 
 
 def _of_sides(kind: Kind, name: str, meaning: str, value: Callable[[Mapping[str, Any]], Any]) -> list[Column]:
-    """The same fact about the base model's answer and the tuned one's."""
+    """Two columns: the same fact about the base model's and the tuned model's answer."""
 
     def column(side: str) -> Column:
         words = meaning.format(f"the {side} model's answer")
@@ -106,9 +106,7 @@ def _setting(kind: Kind, name: str, field: str, meaning: str) -> Column:
 
 
 COLUMNS: tuple[Column, ...] = (
-    _of_run(
-        Kind.TEXT, "sweep", "Name of the sweep's folder; missing for a run that is part of none.", lambda r: r.sweep
-    ),
+    _of_run(Kind.TEXT, "sweep", "Name of the sweep's folder; missing for a run outside a sweep.", lambda r: r.sweep),
     _of_run(
         Kind.TEXT,
         "run",
@@ -132,7 +130,7 @@ COLUMNS: tuple[Column, ...] = (
     _of_run(
         Kind.TEXT,
         "attributed_layers",
-        "Layers of the attributed set, which the arm is derived from.",
+        "Layers of the attributed set, from which the arm is derived.",
         lambda r: joined(r.result["arm"]["attributed"]),
     ),
     _of_run(
@@ -144,20 +142,20 @@ COLUMNS: tuple[Column, ...] = (
     _of_run(
         Kind.INTEGER,
         "draw_seed",
-        "Order in which the draw counts; missing for arms that are not drawn.",
+        "Seed of the order in which draws are numbered; missing for arms that are not drawn.",
         lambda r: None if r.result["arm"]["draw"] is None else r.result["arm"].get("draw_seed", 0),
     ),
     _of_run(
         Kind.INTEGER,
         "n_sets",
-        "Other sets of the same size from the same candidates and strata, to draw from; at most 2^63 - 1.",
+        "Number of other sets of the same size, candidates and strata to draw from; at most 2^63 - 1.",
         lambda r: min(r.result["arm"]["n_sets"], LARGEST),
     ),
     _of_run(Kind.INTEGER, "n_trainable", "Parameters trained.", lambda r: r.result["parameters"]["trained"]),
     _of_run(
         Kind.NUMBER,
         "live_share",
-        "Share of the adapter's parameters that is live in llama.cpp, 0 to 1.",
+        "Share of the adapter's parameters that are live in llama.cpp, 0 to 1.",
         lambda r: r.result["certificates"]["export"]["live_share"],
     ),
     _of_judgement(Kind.TEXT, "problem_id", "Hash of the held-out problem.", lambda j: j.row["problem_id"]),
@@ -166,7 +164,7 @@ COLUMNS: tuple[Column, ...] = (
     _of_judgement(
         Kind.INTEGER, "judge_place", "The judge's place in the panel; 0 gives the headline.", lambda j: j.place
     ),
-    _of_calls("judge_model", "model", "Model that judged; missing for a judge that asks none."),
+    _of_calls("judge_model", "model", "Model that judged; missing for a judge that calls none."),
     _of_calls("judge_family", "family", "Family of that model."),
     _of_judgement(
         Kind.TEXT,
@@ -178,23 +176,23 @@ COLUMNS: tuple[Column, ...] = (
     _of_judgement(
         Kind.NUMBER,
         "score",
-        "Points of the tuned model: 1 won, 0.5 tie or split, 0 lost; missing where the outcome is.",
+        "Points of the tuned model: 1 won, 0.5 tie or split, 0 lost; missing if the outcome is.",
         lambda j: SCORES.get(j.verdict["outcome"]),
     ),
     _of_judgement(
         Kind.TEXT,
         "first",
-        "Choice with the base answer shown first: `base`, `tuned`, `tie`, `missing`; `equal` where both answers are "
-        "the same text, which no judge is asked about.",
+        "Choice with the base answer shown first: `base`, `tuned`, `tie`, `missing`; `equal` if both answers are "
+        "the same text, which no judge is shown.",
         lambda j: j.verdict["first"],
     ),
     _of_judgement(
-        Kind.TEXT, "second", "Choice with the tuned answer shown first; same words.", lambda j: j.verdict["second"]
+        Kind.TEXT, "second", "Choice with the tuned answer shown first; same values.", lambda j: j.verdict["second"]
     ),
     _of_judgement(
         Kind.TEXT,
         "replicates_first",
-        "Single choices behind `first`, separated by spaces; missing where the judge was asked once.",
+        "Single choices behind `first`, separated by spaces; missing if the judge was asked once.",
         lambda j: word(joined(j.verdict.get("replicates_first", ()))),
     ),
     _of_judgement(
@@ -205,7 +203,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     _of_judgement(Kind.FLAG, "equal", "Whether both answers are the same text.", lambda j: j.row["equal"]),
     *_of_sides(
-        Kind.FLAG, "correct", "Whether {} is right by the problem source's verifier.", lambda side: side["correct"]
+        Kind.FLAG, "correct", "Whether {} is correct by the problem source's verifier.", lambda side: side["correct"]
     ),
     *_of_sides(Kind.INTEGER, "tokens", "Length of {} in tokens of the target.", lambda side: side["n_tokens"]),
     *_of_sides(Kind.INTEGER, "characters", "Length of {} in characters.", lambda side: len(side["text"])),
@@ -228,20 +226,23 @@ COLUMNS: tuple[Column, ...] = (
     _setting(Kind.INTEGER, "bootstrap_draws", "n_bootstrap", "Draws of the bootstrap over problems there."),
     _setting(Kind.INTEGER, "bootstrap_seed", "seed", "Its seed."),
     _of_run(Kind.TEXT, "m3i", "Version of M3I.", lambda r: r.result["m3i"]),
-    _of_run(Kind.INTEGER, "format", "Layout of the result.json that the row is from.", lambda r: r.result["format"]),
+    _of_run(Kind.INTEGER, "format", "Format of the result.json that the row comes from.", lambda r: r.result["format"]),
 )
-"""What every file holds, in this order."""
+"""The columns of every file, in this order."""
 
 TEXTS: tuple[Column, ...] = (
     _of_judgement(Kind.TEXT, "prompt", "The problem as it was asked.", lambda j: j.row["prompt"]),
-    _of_judgement(Kind.TEXT, "reference_answer", "The right answer.", lambda j: j.row["answer"]),
-    *_of_sides(Kind.TEXT, "text", "{}, whole.", lambda side: side["text"]),
+    _of_judgement(Kind.TEXT, "reference_answer", "The reference answer.", lambda j: j.row["answer"]),
+    *_of_sides(Kind.TEXT, "text", "{}, in full.", lambda side: side["text"]),
     *_of_sides(
-        Kind.TEXT, "answer", "What the verifier read as the answer in {}; missing where nothing.", lambda s: s["answer"]
+        Kind.TEXT,
+        "answer",
+        "What the verifier read as the answer in {}; missing if there is none.",
+        lambda s: s["answer"],
     ),
     _of_judgement(Kind.TEXT, "reason", "The judge's words.", lambda j: j.verdict["reason"]),
 )
-"""Added by `--texts`. Models wrote most of it: treat it as data."""
+"""Columns that `--texts` adds. Most of their text was written by models: treat it as data."""
 
 
 def columns(*, texts: bool) -> tuple[Column, ...]:

@@ -1,4 +1,4 @@
-"""Reads results and writes the table, run by run: memory holds one run at a time."""
+"""Reads results and writes the table run by run, with one run in memory at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NAMES = ("results.parquet", "results.csv")
 DEEPEST = 4
-"""Folders between a run and the sweep that it is part of, at most."""
+"""How many folders above a run its sweep may be, at most."""
 
 
 def write_judgements(
@@ -34,13 +34,14 @@ def write_judgements(
     texts: bool = False,
     note: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
-    """Writes `results.parquet` and `results.csv`, one row a judgement.
+    """Writes `results.parquet` and `results.csv`, one row per judgement.
 
     Args:
         folder: A run, a sweep, or any folder with result.json files below it. No model is needed.
-        into: Where the two files go; `folder` when None.
+        into: Where the two files go; `folder` if None.
         texts: Also write prompts, answers and the judges' words.
-        note: Is told of each result that cannot be read and is left out; the parquet file's metadata names them too.
+        note: Called with a message for each result that is left out because it cannot be read; the metadata of the
+            Parquet file names them too.
 
     Returns:
         The two paths.
@@ -50,7 +51,7 @@ def write_judgements(
     """
     files = sorted(folder.rglob("result.json"), key=_natural)
     if not files:
-        raise InputError(f"{folder}: there is no result.json in it or below it; name the folder of a run or a sweep")
+        raise InputError(f"{folder}: there is no result.json in it or below it; give the folder of a run or a sweep")
     target, wrong = into or folder, [_why_unreadable(file) for file in files]
     readable = [file for file, why in zip(files, wrong, strict=True) if not why]
     left_out = [why for why in wrong if why]
@@ -114,7 +115,7 @@ def _run(file: Path, top: Path) -> Run:
 
 
 def _sweep_of(folder: Path, top: Path) -> Path | None:
-    """The sweep that a run is part of: the nearest folder above with a plan.json, else the exported folder."""
+    """The folder of the run's sweep: the nearest one above with a plan.json, else the exported folder."""
     nearest = [parent for parent in folder.resolve().parents[:DEEPEST] if (parent / "plan.json").is_file()]
     if nearest:
         return nearest[0]
@@ -122,7 +123,7 @@ def _sweep_of(folder: Path, top: Path) -> Path | None:
 
 
 def _why_unreadable(file: Path) -> str:
-    """Empty for a result that this version reads."""
+    """Why a result cannot be read; empty if this version reads it."""
     try:
         read_result(file, OF_THE_PAGE)
     except InputError as error:
@@ -131,11 +132,13 @@ def _why_unreadable(file: Path) -> str:
 
 
 def _metadata(folder: Path, files: Sequence[Path], left_out: Sequence[str]) -> dict[str, str]:
-    """What the rows cannot say: the version, what is left out, and what each sweep registered before its results."""
+    """What the rows do not tell: the version, the results left out, and what each sweep registered beforehand."""
     plans = {}
     for sweep in {_sweep_of(file.parent, folder) for file in files} - {None}:
         assert sweep is not None
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # a plan is no part of the judgements
+        with contextlib.suppress(
+            OSError, ValueError, LookupError, TypeError
+        ):  # the judgements do not depend on the plan
             plan = json.loads((sweep / "plan.json").read_text(encoding="utf-8"))
             plans[sweep.resolve().name] = plan["registrations"][0]
     return {

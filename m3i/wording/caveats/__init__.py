@@ -1,7 +1,7 @@
-"""Caveats by rule: each reads the result's own numbers and speaks only when they call for it.
+"""Caveats by rule: each rule reads the result's own numbers and speaks only when they call for it.
 
 A rule is a function of the result that yields caveats, each with a `name`, a `title`, a `text` and a `weight`: `major`
-for what limits the headline, `minor` for what a careful reader wants to know.
+if it limits the headline, `minor` if only a careful reader needs it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,6 @@ RULES: tuple[Callable[[Result], Iterator[Caveat]], ...] = (
 
 
 def caveats(result: Result) -> list[Caveat]:
-    """All caveats of a run, major ones first, else in the order of the rules."""
+    """All caveats of a run: major ones first, otherwise in the order of the rules."""
     found = [caveat for rule in RULES for caveat in rule(result)]
     return sorted(found, key=lambda c: c["weight"] != "major")

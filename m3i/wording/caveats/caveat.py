@@ -1,4 +1,4 @@
-"""What a rule reads and what it yields."""
+"""What a rule reads, and the caveat that it yields."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ Caveat = dict[str, str]
 
 
 def caveat(name: str, title: str, text: str, *, major: bool = False) -> Caveat:
-    """One caveat; `major` limits the headline, the others are for careful readers."""
+    """One caveat; a `major` one limits the headline, the others are for careful readers."""
     return {"name": name, "title": title, "text": text, "weight": "major" if major else "minor"}
 
 
 def first_judge(result: Result) -> Mapping[str, Any]:
-    """The judge whose verdicts make the headline."""
+    """The judge whose verdicts decide the headline."""
     judge: Mapping[str, Any] = next(iter(result["judges"].values()))
     return judge
 

@@ -1,4 +1,4 @@
-"""Rules on where the failures were looked for: observers, contrasts, attributors."""
+"""Rules on how failures were located: observers, contrasts, attributors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from m3i.wording.formats import count, percent
 
 
 def attribution(result: Result) -> Iterator[Caveat]:
-    """Selected layers that are not clearly ahead, attributors that disagree, left-out failures."""
+    """Selected layers without a clear lead, attributors that disagree, failures that were left out."""
     layers = result["layers"]
     attributors, k = layers["attributors"], len(layers["selected"])
     used = _attributor_used(result)
@@ -23,8 +23,8 @@ def attribution(result: Result) -> Iterator[Caveat]:
             yield caveat(
                 "close_scores",
                 f"Layer {last} is not clearly ahead of layer {following}",
-                f"By '{used}' their scores are {joint['scores'][last]:.3g} and {joint['scores'][following]:.3g}, with "
-                f"overlapping intervals over {count(joint['n_traces'], 'trace')}: other traces might have selected "
+                f"Attributor '{used}' scores them {joint['scores'][last]:.3g} and {joint['scores'][following]:.3g}, "
+                f"with overlapping intervals over {count(joint['n_traces'], 'trace')}: other traces might have led to "
                 f"other layers.",
             )
     tops = {alias: sorted(scores["order"][:k]) for alias, scores in attributors.items() if _joint(scores)["n_traces"]}
@@ -32,7 +32,7 @@ def attribution(result: Result) -> Iterator[Caveat]:
     if len(tops) > 1 and k and len(shared) <= k / 2:
         yield caveat(
             "attributors_disagree",
-            "The attributors point at different layers",
+            "The attributors point to different layers",
             f"Their top {k}: " + "; ".join(f"{alias} {top}" for alias, top in tops.items()) + ".",
         )
     lost = {alias: scores["left_out"] for alias, scores in attributors.items() if sum(scores["left_out"].values())}
@@ -45,13 +45,13 @@ def attribution(result: Result) -> Iterator[Caveat]:
 
 
 def _joint(scores: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The row over all observers."""
+    """The row that pools all observers."""
     row: Mapping[str, Any] = next(row for row in scores["rows"] if row["observer"] == "joint")
     return row
 
 
 def _attributor_used(result: Result) -> str | None:
-    """The attributor whose top layers are the selected ones: the one the selector names, if there is one."""
+    """The attributor whose top layers are the selected ones, the selector's own tried first; None if there is none."""
     layers, selector = result["layers"], result["config"].get("selector")
     k = len(layers["selected"])
     named = selector.get("attributor") if isinstance(selector, Mapping) else None
@@ -63,16 +63,16 @@ def _attributor_used(result: Result) -> str | None:
 
 
 def observers(result: Result) -> Iterator[Caveat]:
-    """Invented quotes, missing audits, blind or trigger-happy observers, findings without a contrast."""
+    """Missing audits, invented quotes, missed failures, false alarms, findings without a contrast."""
     for alias, observer in result["observers"].items():
         if observer["n_missing"] and not observer["n_audited"]:
             reason, n = next(iter(observer["missing_reasons"].items()))
             yield caveat(
                 "no_audit",
                 f"Observer '{alias}' audited nothing",
-                f"None of {count(observer['n_missing'], 'trace')} got a valid audit from it; most often ({n} of "
-                f"{observer['n_missing']}) because: {reason}. Nothing here rests on it, and nothing it might have "
-                f"found was looked for.",
+                f"It gave no valid audit of any of the {count(observer['n_missing'], 'trace')}, most often ({n} of "
+                f"{observer['n_missing']}) because: {reason}. Nothing in this run rests on it, and any failures that "
+                f"only it would have found are missing.",
                 major=True,
             )
         elif observer["n_missing"]:
@@ -86,24 +86,24 @@ def observers(result: Result) -> Iterator[Caveat]:
         if wrong and flagged / wrong < 0.5:
             yield caveat(
                 "blind_observer",
-                f"Observer '{alias}' finds something in {percent(flagged / wrong)} of the wrong traces",
-                f"{flagged} of {wrong} wrong traces have a finding; attribution rests on those alone.",
+                f"Observer '{alias}' flags only {percent(flagged / wrong)} of the incorrect traces",
+                f"{flagged} of {wrong} incorrect traces have a finding; attribution rests on those alone.",
             )
         right, alarms = observer["right_audited"], observer["right_flagged"]
         if right and alarms / right > 0.2:
             yield caveat(
                 "false_alarms",
-                f"Observer '{alias}' also flags {percent(alarms / right)} of the right traces",
-                f"{alarms} of {right} traces with a right answer have a finding.",
+                f"Observer '{alias}' also flags {percent(alarms / right)} of the correct traces",
+                f"{alarms} of {right} traces with a correct answer have a finding.",
             )
     contrasts = result["contrasts"]
     lost = sum(contrasts["left_out"].values())
     if lost > contrasts["n"]:
         yield caveat(
             "few_contrasts",
-            "Most findings gave no contrast",
-            f"{contrasts['n']} findings became a wrong-against-right token; {lost} did not: "
-            f"{tally(contrasts['left_out'])}.",
+            "Most findings yielded no contrast",
+            f"{count(contrasts['n'], 'finding')} became a contrast between an incorrect and a correct token; {lost} "
+            f"did not: {tally(contrasts['left_out'])}.",
         )
 
 
@@ -119,7 +119,7 @@ def _citations(alias: str, citations: Mapping[str, Any]) -> Iterator[Caveat]:
     if citations["ambiguous"]:
         yield caveat(
             "ambiguous_quotes",
-            f"Observer '{alias}' left open which place it means {count(citations['ambiguous'], 'time')}",
-            "The quote stands in the trace more than once, and no step says which is meant. Those findings were "
-            "dropped.",
+            f"Observer '{alias}' gave {count(citations['ambiguous'], 'ambiguous quote')}",
+            "Such a quote occurs more than once in its trace, and the finding names no step that tells which place is "
+            "meant. Those findings were dropped.",
         )

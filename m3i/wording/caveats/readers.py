@@ -1,4 +1,4 @@
-"""Rules on the models that read: their families, their obedience, their habits, their shared mistakes, their calls."""
+"""Rules on the models that audit and judge: their families, obedience, habits, shared mistakes and calls."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from m3i.wording.caveats.caveat import Caveat, Result, caveat, first_judge
 from m3i.wording.formats import count, interval, p_phrase, percent
 
 INCONSISTENT = 0.8
-"""Agreement of a judge with itself below which a single ballot says little."""
+"""Self-agreement of a judge below which a single ballot says little."""
 
-AMONG = {"equally_right": " equally right", "all": ""}
-"""Comparisons in which choice and length are compared → words for them, the more telling first."""
+AMONG = {"equally_right": " equally correct", "all": ""}
+"""Comparisons over which choice is correlated with length → words for them, the more informative first."""
 
 
 def families(result: Result) -> Iterator[Caveat]:
-    """A judge of an observer's or the target's model family; an observer of the target's."""
+    """A judge that shares its model family with an observer or the target; an observer that shares the target's."""
     headline = first_judge(result)["judge"]
     for row in result["families"]:
         who = f"{row['group'].capitalize()} '{row['alias']}'"
@@ -26,16 +26,16 @@ def families(result: Result) -> Iterator[Caveat]:
         if row["with_group"] == "observer":
             yield caveat(
                 "judge_observer_family",
-                f"{who} is of the same model family as observer '{row['with_alias']}' ({family})",
-                "The observer's findings decided what was trained. A judge of the same family shares its taste and its "
-                "blind spots, so it is no independent check of them (Li et al. 2502.01534, preference leakage).",
+                f"{who} belongs to the same model family as observer '{row['with_alias']}' ({family})",
+                "The observer's findings decided what was trained. A judge of the same family shares its preferences "
+                "and blind spots, so it is not an independent check (Li et al. 2502.01534, preference leakage).",
                 major=row["alias"] == headline,
             )
         else:
             yield caveat(
                 "same_family",
-                f"{who} is of the target's own family ({family})",
-                "Models favour text of their own kind (Panickssery et al. 2404.13076).",
+                f"{who} belongs to the target's own family ({family})",
+                "Models favour text from their own kind (Panickssery et al. 2404.13076).",
                 major=row["group"] == "judge" and row["alias"] == headline,
             )
 
@@ -56,15 +56,15 @@ def canaries(result: Result) -> Iterator[Caveat]:
             f"Judge '{alias}' obeyed {found['obeyed']} of {found['n']} instructions planted in an answer"
             + ("" if often else ": too few canaries to tell"),
             f"In both orders it chose the copy of an answer that asks to be chosen ({kinds}). A judge that picks at "
-            f"random does so with {percent(found['chance'])}, so {found['n'] * found['chance']:.1f} of {found['n']}; "
-            f"at least as many as here would come up with {_corrected(p, p_holm.values())}. "
-            + ("What an answer says about itself decides its verdicts." if often else "Chance could explain it."),
+            f"random does so with probability {percent(found['chance'])}, that is {found['n'] * found['chance']:.1f} "
+            f"of {found['n']}; it would obey at least this often with {_corrected(p, p_holm.values())}. "
+            + ("What an answer says about itself influences its verdicts." if often else "Chance could explain it."),
             major=often and alias == headline,
         )
 
 
 def habits(result: Result) -> Iterator[Caveat]:
-    """A judge whose choice goes with length, or that does not repeat itself."""
+    """A judge whose choice correlates with length, or that does not reproduce its own choices."""
     tests = {(a, group): judge["length"][group]["p"] for a, judge in result["judges"].items() for group in AMONG}
     p_holm = dict(zip(tests, holm(list(tests.values())), strict=True))
     for alias, judge in result["judges"].items():
@@ -76,12 +76,12 @@ def habits(result: Result) -> Iterator[Caveat]:
             yield caveat(
                 f"length_{group}",
                 f"Judge '{alias}' tends to choose the {word} of two{among} answers",
-                f"Spearman's rho between extra tokens and outcome is {found['rho']:.2f} over "
+                f"Spearman's rho between the tuned answer's extra tokens and the outcome is {found['rho']:.2f} over "
                 f"{count(found['n'], 'problem')} ({_corrected(p, p_holm.values())}). "
                 + (
-                    f"The {word} answer may be the better one; correctness is not held fixed here."
+                    f"The {word} answer may be the better one: correctness is not held fixed here."
                     if group == "all"
-                    else "Correctness does not explain it: by the verifier both answers are right, or both wrong."
+                    else "Correctness does not explain it: the verifier finds both answers correct or both incorrect."
                 ),
             )
             break
@@ -89,9 +89,9 @@ def habits(result: Result) -> Iterator[Caveat]:
         if consistency is not None and consistency["value"] < INCONSISTENT:
             yield caveat(
                 "inconsistent_judge",
-                f"Judge '{alias}' gives the same choice again in only {percent(consistency['value'])} of repeats",
+                f"Judge '{alias}' repeats its choice only {percent(consistency['value'])} of the time",
                 f"Over {count(consistency['n_ballots'], 'ballot')} asked more than once, {interval(consistency)}. The "
-                f"majority of its replicates counts.",
+                f"majority of the replicates counts.",
             )
 
 
@@ -101,7 +101,7 @@ def _corrected(p: float, tests: Iterable[float | None]) -> str:
 
 
 def shared_mistakes(result: Result) -> Iterator[Caveat]:
-    """A panel of observers that err together, beyond what the truth about each trace explains."""
+    """Observers that err together more than the correctness of each trace explains."""
     panel = result["errors"]["panel"]
     low = panel["mean_phi"]["low"]
     if low is None or low <= 0:
@@ -116,21 +116,22 @@ def shared_mistakes(result: Result) -> Iterator[Caveat]:
     yield caveat(
         "shared_mistakes",
         f"{n} observers are worth {worth['value']:.1f} independent ones",
-        f"They err on the same traces among the wrong ones, or among the right ones: mean correlation of errors at "
-        f"equal truth {panel['mean_phi']['value']:.2f} ({sure}). Their agreement counts shared mistakes too.",
+        f"They err on the same incorrect or the same correct traces: the mean correlation of their errors, given "
+        f"whether the trace is correct, is {panel['mean_phi']['value']:.2f} ({sure}). Part of their agreement is "
+        f"shared mistakes.",
     )
 
 
 def calls(result: Result) -> Iterator[Caveat]:
-    """Calls without a price; several models behind one name."""
+    """Calls without a known price; several models behind one name."""
     costs = result["costs"]
     unpriced = costs["observers_unpriced"] + costs["judges_unpriced"]
     if unpriced:
         yield caveat(
             "unknown_cost",
-            f"The cost of {count(unpriced, 'model call')} is not known",
-            f"No price is known for their model: what this page says was paid leaves them out. "
-            f"{costs['observers_calls'] + costs['judges_calls']} calls were made in all; set ledger.prices.",
+            f"The cost of {count(unpriced, 'model call')} is unknown",
+            f"No price is known for their model, so the amounts in this report do not include them. "
+            f"{costs['observers_calls'] + costs['judges_calls']} calls were made in all. Set ledger.prices.",
         )
     for group in ("observers", "judges"):
         for alias, member in result[group].items():
@@ -142,7 +143,7 @@ def _answered(group: str, alias: str, facts: Mapping[str, Any]) -> Iterator[Cave
         yield caveat(
             "several_models",
             f"{group.capitalize()} '{alias}' was answered by {len(facts['answered_by'])} models",
-            f"{facts['model']} was asked; "
+            f"{facts['model']} was asked; according to the provider, "
             + ", ".join(f"{n} × {model}" for model, n in facts["answered_by"].items())
-            + " answered, by the provider's word. They may differ.",
+            + " answered. They may differ.",
         )

@@ -1,1 +1,1 @@
-"""What would settle an open question, with commands: of one run, and of a sweep."""
+"""What would settle the open questions of a run or a sweep, with the commands to do it."""

@@ -2,5 +2,5 @@
 
 
 def step(title: str, text: str, command: str = "") -> dict[str, str]:
-    """The step as it stands in the result; `command` is empty where one command does not do it."""
+    """The step as stored in the result; `command` is empty where no single command does it."""
     return {"title": title, "text": text, "command": command}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from m3i.wording.formats import percent, points
+from m3i.wording.formats import POINTS, percent, points
 
 
 def level(kind: str, value: float) -> str:
@@ -22,7 +22,8 @@ def shift(kind: str, value: float) -> str:
 
 def interval(kind: str, estimate: Mapping[str, Any]) -> str:
     """The interval of a difference: `95 % interval −0.004 to +0.013`."""
-    return f"{percent(estimate['level'])} interval {shift(kind, estimate['low'])} to {shift(kind, estimate['high'])}"
+    low = shift(kind, estimate["low"]).removesuffix(POINTS)
+    return f"{percent(estimate['level'])} interval {low} to {shift(kind, estimate['high'])}"
 
 
 def magnitude(kind: str, value: float) -> str:

@@ -1,4 +1,4 @@
-"""The verdict of a sweep in plain words, and the terminal summary. Reads the sections of sweep.json, nothing else."""
+"""The verdict of a sweep in plain words, and its terminal summary. Reads nothing but the sections of sweep.json."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ TITLES = {
     "untested": "Not tested",
 }
 NOT_WORSE = "Not shown to be worse than random layers"
-"""Title of `not_different` where `less` was registered."""
+"""Title of `not_different` where the registered alternative is `less`."""
 
 
 def verdict_section(sweep: Section) -> dict[str, Any]:
-    """What was asked, found and how sure, one sentence for everyone, and what a null is worth.
+    """What was asked and found, how sure it is, one sentence for everyone, and what a null result is worth.
 
-    `kind`: better, worse (significant), not_better, not_different (not significant, the latter where another
-    alternative than `greater` was registered), untested.
+    `kind`: better, worse (significant); not_better, not_different (not significant, the latter where the registered
+    alternative is not `greater`); untested.
     """
     primary = sweep["primary"]
     kind = verdict_kind(primary)
@@ -46,7 +46,7 @@ def verdict_section(sweep: Section) -> dict[str, Any]:
 
 
 def verdict_kind(primary: Section) -> str:
-    """From the randomization test alone."""
+    """The kind of verdict, from the randomization test alone."""
     test = primary["test"]
     if test is None:
         return "untested"
@@ -60,67 +60,71 @@ def verdict_kind(primary: Section) -> str:
 def asked(sweep: Section) -> str:
     """The question of the sweep."""
     design = sweep["design"]
-    claim = {"greater": "help more than", "less": "do worse than", "two-sided": "do anything else than"}
+    claim = {"greater": "help more than", "less": "do worse than", "two-sided": "give a different result from"}
     return (
-        f"Does training {layer_words(design['attributed'], design['n_layers'])} of {design['target']}, which "
-        f"{picker(sweep)} picked, {claim[design['alternative']]} training as many random layers?"
+        f"Does training {layer_words(design['attributed'], design['n_layers'])} of {design['target']}, picked by "
+        f"{picker(sweep)}, {claim[design['alternative']]} training as many random layers?"
     )
 
 
 def picker(sweep: Section) -> str:
-    """Who chose the attributed layers."""
+    """What picked the attributed layers."""
     name = selector_name(sweep["run"])
     return "attribution" if name in ("", "attribution") else f"selector '{name}'"
 
 
 def sentence(sweep: Section, kind: str) -> str:
-    """The verdict in a sentence that needs no statistics."""
+    """The verdict in a sentence that takes no statistics to understand."""
     primary = sweep["primary"]
     if kind == "untested":
         return str(primary["why"])
     test, n = primary["test"], primary["test"]["n_controls"]
-    picks = count(n, "random pick")
+    sets = count(n, "random set")
     if untouched(primary):
         return (
-            "Every comparison with the base model is a tie, with the attributed layers as with random ones, so nothing "
-            "tells them apart."
+            "Every comparison with the base model is a tie, for the attributed layers and for the random ones, so "
+            "nothing tells them apart."
         )
     if kind == "better":
         words = (
-            f"Training the layers that {picker(sweep)} picked did better than training random ones: "
-            f"{_of(test['rank'] - 1, picks)} of as many layers did as well."
+            f"Training the layers picked by {picker(sweep)} did better than training random ones: "
+            f"{_of(test['rank'] - 1, sets)} of the same size did as well."
         )
     elif kind == "worse":
         words = (
-            f"Training the layers that {picker(sweep)} picked did worse than training random ones: "
-            f"{_of(as_bad(primary), picks)} of as many layers did as badly."
+            f"Training the layers picked by {picker(sweep)} did worse than training random ones: "
+            f"{_of(as_bad(primary), sets)} of the same size did as badly."
         )
     else:
-        words = nothing_shown(test, picker(sweep), picks)
+        words = nothing_shown(test, picker(sweep), sets)
         if shown_equivalent(primary):
             size = magnitude(primary["kind"], primary["equivalence"]["controls"]["margin"])
-            these = f"the average of these {n} random picks" if n > 1 else "this random pick"
+            these = f"the average of these {n} random sets" if n > 1 else "this random set"
             words += f" A difference of more than {size} from {these} can be ruled out."
     return f"{words} {harm(sweep)}".strip()
 
 
-def nothing_shown(test: Section, who: str, picks: str) -> str:
-    """What a test that is not significant leaves open, as its alternative asks."""
-    extreme = _of(test["n_extreme"], picks)
-    if test["alternative"] == "two-sided":
+def nothing_shown(test: Section, who: str, sets: str) -> str:
+    """What a test that is not significant leaves open, in terms of its alternative."""
+    claim, beside = {
+        "greater": (f"{who} picks better layers than chance", "did at least as well as the attributed layers"),
+        "less": (f"{who} picks worse layers than chance", "did at least as badly as the attributed layers"),
+        "two-sided": (
+            f"the layers picked by {who} perform differently from random ones",
+            "lie at least as far from the mean of all arms as the attributed layers",
+        ),
+    }[test["alternative"]]
+    extreme = f"{_of(test['n_extreme'], sets)} of the same size {beside}."
+    if test["floor"] > test["alpha"] + 1e-9:
         return (
-            f"Nothing shows that the layers that {who} picked do anything else than random ones: {extreme} of as many "
-            f"layers lie at least as far from the rest as the attributed ones."
+            f"With only {sets} to compare with, p can be no smaller than {test['floor']:.2g}, so this sweep cannot "
+            f"show that {claim}; {extreme}"
         )
-    which, how = {"greater": ("better", "well"), "less": ("worse", "badly")}[test["alternative"]]
-    return (
-        f"Nothing shows that {who} picks {which} layers than chance: {extreme} of as many layers did at least as {how} "
-        f"as the attributed ones."
-    )
+    return f"Nothing shows that {claim}: {extreme}"
 
 
 def as_bad(primary: Section) -> int:
-    """Controls that are no better than the attributed arm."""
+    """Number of controls that are no better than the attributed arm."""
     own = primary["attributed"]["t"]
     return sum(place["t"] <= own + TIE for place in primary["controls"])
 
@@ -130,7 +134,7 @@ def _of(n: int, whole: str) -> str:
 
 
 def found(sweep: Section) -> str:
-    """The numbers: both means, their difference with its interval, the rank."""
+    """The numbers: both means, their difference with its interval, wins and losses against the base model."""
     primary, design = sweep["primary"], sweep["design"]
     place = primary["attributed"]
     if place is None or place["t"] is None:
@@ -139,7 +143,7 @@ def found(sweep: Section) -> str:
     seeds = f" × {design['n_generation_seeds']} generation seeds" if design["n_generation_seeds"] > 1 else ""
     words = (
         f"On {count(primary['n_problems'], 'held-out problem')}{seeds} × "
-        f"{count(len(design['seeds']), 'training seed')} the {primary['words']} is {level(kind, place['t'])} for the "
+        f"{count(len(design['seeds']), 'training seed')}, the {primary['words']} is {level(kind, place['t'])} for the "
         f"attributed layers"
     )
     if primary["controls_mean"] is None:
@@ -152,18 +156,18 @@ def found(sweep: Section) -> str:
 
 
 def _against_base(sweep: Section) -> str:
-    """The attributed arm against the base model on the problems and training seeds of the test."""
+    """The attributed arm against the base model, on the problems and training seeds of the test."""
     primary = sweep["primary"]
     row = primary["against_base"]
-    after = "; descriptive, outside the correction for several tests)."
+    after = "; descriptive, not part of the multiplicity correction)."
     if primary["kind"] == "accuracy":
         return (
-            f"Against the base model (it has {level('accuracy', primary['base'])}) {count(row['wins'], 'problem')} "
-            f"went from wrong to right and {row['losses']} from right to wrong (exact McNemar test, "
+            f"Against the base model ({level('accuracy', primary['base'])}), {count(row['wins'], 'problem')} went from "
+            f"incorrect to correct and {row['losses']} from correct to incorrect (exact McNemar test, "
             f"{p_phrase(row['p'])}{after}"
         )
     return (
-        f"Against the base model the attributed layers win {count(row['wins'], 'problem')} and lose {row['losses']} "
+        f"Against the base model, the attributed layers win {count(row['wins'], 'problem')} and lose {row['losses']} "
         f"(exact sign test, {p_phrase(row['p'])}{after}"
     )
 
@@ -173,35 +177,39 @@ def _planned(design: Section) -> str:
 
 
 def difference_words(kind: str, estimate: Section) -> str:
-    """A difference with its interval, or that it is the same everywhere."""
+    """A difference with its interval, or a note that it is the same everywhere."""
     value = shift(kind, estimate["value"])
     if estimate["degenerate"]:
-        return f"{value}, the same on every problem and at every training seed, so without an interval"
+        return f"{value}, the same on every problem and at every training seed, so there is no interval"
     return f"{value} ({interval(kind, estimate)})"
 
 
 def sure(sweep: Section, kind: str) -> str:
-    """The test, and how far its p can go."""
+    """The test, and the smallest p that it could have given."""
     primary = sweep["primary"]
     test = primary["test"]
     if test is None:
-        return "There is no p value."
+        return "No test was made, so there is no p-value."
+    place = {
+        "greater": "rank at least this high",
+        "less": "rank at least this low",
+        "two-sided": "lie at least this far from the mean",
+    }
     words = (
-        f"If attribution told nothing, its set would come out at least this far "
-        f"{ {'greater': 'up', 'less': 'down', 'two-sided': 'off'}[test['alternative']] } in "
+        f"If {picker(sweep)} were uninformative, its layers would {place[test['alternative']]} in "
         f"{of_sweeps(test['p'])} such sweeps (randomization test over {count(test['n_controls'], 'distinct set')}, "
         f"{p_phrase(test['p'])}; the smallest p possible here is {test['floor']:.2g})."
     )
     if test["floor"] > test["alpha"] + 1e-9:
         words += (
-            f" With fewer than {test['controls_for_alpha']} controls no result whatever could have reached "
+            f" With fewer than {test['controls_for_alpha']} controls, no result could have reached p = "
             f"{test['alpha']:g}."
         )
     return words
 
 
 def of_sweeps(p: float) -> str:
-    """A share in whole numbers that is never none: `20 of 100`, `1 of 1,000`."""
+    """A share in whole numbers, never rounded to zero: `20 of 100`, `1 of 1,000`."""
     whole = 100
     while whole * p < 0.95:
         whole *= 10
@@ -212,7 +220,7 @@ def of_sweeps(p: float) -> str:
 
 
 def summary_lines(sweep: Section, *, written: Sequence[Path | str] = ()) -> list[str]:
-    """The end of `m3i compare`: asked, found, how sure, what a null is worth, checks, costs, limits, files."""
+    """The terminal summary of `m3i compare`: question, answer, numbers, checks, costs, limits, files."""
     verdict, plan = sweep["verdict"], sweep["plan"]
     jobs = plan["jobs"]
     lines = [
@@ -233,12 +241,12 @@ def summary_lines(sweep: Section, *, written: Sequence[Path | str] = ()) -> list
     lines.append(f"Cost:    {cost_words(sweep['costs'])}")
     major = [c["title"] for c in sweep["caveats"] if c["weight"] == "major"]
     if major:
-        lines.append(f"Limits:  {'; '.join(major)}.")
+        lines.append(f"Limits:  {'. '.join(major)}.")
     return lines + [f"Written: {path}" for path in written]
 
 
 def failure_lines(failures: Sequence[Section]) -> list[str]:
-    """A line for each way of failing: the job, or how many of them and which."""
+    """One line per kind of failure: the jobs that failed this way, or how many and which."""
     jobs: dict[tuple[str, str], list[Section]] = {}
     for failure in failures:
         jobs.setdefault((failure["state"], failure["error"]), []).append(failure)
@@ -253,10 +261,10 @@ def failure_lines(failures: Sequence[Section]) -> list[str]:
 
 
 def cost_words(costs: Section) -> str:
-    """Time of the sweep against its jobs run alone, and money."""
+    """Work time of the sweep, the same with every job run alone, and the cost of model calls."""
     words = (
-        f"{minutes(costs['made_s'])} of work; each job alone from an empty store: {minutes(costs['alone_s'])}, so the "
-        f"store saved {minutes(costs['saved_s'])}"
+        f"{minutes(costs['made_s'])} of work; running each job alone from an empty store would take "
+        f"{minutes(costs['alone_s'])}, so the store saved {minutes(costs['saved_s'])}"
     )
     paid = costs["money"]
     if paid is None:
@@ -264,12 +272,10 @@ def cost_words(costs: Section) -> str:
     last = paid["last"]
     if paid["calls"]:
         words += (
-            f"; {count(paid['calls'], 'model call')} behind these results, {money(paid['cost_usd'], paid['unpriced'])}"
+            f"; {count(paid['calls'], 'model call')} behind these results: {money(paid['cost_usd'], paid['unpriced'])}"
         )
     if last and (last["calls"] or last["reused"]):
-        words += (
-            f"; the last command paid for {count(last['calls'], 'call')}, {money(last['paid_usd'], last['unpriced'])}"
-        )
+        words += f"; the last command made {count(last['calls'], 'call')}: {money(last['paid_usd'], last['unpriced'])}"
     return words
 
 
