@@ -696,7 +696,7 @@ def test_twin_without_room(gqa, tmp_path, monkeypatch):
     exporter = GGUFGraft(base_type=BaseType.f16)
     base = make_base(exporter, gqa.session, tmp_path / "base")
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(StageError, match=r"F32 twin of base.gguf needs .* exporter.twin=false"):
+    with pytest.raises(StageError, match=r"F32 twin of base.gguf temporarily needs .* exporter.twin=false"):
         exporter.export(request(gqa.session, base, gqa.adapter, tmp_path / "out"))
 
 
