@@ -460,5 +460,5 @@ def test_a_plugin_that_does_not_import_is_one_line(tmp_path):
     site = install(tmp_path / "site", "mine-dist", "mine")
     done = run("-m", "m3i", "check-plugin", "mine-dist", path=[tmp_path, site], cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "distribution 'mine-dist' 0.1.0 does not import: ZeroDivisionError" in done.stderr
+    assert "distribution 'mine-dist' 0.1.0 cannot be imported: ZeroDivisionError" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -104,7 +104,7 @@ def test_names(name, names):
         ("null-m3i", "component 'null'"),
         ("m3i-checker", "is installed; choose another name"),
         ("acme-m3i", "is installed; choose another name"),
-        ("surprisal", "'m3i' provides observer=surprisal already"),
+        ("surprisal", "'m3i' already provides observer=surprisal"),
     ],
 )
 def test_a_name_that_cannot_be_is_refused_in_one_line(name, message, tmp_path):

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 ONE_VALUE = "the same for every problem, so there is no interval"
-
-
 POINTS = "\u00a0points"
 
 

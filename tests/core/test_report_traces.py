@@ -79,7 +79,7 @@ def test_long_traces_fit_the_page_which_says_how_many_it_shows(n_characters):
     assert len(page.encode()) < 3_000_000
     n = len(shown_traces(result))
     assert 8 <= n < 400
-    assert f"{n} of 400 audited traces: every problem in turn" in page
+    assert f"{n} of 400 audited traces: taken from every problem in turn" in page
     assert page.count('data-right="') == n
 
 
