@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from typing import Any
 
 from m3i.errors import M3IError
@@ -22,7 +23,8 @@ def options_command(arguments: list[str]) -> None:
     docs = field_docs(entry.cls)
     prefix = f"{group}.{name}" if group in PANELS else group
     for field in dataclasses.fields(entry.cls):
-        print(f"{prefix}.{field.name} = {default_text(field)}\n    {docs.get(field.name, '')}")
+        print(f"{prefix}.{field.name} = {default_text(field)}")
+        print(textwrap.indent(docs.get(field.name, ""), "    "))
 
 
 def default_text(field: Any) -> str:
