@@ -164,7 +164,7 @@ FAULTS = [
     (
         "observer",
         "import m3i\n",
-        "import m3i, sys\nassert len(sys.argv) > 1\n",
+        "import m3i, sys\nassert 'pytest' in sys.modules\n",
         " imports nothing heavy",
         "AssertionError",
     ),
