@@ -4,7 +4,7 @@ from __future__ import annotations
 
 CLAUDE = "claude-sonnet-5-5"
 GEMINI = "gemini-3.8-flash"
-"""The model to which Google will route requests for `gemini-2.5-pro`, which the seed's run used, once it ends."""
+"""The model to which Google will route requests for `gemini-2.5-pro`, which the published run used, once it ends."""
 
 FAMILIES = {
     "claude": ("claude", "anthropic"),
