@@ -113,7 +113,7 @@ class AttributionRequest:
 class AttributionRows:
     """What an attributor returns: one row of layer values per (observer, trace) that it could score.
 
-    The core averages the rows into joint scores and scores per observer, with a bootstrap over traces.
+    The core averages the rows into joint scores and scores per observer, with a bootstrap over problems.
     """
 
     observers: Sequence[str]

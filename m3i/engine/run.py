@@ -32,7 +32,7 @@ class Run:
     """What a finished run returns."""
 
     result: dict[str, Any]
-    """Content of result.json (schema: docs/reference.md)."""
+    """Content of result.json (schema: docs/schema.md)."""
     summary: tuple[str, ...]
     """The result in a few lines of text."""
     run_dir: Path
