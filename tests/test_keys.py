@@ -260,6 +260,12 @@ EDITS = {
 """Module → the stages of the default experiment that its edit makes again; None where only some effect is asserted."""
 
 
+def forget():
+    """What is kept of the source for the rest of a process."""
+    for kept in (source._imported_by_module, source.core_hash, source.package_hash):
+        kept.cache_clear()
+
+
 @pytest.fixture
 def edited(monkeypatch):
     """Pretends that a source file has another line."""
@@ -268,10 +274,10 @@ def edited(monkeypatch):
         file = source.core_modules()[module]
         files = dict(source.core_files()) | {file: source.core_files()[file] + b"# edited\n"}
         monkeypatch.setattr(source, "core_files", lambda: files)
-        source._imported_by_module.cache_clear()
+        forget()
 
     yield edit
-    source._imported_by_module.cache_clear()
+    forget()
 
 
 @pytest.mark.parametrize("module", EDITS)
@@ -362,12 +368,13 @@ def test_the_source_of_a_plugin_is_its_package_and_what_it_imports(tmp_path, mon
         (tmp_path / f"{name}_of_mine").mkdir()
         (tmp_path / f"{name}_of_mine" / "__init__.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
-    plugins = ("one_of_mine", "two_of_mine", "three_of_mine")
+    plugins = frozenset({"one_of_mine", "two_of_mine", "three_of_mine"})
 
     def hashes():
         source._package_files.cache_clear()
         source._imported_by_package.cache_clear()
-        return [source.package_hash(name, plugins) for name in plugins]
+        forget()
+        return [source.package_hash(f"{name}_of_mine", plugins) for name in ("one", "two", "three")]
 
     before = hashes()
     (tmp_path / "one_of_mine" / "work.py").write_text("x = 1\n")

@@ -11,7 +11,7 @@ import ast
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -45,6 +45,7 @@ def core_modules() -> dict[str, str]:
     return {".".join(["m3i", *Path(f).with_suffix("").parts]).removesuffix(".__init__"): f for f in files}
 
 
+@cache
 def core_hash(*modules: str) -> str:
     """Returns a hash (16 hex digits) of the source of core modules and of everything in the core that they import."""
     unknown = sorted({*modules} - core_modules().keys())
@@ -53,7 +54,8 @@ def core_hash(*modules: str) -> str:
     return _hash_modules(closure(modules))
 
 
-def package_hash(package: str, plugins: Collection[str] = ()) -> str:
+@cache
+def package_hash(package: str, plugins: frozenset[str] = frozenset()) -> str:
     """Returns a hash (16 hex digits) of a plugin's package and of the source that it depends on.
 
     Args:
@@ -63,7 +65,7 @@ def package_hash(package: str, plugins: Collection[str] = ()) -> str:
     packages, modules = {package}, set[str]()
     todo = [package]
     while todo:
-        for name in _imported_by_package(todo.pop(), frozenset(plugins)):
+        for name in _imported_by_package(todo.pop(), plugins):
             if name in core_modules():
                 modules.add(name)
             elif name not in packages:
