@@ -127,7 +127,9 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-@pytest.mark.parametrize("provider", MODELS)
+@pytest.mark.parametrize(
+    "provider", [pytest.param(name, marks=() if name == "claude" else pytest.mark.slow) for name in MODELS]
+)
 def test_no_failing_call_writes_or_says_its_key(provider, failure, wire, log, tmp_path, capfd):
     wire.script(*FAILURES[failure])
     # litellm imports most of itself at its first call: seconds on a busy machine. An outage lasts to the deadline.

@@ -164,7 +164,9 @@ def test_a_judgment(server: WireServer, tmp_path: Path, name: str, mode: CallMod
     assert server.repeated == 0
 
 
-@pytest.mark.parametrize("name", OBSERVERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "claude" else pytest.mark.slow) for name in OBSERVERS]
+)
 def test_faults_cost_no_sample_and_no_second_payment(server: WireServer, tmp_path: Path, name: str):
     server.script(
         faults.rate_limited(0.01),
