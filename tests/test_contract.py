@@ -301,7 +301,14 @@ def test_the_table_has_a_row_for_each_component_and_no_other():
     assert set(CASES) == {f"{group}/{name}" for group, name in REGISTRY.entries}
 
 
-@pytest.mark.parametrize("check", checks((entry for _, entry in sorted(REGISTRY.entries.items())), CASES), ids=str)
+A_PROCESS_EACH = " imports nothing heavy"
+CHECKS = [
+    pytest.param(check, id=str(check), marks=pytest.mark.slow if str(check).endswith(A_PROCESS_EACH) else ())
+    for check in checks((entry for _, entry in sorted(REGISTRY.entries.items())), CASES)
+]
+
+
+@pytest.mark.parametrize("check", CHECKS)
 def test_contract(check, all_installed):
     check()
 

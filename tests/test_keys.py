@@ -280,7 +280,9 @@ def edited(monkeypatch):
     forget()
 
 
-@pytest.mark.parametrize("module", EDITS)
+@pytest.mark.parametrize(
+    "module", [pytest.param(m, marks=pytest.mark.slow if i % 3 else ()) for i, m in enumerate(EDITS)]
+)
 def test_an_edit_makes_again_the_stages_that_import_the_module_and_no_other(remade, edited, module):
     remade()  # the keys before the edit
     edited(module)

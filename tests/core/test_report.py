@@ -7,6 +7,7 @@ import re
 import pytest
 from report_browser import launched, open_page, weak_texts
 from synthetic_run import HOSTILE, call_facts, synthetic_run
+from tiers import first_quick
 
 from m3i.artifacts import Answers, CallFacts, Canary, FileEffect, Outcome, Verdict, Verdicts
 from m3i.audits.agreement import measure_agreement
@@ -730,7 +731,7 @@ def test_a_thousand_problems_with_three_seeds_fit_one_page():
     assert "The first 1000 of 3000; all are in result.json." in page
 
 
-@pytest.mark.parametrize("text", ["x" * 60_000, "<" * 60_000, "\u202e" * 12_000, "漢字" * 30_000])
+@pytest.mark.parametrize("text", first_quick(["x" * 60_000, "<" * 60_000, "\u202e" * 12_000, "漢字" * 30_000]))
 def test_long_texts_are_shortened_to_the_budget_and_say_so(text):
     result = result_of(n_held_out=30)
     for row in result["problems"]["rows"]:
@@ -783,7 +784,7 @@ def runs(tmp_path_factory):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", ["plain", "hostile", "sham", "deep", "models"])
+@pytest.mark.parametrize("name", first_quick(["hostile", "plain", "sham", "deep", "models"]))
 def test_no_console_message_no_request_and_the_files_numbers(browser, runs, name):
     report, result = runs[name]
     page, said = open_page(browser, report)
@@ -819,7 +820,7 @@ def test_hostile_text_is_read_not_run(browser, runs):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", ["hostile", "deep", "models"])
+@pytest.mark.parametrize("name", first_quick(["hostile", "deep", "models"]))
 def test_nothing_runs_over_the_edge_even_with_everything_open(browser, runs, name):
     page, _ = open_page(browser, runs[name][0])
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
@@ -883,7 +884,7 @@ def test_the_page_is_complete_without_its_script(browser, runs):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", first_quick(["light", "dark"]))
 def test_every_text_has_enough_contrast(browser, runs, scheme):
     page, _ = open_page(browser, runs["models"][0], scheme=scheme)
     assert weak_texts(page) == []

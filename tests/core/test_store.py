@@ -239,6 +239,7 @@ def test_work_left_by_a_killed_process_is_removed_and_that_of_a_running_one_is_n
     assert unfinished(root) == []
 
 
+@pytest.mark.slow
 def test_containers_with_one_host_name_do_not_take_each_others_work_for_dead(tmp_path: Path, containers: None) -> None:
     root, log = tmp_path / "store", tmp_path / "log"
     first = process(root, log, 3, container=True, had=40)  # its number is nobody's in the other container
@@ -252,6 +253,7 @@ def test_containers_with_one_host_name_do_not_take_each_others_work_for_dead(tmp
     assert (made(log), unfinished(root)) == (1, [])
 
 
+@pytest.mark.slow
 def test_another_machine_takes_over_when_the_holder_of_the_lock_is_killed(tmp_path: Path, containers: None) -> None:
     root, log = tmp_path / "store", tmp_path / "log"
     killed = process(root, log, 60, boot_id="one")
@@ -289,6 +291,7 @@ def test_work_of_another_machine_is_given_up_after_a_day_without_a_change(
     assert not record.hit
 
 
+@pytest.mark.slow
 def test_where_locks_do_not_reach_the_first_complete_artifact_stays(tmp_path: Path) -> None:
     root, other, log = tmp_path / "store", tmp_path / "other", tmp_path / "log"
     Store(root)
@@ -328,6 +331,7 @@ def mounts(tmp_path: Path):
         subprocess.run(["umount", point], check=True)
 
 
+@pytest.mark.slow
 def test_a_mount_that_remembers_a_free_name_waits_and_makes_nothing_twice(tmp_path: Path, mounts) -> None:
     one, two = mounts("--enable-lock-forwarding")
     log = tmp_path / "log"
@@ -339,6 +343,7 @@ def test_a_mount_that_remembers_a_free_name_waits_and_makes_nothing_twice(tmp_pa
     assert made(log) == 1
 
 
+@pytest.mark.slow
 def test_two_mounts_of_one_machine_without_common_locks_lose_nothing(tmp_path: Path, mounts) -> None:
     one, two = mounts()
     log = tmp_path / "log"

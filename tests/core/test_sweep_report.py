@@ -10,6 +10,7 @@ import pytest
 from report_browser import launched, open_page, weak_texts
 from synthetic_run import HOSTILE
 from synthetic_sweep import arm_names, jobs_of, random_world, synthetic_results, write_sweep
+from tiers import first_quick
 
 from m3i.report import render_sweep
 from m3i.report.sweep_figures import arms_figure, goes_on, swarm
@@ -326,7 +327,7 @@ def test_what_the_controls_chose_is_counted_per_layer(plain, sweep):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("name", ["plain", "hostile", "large"])
+@pytest.mark.parametrize("name", first_quick(["hostile", "plain", "large"]))
 @pytest.mark.parametrize("width", [400, 1400])
 def test_nothing_is_said_fetched_or_wider_than_the_page(browser, pages, name, width):
     page, said = open_page(browser, pages[name], width)
@@ -416,7 +417,7 @@ def test_the_page_is_complete_without_its_script(browser, pages, sweep):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark", "print"])
+@pytest.mark.parametrize("scheme", first_quick(["light", "dark", "print"]))
 def test_every_text_has_enough_contrast(browser, pages, scheme):
     page, _ = open_page(browser, pages["plain"], scheme="light" if scheme == "print" else scheme)
     if scheme == "print":

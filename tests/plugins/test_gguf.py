@@ -26,6 +26,7 @@ from m3i_gguf.vocabulary import pre_tokenizer, vocabulary
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from small_models import byte_tokenizer, small_deepseek, small_llama, wrap
+from tiers import first_quick
 from tokenizers import Tokenizer, models
 from transformers import (
     DeepseekV2Config,
@@ -663,7 +664,7 @@ def test_loss_of_a_type(gqa, tmp_path):
     assert count_identical(base, tmp_path / "t.gguf") == (len(base.tensors) - 1, len(base.tensors))
 
 
-@pytest.mark.parametrize("base_type", ["f16", "q8_0", "q4_k_m"])
+@pytest.mark.parametrize("base_type", first_quick(["q8_0", "f16", "q4_k_m"]))
 def test_graft_over_narrower_bases(base_type, mla, tmp_path):
     exporter = GGUFGraft(base_type=BaseType(base_type))
     base = make_base(exporter, mla.session, tmp_path / "base")

@@ -367,6 +367,7 @@ def describe_from(endpoint: str, cache: Path, **more: str) -> subprocess.Complet
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
 
 
+@pytest.mark.slow
 def test_a_pinned_snapshot_is_fetched_once(hub, tmp_path: Path):
     endpoint, folder, requests = hub
     (folder / "modeling_evil.py").write_text("raise SystemExit('this code was run')")
@@ -380,6 +381,7 @@ def test_a_pinned_snapshot_is_fetched_once(hub, tmp_path: Path):
     assert len(requests) == before
 
 
+@pytest.mark.slow
 def test_weights_are_not_fetched_for_a_model_that_cannot_be_used(hub, tmp_path: Path):
     endpoint, folder, requests = hub
     edit_config(folder, architectures=["Qwen2ForCausalLM"])
