@@ -105,10 +105,6 @@ def _components(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     return sorted((row["place"], row["name"], row["distribution"], row["version"]) for row in result["components"])
 
 
-def _shared_options(result: Mapping[str, Any]) -> dict[str, Any]:
-    return options_of_all(result["config"])
-
-
 def shared_artifacts(results: Sequence[tuple[Job, Any]]) -> ENTRY:
     """Checks that all jobs share the artifacts made before the selection, and the base model's answers.
 
